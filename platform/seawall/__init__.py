@@ -1,0 +1,1 @@
+"""Seawall: Celery that survives production."""

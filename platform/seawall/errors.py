@@ -1,0 +1,33 @@
+"""Every error Seawall raises, in one tree: catching `SeawallError` catches them all.
+
+A message names the field, the value and the fix. Errors of other libraries are mapped at the
+boundary with `raise ... from exc`, so the cause is never lost.
+"""
+
+
+class SeawallError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(SeawallError, ValueError):
+    """A setting, a policy or an argument is wrong. Nothing was started or submitted because of it."""
+
+
+class StartupError(SeawallError):
+    """Something that had to run could not be started: a server, a worker, a service."""
+
+
+class DatabaseUnavailable(SeawallError):  # noqa: N818 - the public names say what happened
+    """PostgreSQL cannot be reached, or refused us. Nothing was executed."""
+
+
+class MigrationError(SeawallError):
+    """Migrations cannot be applied as they are. The database stays as it was before the failing file."""
+
+
+class Poisoned(SeawallError):  # noqa: N818
+    """A task killed its process `delivery_limit` times and was given up instead of tried again."""
+
+
+class MemoryBudgetExceeded(SeawallError):  # noqa: N818
+    """A task used more memory than its budget. Deliberately no MemoryError: Celery exits on those."""
