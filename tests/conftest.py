@@ -1,5 +1,18 @@
 """Fixtures for every test; what they are is said where they are defined."""
 
+from collections.abc import Iterator
+
+import pytest
+
+from seawall import settings
 from support.servers import database_url, home, no_process_left, redis_url, servers
 
 __all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_this_test() -> Iterator[None]:
+    """What a test puts into its environment is read, and forgotten with it."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()

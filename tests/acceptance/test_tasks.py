@@ -2,10 +2,10 @@
 
 from celery import chain, chord, group
 from pytest_celery import CeleryTestSetup
-from support import shop
-from support.waiting import wait_until
 
 from seawall import Priority
+from support import shop
+from support.waiting import wait_until
 
 
 def test_a_worker_runs_what_is_submitted(celery_setup: CeleryTestSetup) -> None:

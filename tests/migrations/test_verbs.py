@@ -3,10 +3,10 @@
 import dataclasses
 import threading
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
+
 from seawall.database.migrations import (
     History,
     Kind,
@@ -17,8 +17,7 @@ from seawall.database.migrations import (
     platform_history,
 )
 from seawall.errors import ConfigError, DatabaseUnavailable
-
-Shop = Any  # conftest's class; tests are no package, so its name cannot be imported
+from support.migrations import Shop
 
 
 def refused(caught: pytest.ExceptionInfo[MigrationProblem]) -> list[Kind]:
@@ -81,7 +80,7 @@ def test_a_failure_at_commit_is_named_by_its_file(shop: Shop) -> None:
 def test_nothing_runs_when_any_file_is_wrong(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);")
     shop.write("0002_b", "CREATE TABLE b (id int);\nCOMMIT;")
-    with pytest.raises(MigrationProblem, match="0002_b.up.sql:2: COMMIT") as caught:
+    with pytest.raises(MigrationProblem, match=r"0002_b.up.sql:2: COMMIT") as caught:
         shop.migrations.up()
     assert refused(caught) == [Kind.INVALID]
     assert not shop.exists("a")
@@ -91,7 +90,7 @@ def test_an_edited_file_is_refused_until_it_is_accepted(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);", "DROP TABLE a;")
     shop.migrations.up()
     shop.write("0001_a", "CREATE TABLE a (id bigint);", "DROP TABLE a CASCADE;")
-    with pytest.raises(MigrationProblem, match="0001_a.up.sql was edited") as caught:
+    with pytest.raises(MigrationProblem, match=r"0001_a.up.sql was edited") as caught:
         shop.migrations.up()
     assert refused(caught) == [Kind.EDITED]
     assert shop.states() == ["0001_a edited"]
@@ -133,7 +132,7 @@ def test_down_undoes_nothing_when_one_step_cannot_be_undone(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);")
     shop.write("0002_b", "CREATE TABLE b (id int);", "DROP TABLE b;")
     shop.migrations.up()
-    with pytest.raises(MigrationProblem, match="0001_a of 'shop' has no down.sql") as caught:
+    with pytest.raises(MigrationProblem, match=r"0001_a of 'shop' has no down.sql") as caught:
         shop.migrations.down(steps=2)
     assert refused(caught) == [Kind.IRREVERSIBLE]
     assert shop.exists("b")
@@ -142,7 +141,7 @@ def test_down_undoes_nothing_when_one_step_cannot_be_undone(shop: Shop) -> None:
 def test_a_failing_way_back_leaves_everything(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);", "DROP TABLE a;\nDROP TABLE nothing;")
     shop.migrations.up()
-    with pytest.raises(MigrationProblem, match='0001_a.down.sql:2: table "nothing" does not exist'):
+    with pytest.raises(MigrationProblem, match=r'0001_a.down.sql:2: table "nothing" does not exist'):
         shop.migrations.down()
     assert shop.exists("a")
     assert shop.states() == ["0001_a applied"]
@@ -159,7 +158,9 @@ def test_histories_are_counted_by_themselves_and_undone_newest_first(shop: Shop,
 
 
 def test_settings_of_one_file_do_not_reach_the_next(shop: Shop) -> None:
-    shop.write("0001_a", "SET search_path = nowhere; SET ROLE pg_monitor; SET statement_timeout = '1s'; RESET ROLE;")
+    shop.write(
+        "0001_a", "SET search_path = nowhere; SET ROLE pg_monitor; SET statement_timeout = 1; RESET ROLE;"
+    )
     shop.write("0002_b", "CREATE TABLE b AS SELECT current_setting('statement_timeout') AS x;")
     shop.migrations.up()
     assert shop.value("SELECT x FROM public.b") == "0"
@@ -208,7 +209,9 @@ def test_a_second_runner_waits_for_its_turn_and_says_who_has_it(shop: Shop) -> N
     shop.write("0001_a", "SELECT 1;")
     with psycopg.connect(shop.url, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (int.from_bytes(b"seawall!", "big"),))
-        impatient = Migrations(shop.url, [shop.history], patience=dataclasses.replace(shop.patience, turn=0.2))
+        impatient = Migrations(
+            shop.url, [shop.history], patience=dataclasses.replace(shop.patience, turn=0.2)
+        )
         with pytest.raises(MigrationProblem, match=f"backend {other.info.backend_pid}") as caught:
             impatient.up()
     assert refused(caught) == [Kind.LOCKED]

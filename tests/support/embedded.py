@@ -1,14 +1,14 @@
 """Users of embedded servers that a test can kill."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from seawall.embedded import status
-from support.processes import Proc, started
+from support.processes import Proc, alive, started
 
 _USER = """
 import signal, sys
@@ -26,6 +26,14 @@ def user(home: Path, log: Path) -> Iterator[Proc]:
     with started([sys.executable, "-c", _USER, str(home)], log=log) as proc:
         proc.wait_for("attached")
         yield proc
+
+
+def gone(processes: Sequence[psutil.Process]) -> bool:
+    """Whether all have ended; for `wait_until`, because one may end while it is asked."""
+    try:
+        return not alive(processes)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def family(home: Path) -> list[psutil.Process]:

@@ -1,8 +1,8 @@
 """pytest-celery's nodes, each a process of this machine instead of a Docker container.
 
 pytest-celery gives tests a `celery_setup`: broker, backend and worker nodes with `ready`, `kill`, `restart`,
-`logs`, `assert_log_exists`. Its containers are Docker's; `ProcessContainer` has the same face over a worker in
-a session of its own, and `ServerContainer` over a server that runs already.
+`logs`, `assert_log_exists`. Its containers are Docker's; `ProcessContainer` has the same face over a worker
+in a session of its own, and `ServerContainer` over a server that runs already.
 
 For a test that needs other workers than the default one there is the fixture `start_worker`; for one that
 needs neither fork nor signals `thread_worker`, which is quicker.
@@ -32,6 +32,7 @@ from pytest_celery import (
     CeleryTestWorker,
     CeleryWorkerCluster,
 )
+
 from support import shop
 from support.processes import Proc
 from support.waiting import wait_until
@@ -250,7 +251,9 @@ def start_worker(redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
             wait: bool = True,
         ) -> CeleryTestWorker:
             variables = environment(redis_url, **(env or {}))
-            container = ProcessContainer(application, *options, directory=tmp_path, env=variables, queue=queue)
+            container = ProcessContainer(
+                application, *options, directory=tmp_path, env=variables, queue=queue
+            )
             stack.callback(container.teardown)
             if wait:
                 container.ready()
@@ -261,7 +264,7 @@ def start_worker(redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def thread_worker() -> ThreadWorker:
-    """`with thread_worker(app):` consumes the app's tasks in a thread of this process."""
+    """A worker in a thread of this process, for as long as the context lasts that it is called for."""
 
     @contextlib.contextmanager
     def run(app: Celery) -> Iterator[Any]:
@@ -292,7 +295,9 @@ def celery_setup_app(shop_app: Celery) -> Celery:
 
 
 @pytest.fixture
-def celery_worker_cluster(start_worker: StartWorker, celery_setup_app: Celery) -> Iterator[CeleryWorkerCluster]:
+def celery_worker_cluster(
+    start_worker: StartWorker, celery_setup_app: Celery
+) -> Iterator[CeleryWorkerCluster]:
     """One worker with two processes, ready when the test starts."""
     worker = start_worker("support.shop", "--concurrency=2")
     cluster = CeleryWorkerCluster(CeleryTestWorker(worker.container, app=celery_setup_app))

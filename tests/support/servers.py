@@ -22,7 +22,7 @@ from seawall.embedded.home import lock
 from support.processes import alive
 from support.waiting import wait_until
 
-_MARK = "SEAWALL_TEST_SESSION"
+_MARK = "PYTEST_SEAWALL_SESSION"
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def stop(home: Path) -> None:
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home of this test's own, whose servers leave soon after their last user."""
-    monkeypatch.setenv("SEAWALL_EMBEDDED_LINGER", "0.1")
+    monkeypatch.setenv("SEAWALL_EMBEDDED__LINGER", "0.1")
     with temporary_home() as path:
         yield path
 
@@ -97,8 +97,8 @@ def no_process_left() -> Iterator[None]:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.pid != os.getpid() and process.environ().get(_MARK) == mark:
-                    found.append(process)
-        return alive(found)
+                    found += alive([process])
+        return found
 
     try:
         wait_until(lambda: not marked(), timeout=10, what="the end of all processes that tests started")

@@ -23,7 +23,7 @@ EAGER_RETRY = Retry(max_attempts=3, base=0.05, cap=0.1)
 
 def store(app: Celery) -> "Redis":
     """The Redis behind the app's results, which keeps the journal and the switches too."""
-    return cast("Redis", app.backend.client)
+    return cast("Redis", cast("Any", app.backend).client)
 
 
 def journal(app: Celery) -> list[str]:
@@ -42,7 +42,7 @@ def create(broker_url: str | None = None, result_url: str | None = None) -> Seaw
     if broker_url is not None:
         app.conf.update(broker_url=broker_url, result_backend=result_url or broker_url)
     for function, options in TASKS:
-        app.task(shared=False, bind=True, name=f"shop.{function.__name__}", **options)(function)
+        app.task(**{"shared": False, "bind": True, "name": f"shop.{function.__name__}", **options})(function)
     return app
 
 
@@ -65,9 +65,9 @@ def record(self: celery.Task[Any, Any], label: str) -> str:
     return label
 
 
-def record_failure(self: celery.Task[Any, Any], request: Any, exc: BaseException, traceback: str) -> None:
-    """An errback: `link_error` calls it with what went wrong."""
-    note(self, f"errback {type(exc).__name__}")
+def record_failure(request: Any, exc: BaseException, traceback: str) -> None:
+    """An errback: `link_error` calls it with what went wrong; unbound, or Celery would pass the id alone."""
+    note(celery.current_task, f"errback {type(exc).__name__}")
 
 
 def wait_for(self: celery.Task[Any, Any], switch: str, label: str) -> str:
@@ -160,7 +160,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (add, {}),
     (total, {}),
     (record, {}),
-    (record_failure, {}),
+    (record_failure, {"bind": False}),
     (wait_for, {}),
     (tell_process, {}),
     (unreachable, {}),
@@ -170,7 +170,12 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (retries_by_hand, {}),
     (
         retries_by_celery,
-        {"autoretry_for": (ValueError,), "max_retries": 1, "retry_backoff": False, "default_retry_delay": 0.05},
+        {
+            "autoretry_for": (ValueError,),
+            "max_retries": 1,
+            "retry_backoff": False,
+            "default_retry_delay": 0.05,
+        },
     ),
     (patient, {}),
     (stubborn, {"soft_time_limit": 0.5, "time_limit": 1.5}),

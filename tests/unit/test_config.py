@@ -136,5 +136,18 @@ def test_passwords_in_urls_are_replaced(url: str, hidden: str) -> None:
     assert hide_passwords(url) == hidden
 
 
+def test_what_kubernetes_adds_for_a_service_of_our_name_is_not_taken_for_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (
+        "SEAWALL_PORT",
+        "SEAWALL_SERVICE_HOST",
+        "SEAWALL_REDIS_PORT_6379_TCP_ADDR",
+        "SEAWALL_REDIS_SERVICE_PORT",
+    ):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:6379")
+    assert settings().redis_url is None
+
+
 def test_every_key_is_described() -> None:
     assert [key.name for key in keys() if not key.description] == []

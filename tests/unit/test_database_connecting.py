@@ -2,6 +2,7 @@ import traceback
 
 import psycopg
 import pytest
+
 from seawall.database import connecting
 from seawall.errors import ConfigError
 
@@ -38,5 +39,6 @@ def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
 
 
 def test_an_unavailable_database_is_named_in_one_line() -> None:
-    error = connecting.unavailable(parse("postgresql://u:secret@h/d"), psycopg.OperationalError("refused\n\tIs it up?"))
+    reason = psycopg.OperationalError("refused\n\tIs it up?")
+    error = connecting.unavailable(parse("postgresql://u:secret@h/d"), reason)
     assert str(error) == "PostgreSQL at h:5432/d cannot be used: refused Is it up?"

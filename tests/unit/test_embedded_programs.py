@@ -34,7 +34,7 @@ def test_the_first_finder_that_has_one_wins(tmp_path: Path) -> None:
 
 def test_a_directory_of_the_setting_comes_before_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = script(tmp_path / "bin/redis-server", "")
-    monkeypatch.setenv("SEAWALL_EMBEDDED_PATH", f"/nonexistent{os.pathsep}{tmp_path / 'bin'}")
+    monkeypatch.setenv("SEAWALL_EMBEDDED__PATH", f"/nonexistent{os.pathsep}{tmp_path / 'bin'}")
     assert FINDERS[0] is from_setting
     assert find("redis").executable == mine
 

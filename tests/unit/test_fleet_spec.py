@@ -126,8 +126,14 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
             'app = "a"\ndrain_timout = "1s"\n[workers.default]',
             "toml: drain_timout='1s' is unknown: write drain_timeout",
         ),
-        ('app = "a"\n[workers.default]\nqueue = ["x"]', "fleet.toml [workers.default]: queue=['x'] is unknown: write queues"),
-        ('app = "a"\n[beat]\nport = 1\n[workers.default]', "fleet.toml [beat]: port=1 is unknown: write enabled"),
+        (
+            'app = "a"\n[workers.default]\nqueue = ["x"]',
+            "fleet.toml [workers.default]: queue=['x'] is unknown: write queues",
+        ),
+        (
+            'app = "a"\n[beat]\nport = 1\n[workers.default]',
+            "fleet.toml [beat]: port=1 is unknown: write enabled",
+        ),
         (
             'app = "a"\n[workers.default]\nconcurrency = "two"',
             "[workers.default]: concurrency='two': input should be a valid int",
@@ -136,12 +142,18 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
             'app = "a"\n[workers.default]\nconcurrency = 0',
             "concurrency=0: input should be greater than or equal to 1",
         ),
-        ('app = "a"\n[workers.default]\npool = "forks"', "[workers.default]: pool='forks': input should be 'prefork', "),
+        (
+            'app = "a"\n[workers.default]\npool = "forks"',
+            "[workers.default]: pool='forks': input should be 'prefork', ",
+        ),
         (
             'app = "a"\n[workers.default]\nqueues = "celery"',
             "[workers.default]: queues='celery': input should be a valid list",
         ),
-        ('app = "a"\n[workers.default]\nmemory = "lots"', "[workers.default]: memory='lots' is not a size: write "),
+        (
+            'app = "a"\n[workers.default]\nmemory = "lots"',
+            "[workers.default]: memory='lots' is not a size: write ",
+        ),
         (
             'app = "a"\n[workers.default]\nenvironment = { A = 1 }',
             "[workers.default.environment]: A=1: input should be a valid string",
@@ -150,12 +162,18 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
             'app = "a"\ndrain_timeout = "soon"\n[workers.default]',
             "toml: drain_timeout='soon' is not a duration: write ",
         ),
-        ('app = "a"\n[workers.default]\n[flower]\nport = 99999', "[flower]: port=99999: input should be less than"),
+        (
+            'app = "a"\n[workers.default]\n[flower]\nport = 99999',
+            "[flower]: port=99999: input should be less than",
+        ),
         (
             'app = "a"\n[workers.default]\n[beat]\nenabled = "yes"',
             "[beat]: enabled='yes': input should be 'auto', True or",
         ),
-        ('app = "a"\n[commands]\nx = "no"\n[workers.default]', "[commands]: x='no': string should match pattern"),
+        (
+            'app = "a"\n[commands]\nx = "no"\n[workers.default]',
+            "[commands]: x='no': string should match pattern",
+        ),
         ('app = "a"\n[workers."Bad name"]', "Bad name='Bad name': string should match pattern"),
         ('app = "a"', "there is no worker: add a profile"),
         ('app = "a"\n[workers.a]\nprocesses = 11\n[workers.a1]', "two workers would be called 'a11': rename"),

@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from seawall.database.migrations import History, Kind, new, platform_history
 from seawall.database.migrations.files import discover
 from seawall.database.migrations.history import Row, State, condition, drift, pending
@@ -44,7 +45,9 @@ def test_two_files_with_one_number_are_refused(shop: History) -> None:
     assert "0001_b.up.sql has the number of 0001_a.up.sql" in problem.message
 
 
-@pytest.mark.parametrize("name", ["1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql"])
+@pytest.mark.parametrize(
+    "name", ["1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql"]
+)
 def test_a_file_with_another_name_is_refused(shop: History, name: str) -> None:
     write(shop, name)
     assert kinds(shop) == [Kind.INVALID]

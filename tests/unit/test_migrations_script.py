@@ -1,4 +1,5 @@
 import pytest
+
 from seawall.database.migrations.script import ScriptError, normalise, parse
 
 
@@ -8,7 +9,10 @@ def texts(sql: str) -> list[str]:
 
 def test_statements_are_split_at_semicolons_and_know_their_lines() -> None:
     script = parse("-- first\nCREATE TABLE a ();\n\n\nCREATE TABLE b ()\n;")
-    assert [(s.text, s.line) for s in script.statements] == [("CREATE TABLE a ()", 2), ("CREATE TABLE b ()", 5)]
+    assert [(s.text, s.line) for s in script.statements] == [
+        ("CREATE TABLE a ()", 2),
+        ("CREATE TABLE b ()", 5),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ process imports this package, because Celery loads all plugins. Fleets add comma
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,9 +65,13 @@ def _load(path: str) -> click.Command:
     try:
         command = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as exc:
-        raise ConfigError(f"command {path!r} cannot be loaded ({exc}): correct [commands] or that module") from exc
+        raise ConfigError(
+            f"command {path!r} cannot be loaded ({exc}): correct [commands] or that module"
+        ) from exc
     if not isinstance(command, click.Command):
-        raise ConfigError(f"command {path!r} is a {type(command).__name__}: name a click command in [commands]")
+        raise ConfigError(
+            f"command {path!r} is a {type(command).__name__}: name a click command in [commands]"
+        )
     return command
 
 
@@ -80,7 +84,7 @@ def _declared() -> dict[str, str]:
     return dict(FleetSpec.load(path).commands) if path.is_file() else {}
 
 
-def columns(rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> Iterator[str]:
+def columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """`rows` as lines with aligned columns."""
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -139,5 +139,3 @@ def _chosen(name: str | None) -> History:
 
 def _line(verb: str, step: Step) -> str:
     return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s"
-
-

@@ -30,11 +30,19 @@ def up(*, migrations: bool) -> None:
     if servers.join_embedded() is not None:
         console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
     app = load_app(spec.app)
+    from seawall.worker.lifecycle import notify
+
     console.say(f"broker {hide_passwords(app.conf.broker_url)}")
     if migrations:
         migrate.apply(console.say)
     programs = spec.programs(home=settings().home, has_schedule=bool(app.conf.beat_schedule))
-    fleet = Fleet(programs, console=console, drain_timeout=spec.drain_timeout, started=started)
+    fleet = Fleet(
+        programs,
+        console=console,
+        drain_timeout=spec.drain_timeout,
+        started=started,
+        on_ready=lambda: notify("READY=1"),
+    )
     sys.exit(fleet.run())
 
 

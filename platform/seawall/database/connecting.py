@@ -42,7 +42,7 @@ def parse(url: str, *, application: str, connect_timeout: float, options: Mappin
         raise ConfigError("database_url has a bare '@' in its password: write it as %40")
     ours = {
         "fallback_application_name": application,
-        "connect_timeout": str(round(connect_timeout)),
+        "connect_timeout": str(max(2, round(connect_timeout))),  # 0 would be for ever, 2 is the least
         "client_encoding": "utf8",
         **_KEEPALIVE,
     }

@@ -13,9 +13,12 @@ within a second or two. Connections idle for over a second are tried before use;
 the others tried at once in the background, as the pool itself would back off between them. The pool reports
 every failure as a timeout, so the connection class keeps the last reason, and that is what callers get.
 
-Statements run in autocommit mode, one round trip each; `transaction()` is the only way to span several.
+Statements run in autocommit mode, one round trip each; `transaction()` is the only way to span several. They
+are not prepared behind the caller's back: after a migration a prepared `SELECT *` fails on its connection for
+good ("cached plan must not change result type"). Pass `prepare=True` to `connection.execute` where it pays.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -51,6 +54,7 @@ class _Journal:
     def __init__(self) -> None:
         self.connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self.error: psycopg.Error | None = None
+        self.failed_at = 0.0
 
 
 class _Connection(psycopg.Connection[DictRow]):
@@ -64,10 +68,11 @@ class _Connection(psycopg.Connection[DictRow]):
         try:
             connection = super().connect(*args, **kwargs)
         except psycopg.Error as exc:
-            journal.error = exc
+            journal.error, journal.failed_at = exc, time.monotonic()
             raise
         journal.error = None
         journal.connections.add(connection)
+        connection.idle_since = time.monotonic()
         return connection
 
 
@@ -162,7 +167,12 @@ class Database:
                 self._pool = ConnectionPool(
                     make_conninfo("", **self._params),
                     connection_class=_Connection,
-                    kwargs={"journal": self._journal, "autocommit": True, "row_factory": dict_row},
+                    kwargs={
+                        "journal": self._journal,
+                        "autocommit": True,
+                        "prepare_threshold": None,
+                        "row_factory": dict_row,
+                    },
                     min_size=0,
                     max_size=self._size,
                     timeout=self._timeout,
@@ -178,8 +188,9 @@ class Database:
         try:
             return pool.getconn()
         except PoolTimeout as exc:
-            if self._journal.error is not None:
-                raise connecting.unavailable(self._params, self._journal.error) from self._journal.error
+            reason = self._journal.error
+            if reason and time.monotonic() - self._journal.failed_at < self._timeout + _RECONNECT:
+                raise connecting.unavailable(self._params, reason) from reason
             raise DatabaseUnavailable(
                 f"no connection to {connecting.address(self._params)} was free for {self._timeout:g} s, all "
                 f"{self._size} are in use: raise database.max_connections_per_process or hold them for less"
@@ -225,4 +236,11 @@ def _after_fork() -> None:
         each._forget_inherited()  # noqa: SLF001 - the other half of the class
 
 
+def _at_exit() -> None:
+    """Close what was forgotten: a pool's destructor would wait 5 s for each of its frozen threads."""
+    for each in list(_databases):
+        each.close()
+
+
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -20,6 +20,13 @@ class Channel(redis.Channel):
     priority_steps = list(range(LOWEST, HIGHEST + 1))  # noqa: RUF012 - kombu's attribute
     default_priority = int(Priority.NORMAL)
 
+    def prepare_message(self, body: Any, priority: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As kombu's, which takes priority 0 for none given."""
+        message = super().prepare_message(body, priority, *args, **kwargs)
+        if priority is not None:
+            message["properties"]["priority"] = priority
+        return message
+
     def _get_message_priority(self, message: dict[str, Any], reverse: bool = False) -> int:  # noqa: FBT001, FBT002
         """The step of `message`: 0, which Redis serves first, for the most urgent."""
         return int(super()._get_message_priority(message, reverse=not reverse))

@@ -6,6 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
+from seawall.config import settings
 from seawall.embedded.home import Home
 from seawall.embedded.keeper import Keeper
 
@@ -23,15 +24,10 @@ def main() -> None:
     os.close(null)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s keeper[%(process)d] %(message)s")
     try:
-        Keeper(Home(Path(sys.argv[1])), listener, linger=_linger()).run()
+        Keeper(Home(Path(sys.argv[1])), listener, linger=settings().embedded.linger).run()
     except Exception:
         log.exception("the keeper failed; the servers stop with it")
         raise
-
-
-def _linger() -> float:
-    """Seconds the servers outlive their last user, so that a row of short commands need not restart them."""
-    return float(os.environ.get("SEAWALL_EMBEDDED_LINGER", "1.0"))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,10 @@ def _try_to_attach(home: Home, need: tuple[str, ...], deadline: float) -> Attach
         answer = _ask(connection, need, deadline)
         if answer is None:
             if started:
-                raise StartupError(f"the keeper of {home.path} ended at once: see {home.log('keeper')}")
+                last = (home.log("keeper").read_text(errors="replace").splitlines() or ["it said nothing"])[
+                    -1
+                ]
+                raise StartupError(f"the keeper ended at once ({last}): see {home.log('keeper')}")
             return None
         if answer.error is not None:
             raise StartupError(answer.error)

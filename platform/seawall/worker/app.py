@@ -80,6 +80,15 @@ def _with_policy(app: Celery, task_cls: Any) -> Any:
 
 
 def _prepare(app: Celery) -> None:
-    app.add_defaults(lambda: dict(PLAIN))
-    app.add_defaults(lambda: LazyDefaults(app))  # type: ignore[arg-type, return-value]
+    if app.configured:  # type: ignore[attr-defined]
+        _add_defaults(app)
+    else:
+        app.on_after_configure.connect(_add_defaults, weak=False)
     lifecycle.connect()
+
+
+def _add_defaults(sender: Celery, **_: Any) -> None:
+    """Just above Celery's own: `Celery.add_defaults` would put ours above what `config_from_object` says."""
+    conf: Any = sender.conf
+    for layers in (conf.maps, conf.defaults):
+        layers[-1:-1] = [LazyDefaults(sender), dict(PLAIN)]

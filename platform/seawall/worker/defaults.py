@@ -11,7 +11,7 @@ from seawall import servers
 from seawall.config import REDIS_SCHEMES, scheme_of
 from seawall.delivery import transport_for
 from seawall.policy import DEFAULT
-from seawall.priority import HIGHEST, Priority
+from seawall.priority import HIGHEST, LOWEST, Priority
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -92,5 +92,6 @@ def _result_backend(app: "Celery") -> str:
 
 def _transport_options(app: "Celery") -> dict[str, Any]:
     if scheme_of(str(app.conf.broker_url)) in REDIS_SCHEMES | {"sentinel"}:
-        return {"socket_keepalive": True}
+        # The steps are Channel's own; Flower reads them here to add up a queue's lists.
+        return {"socket_keepalive": True, "priority_steps": list(range(LOWEST, HIGHEST + 1))}
     return {"confirm_publish": True}

@@ -86,5 +86,6 @@ def _die_with_parent(**_: Any) -> None:
     if not sys.platform.startswith("linux") or billiard.current_process().name == "MainProcess":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it died before we asked
+    parent: int = billiard.current_process()._parent_pid  # type: ignore[attr-defined]  # noqa: SLF001
+    if os.getppid() != parent:  # it died before we asked
         os._exit(1)

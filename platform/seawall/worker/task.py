@@ -1,10 +1,11 @@
 """The task class of a Seawall app: it applies the policy and retries what deserves it.
 
-Celery binds a task to its app before the first use; `on_bound` copies the policy onto the attributes Celery
+Celery binds a task to its app before the first use; then the policy is copied onto the attributes Celery
 itself reads (priority, time limits, max_retries), so that `task_annotations`, `.set()` and per-call options
 keep their meaning and their precedence.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
 
-_APPLIED = ("priority", "soft_time_limit", "time_limit", "max_retries")
-"""The attributes of a Celery task that a policy sets."""
-
 
 class SeawallTask(Task):  # type: ignore[type-arg]
     """A Celery task that knows its policy."""
@@ -30,59 +28,68 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     abstract = True
     Request = "seawall.worker.request:Request"
     policy: ClassVar[Policy] = DEFAULT
-    _options: ClassVar[dict[str, Any]] = {}
+    _from_policy: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def bind(cls, app: "Celery") -> "Celery":
+        """Read the policy, before Celery fills what is unset: after that a default looks like an option."""
         if not cls.__dict__.get("__bound__"):
-            # Before Celery fills what is unset from its settings: later an option looks like a default.
-            cls._options = {name: _set_by_celery_option(cls, name) for name in _APPLIED}
+            cls.policy = policy_of(cls.run)
+            cls._from_policy = _attributes(cls)
         return super().bind(app)
 
     @classmethod
-    def on_bound(cls, app: "Celery") -> None:
-        """Copy the policy onto the class; Celery calls this once it knows the app."""
-        super().on_bound(app)
-        if "policy" in cls.__dict__:  # Celery binds a task again when it finalizes the app
-            return
-        cls.policy = policy_of(cls.run)
-        fields = {
-            "priority": ("priority", cls.policy.priority),
-            "soft_time_limit": ("timeout", cls.policy.timeout),
-            "time_limit": ("timeout", cls.policy.hard_timeout),
-            "max_retries": ("retry", cls.policy.retry.max_attempts - 1),
-        }
-        for attribute, (field, value) in fields.items():
-            if field not in cls.policy.explicit:
-                continue
-            if (set_twice := cls._options[attribute]) is not None:
-                raise ConfigError(
-                    f"{cls.name}: {attribute}={set_twice!r} in @app.task and {field} in @policy: keep one"
-                )
+    def annotate(cls) -> None:
+        """Apply the policy, then `task_annotations`: the operator has the last word."""
+        for attribute, value in cls._from_policy.items():
             setattr(cls, attribute, value)
+        super().annotate()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; what deserves another attempt becomes Celery's `Retry`."""
+        request: Any = self.request
+        if request.called_directly or request._protected:  # noqa: SLF001 - Celery's mark of a running request
+            return super().__call__(*args, **kwargs)  # a plain call, also from within a task
+        request._protected = 1  # noqa: SLF001
         try:
-            return super().__call__(*args, **kwargs)
+            return self.run(*args, **kwargs)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
             raise MemoryBudgetExceeded(f"{self.name} ran out of memory: {exc or 'no reason given'}") from exc
         except Exception as exc:
-            if self.request.called_directly or not self._deserves_retry(exc):
+            if not self._deserves_retry(exc):
                 raise
             retry = self.policy.retry
-            raise self.retry(
-                exc=exc,
-                countdown=retry.delay(self.request.retries + 1),
-                max_retries=retry.max_attempts - 1,
-            ) from exc
+            countdown = retry.delay(request.retries + 1)
+            raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
 
     def _deserves_retry(self, exc: Exception) -> bool:
         on = self.policy.retry.on
         return retryable(exc) if on is None else isinstance(exc, on)
+
+
+def _attributes(cls: type[SeawallTask]) -> dict[str, Any]:
+    """What the policy says, in the attributes that Celery reads.
+
+    Raises:
+        ConfigError: `@app.task` says it as well.
+    """
+    policy = cls.policy
+    said = {
+        "priority": ("priority", policy.priority),
+        "soft_time_limit": ("timeout", policy.timeout),
+        "time_limit": ("timeout", policy.hard_timeout),
+        "max_retries": ("retry", policy.retry.max_attempts - 1),
+    }
+    said = {attribute: pair for attribute, pair in said.items() if pair[0] in policy.explicit}
+    for attribute, (field, _) in said.items():
+        if (set_twice := _set_by_celery_option(cls, attribute)) is not None:
+            raise ConfigError(
+                f"{cls.name}: {attribute}={set_twice!r} in @app.task and {field} in @policy: keep one"
+            )
+    return {attribute: value for attribute, (_, value) in said.items()}
 
 
 def _set_by_celery_option(cls: type[Task], attribute: str) -> Any:  # type: ignore[type-arg]

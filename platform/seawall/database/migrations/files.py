@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import seawall
 from seawall.database.migrations import script
 from seawall.database.migrations.problems import Kind, Problem, problem
 from seawall.database.migrations.script import Script, ScriptError
@@ -54,7 +53,7 @@ class Migration:
 
 def platform_history() -> History:
     """Seawall's own migrations: those of the installed wheel, else those of the repository."""
-    package = Path(seawall.__file__).parent
+    package = Path(__file__).parents[2]
     for directory in (package / "_migrations", package.parents[1] / "migrations"):
         if directory.is_dir():
             return History(PLATFORM, directory)

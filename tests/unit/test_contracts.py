@@ -1,0 +1,135 @@
+"""Private or unstable names of Celery, kombu and billiard that Seawall touches.
+
+Each test says what breaks if it fails after an upgrade. The upper bounds in pyproject.toml stand because of
+these.
+"""
+
+import inspect
+import re
+import tomllib
+from importlib.metadata import requires, version
+from typing import Any
+
+import pytest
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
+from celery import Celery, Task
+from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
+from celery.exceptions import WorkerLostError
+from celery.worker import state
+from celery.worker.request import Request
+from kombu.transport import redis, virtual
+from kombu.utils.objects import cached_property
+from packaging.requirements import Requirement
+
+from seawall.priority import HIGHEST, LOWEST
+from seawall.worker.defaults import PLAIN, LazyDefaults
+from support.nodes import ROOT
+
+PINNED = ("celery", "kombu", "psycopg", "psycopg-pool")
+
+
+def parameters(function: object) -> list[str]:
+    assert callable(function)
+    return list(inspect.signature(function).parameters)
+
+
+def test_on_failure_keeps_its_signature_or_our_request_is_called_wrongly() -> None:
+    assert parameters(Request.on_failure) == ["self", "exc_info", "send_failed_event", "return_ok"]
+
+
+@pytest.mark.parametrize(
+    "name", ["on_failure", "_success_was_stored", "reject", "acknowledge", "send_event", "task_ready"]
+)
+def test_what_our_request_calls_exists_or_a_lost_process_is_not_counted(name: str) -> None:
+    assert callable(getattr(Request, name, None) or getattr(state, name, None))
+
+
+def test_requests_keep_their_context_or_strikes_are_not_found() -> None:
+    assert isinstance(vars(Request)["_context"], cached_property)
+
+
+def test_should_terminate_starts_as_none_or_every_death_is_taken_for_a_stop() -> None:
+    assert "should_terminate" in vars(state)
+    assert not state.should_terminate
+
+
+def test_on_failure_still_raises_memory_errors_or_our_detour_is_needless() -> None:
+    assert "raise MemoryError" in inspect.getsource(Request.on_failure)
+
+
+def test_billiard_wraps_exceptions_or_lost_processes_go_unrecognised() -> None:
+    wrapped = ExceptionWithTraceback(WorkerLostError("gone"), None)
+    assert isinstance(wrapped.exc, WorkerLostError)
+    assert "exception" in ExceptionInfo.__annotations__ or "self.exception" in inspect.getsource(
+        ExceptionInfo
+    )
+
+
+def test_a_task_names_its_request_class_or_ours_is_not_used() -> None:
+    assert isinstance(Task.Request, str)
+
+
+def test_tasks_are_made_by_task_from_fun_or_own_bases_get_no_policy() -> None:
+    names = parameters(Celery._task_from_fun)
+    assert names[:4] == ["self", "fun", "name", "base"]
+
+
+def test_the_registry_is_at_tasks_or_foreign_names_get_no_priority() -> None:
+    app: Any = Celery(set_as_current=False)
+    assert "celery.ping" not in app._tasks
+    assert app.finalized is False
+
+
+def test_defaults_wait_until_they_are_needed_or_making_an_app_starts_servers() -> None:
+    asked: list[str] = []
+    app = Celery(set_as_current=False)
+    app.add_defaults(lambda: asked.append("asked") or {})  # type: ignore[func-returns-value]
+    assert asked == []
+    assert app.conf.task_always_eager is False
+    assert asked == ["asked"]
+
+
+def test_a_task_is_bound_before_autoretry_wraps_it_or_the_policy_of_its_run_is_lost() -> None:
+    source = inspect.getsource(Celery._task_from_fun)
+    assert source.index("task.bind(self)") < source.index("autoretry")
+
+
+def test_binding_fills_defaults_then_annotates_then_calls_on_bound_or_options_are_mistaken() -> None:
+    source = inspect.getsource(Task.bind)
+    steps = [source.index(step) for step in ("from_config", "cls.annotate()", "cls.on_bound(app)")]
+    assert steps == sorted(steps)
+
+
+def test_kombu_asks_for_priorities_with_reverse_false_or_nine_comes_last() -> None:
+    assert parameters(virtual.Channel._get_message_priority) == ["self", "message", "reverse"]
+    calls = re.findall(r"_get_message_priority\((.*?)\)", inspect.getsource(redis))
+    assert calls
+    assert all(call.endswith("reverse=False") for call in calls)
+
+
+def test_kombu_serves_the_steps_in_order_or_urgent_tasks_wait() -> None:
+    assert redis.Channel.priority_steps == sorted(redis.Channel.priority_steps)
+    assert (virtual.Channel.min_priority, virtual.Channel.max_priority) == (LOWEST, HIGHEST)
+
+
+def test_every_default_is_a_setting_of_celery_or_it_has_no_effect() -> None:
+    app = Celery(set_as_current=False)
+    # Celery reads broker_transport, and does not list it.
+    known = set(SETTING_KEYS) | {"broker_transport"}
+    assert {*PLAIN, *LazyDefaults(app)} - known == set()
+
+
+def test_no_default_is_deprecated_or_workers_warn_at_every_start() -> None:
+    options: dict[str, Any] = dict(flatten(NAMESPACES))
+    deprecated = {key for key, option in options.items() if option.deprecate_by}
+    assert deprecated.isdisjoint(PLAIN)
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_is_installed_lies_within_the_bounds_these_tests_were_made_for(name: str) -> None:
+    declared = [Requirement(line) for line in requires("seawall") or []]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"]
+    bound = next(one.specifier for one in declared if one.name == name)
+    assert any(part.operator == "<" for part in bound)
+    assert bound.contains(version(name))
