@@ -65,6 +65,13 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             countdown = retry.delay(request.retries + 1)
             raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
 
+    def apply(self, *args: Any, throw: bool | None = None, **options: Any) -> Any:
+        """As Celery's, but raising (`throw`) waits for the last attempt: a `Retry` is no outcome."""
+        result = super().apply(*args, throw=False, **options)
+        if (self.app.conf.task_eager_propagates if throw is None else throw) and result.failed():
+            raise result.result
+        return result
+
     def _deserves_retry(self, exc: Exception) -> bool:
         on = self.policy.retry.on
         return retryable(exc) if on is None else isinstance(exc, on)
