@@ -1,0 +1,166 @@
+"""Kombu's Redis transport with our channel: `broker_transport = "seawall.delivery:Transport"`.
+
+Used by default for Redis and Valkey URLs (`transport_for`). The stock transport is selected with
+`broker_transport = "redis"`, RabbitMQ by its URL.
+
+Two things about kombu's Connection decide how this is plugged in. A transport named in the configuration
+wins over the URL's scheme, except when a connection with several servers moves on to the next: then kombu
+takes the scheme of that URL. And `rediss://` means TLS only where the transport is called "rediss". Both
+are put right in `Transport.__init__`, on the one connection it is made for.
+"""
+
+import functools
+import logging
+import random
+import ssl
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from kombu.transport import redis as stock
+
+from celery.worker.state import maybe_shutdown
+from seawall.delivery.channel import Channel, SentinelChannel
+from seawall.delivery.doorbell import Doorbell
+from seawall.delivery.keeper import keeper
+from seawall.delivery.options import Options
+from seawall.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RETRY = 0.05
+_LONGEST_RETRY = 1.0
+
+_TRANSPORTS = {
+    "redis": "seawall.delivery:Transport",
+    "rediss": "seawall.delivery:SecureTransport",
+    "valkey": "seawall.delivery:Transport",
+    "valkeys": "seawall.delivery:SecureTransport",
+    "sentinel": "seawall.delivery:SentinelTransport",
+}
+
+
+def transport_for(url: str) -> str | None:
+    """Our transport for a broker URL, as `broker_transport` takes it; None for brokers that are not Redis.
+
+    Raises:
+        ConfigError: the URL names a Redis Cluster.
+    """
+    schemes = {urlsplit(part).scheme.lower() for part in url.split(";") if "://" in part}
+    for scheme in schemes:
+        if "cluster" in scheme:
+            raise ConfigError(
+                f"broker_url has the scheme {scheme}: Redis Cluster is not supported, "
+                "use a single server or replicas with Sentinel (sentinel://)."
+            )
+    found = {_TRANSPORTS.get(scheme) for scheme in schemes}
+    if len(found) > 1:
+        raise ConfigError(f"broker_url mixes {', '.join(sorted(schemes))}: use one kind of server.")
+    return found.pop() if found else None
+
+
+class Cycle(stock.MultiChannelPoller):
+    """Kombu's poller, which lets each channel take its turn instead of sending BRPOP.
+
+    A pending answer is read whatever the window says: it holds leases or nothing, never a message that
+    would have to stay in the socket.
+    """
+
+    looping = False  # an event loop polls, and not `get`
+
+    def on_poll_start(self) -> None:
+        for channel in self._channels:
+            if channel.active_queues:
+                channel.turn(self)
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def on_readable(self, fileno: int) -> Any:
+        channel, kind = self._fd_to_chan.get(fileno, (None, ""))
+        if channel is None:
+            return None
+        if kind == "BRPOP" and not channel._in_poll:  # noqa: SLF001 - the server closed a silent line
+            channel.client.connection.disconnect()
+            return None
+        return channel.handlers[kind]()
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Hand out one message that is here already, or wait for an event."""
+        for channel in list(self._channels):
+            if channel.active_queues and channel.hand_out(1):
+                return
+        super().get(callback, timeout)
+
+    def give_doorbell(self, channel: Any) -> None:
+        """Let a channel interrupt the event loop's poll."""
+        channel.doorbell = Doorbell()
+        self._fd_to_chan[channel.doorbell.fileno()] = (channel, "DOORBELL")
+
+    def silence(self, channel: Any) -> None:
+        """Take a channel's doorbell away."""
+        doorbell, channel.doorbell = channel.doorbell, None
+        self._fd_to_chan.pop(doorbell.fileno(), None)
+        self._unregister_from_poll(doorbell.fileno())
+        doorbell.close()
+
+
+class Transport(stock.Transport):
+    """Redis and Valkey with leases."""
+
+    Channel = Channel
+    cycle: Cycle
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        Options.from_transport_options(client.transport_options)  # wrong options are refused before any I/O
+        super().__init__(client, **kwargs)
+        self.cycle = Cycle()
+        if client.alt:
+            client.switch = functools.partial(_switch, client, client.transport_cls)
+
+    def establish_connection(self) -> Any:
+        """As kombu's. A process that consumes keeps trying for `reconnect_for`, with backoff and jitter:
+        Celery's own pauses between attempts grow beyond what a restarted server takes."""
+        options = Options.from_transport_options(self.client.transport_options)
+        give_up_at = time.monotonic() + (options.reconnect_for if keeper.has_served else 0.0)
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                return super().establish_connection()
+            except (*self.connection_errors,) as exc:
+                if time.monotonic() > give_up_at:
+                    raise
+                logger.info("broker away, trying again: %s", exc)
+            maybe_shutdown()
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_RETRY)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.cycle.looping = True
+        super().register_with_event_loop(connection, loop)
+
+    def _collect(self, _connection: Any) -> None:
+        """Kombu gives up a broken connection: nothing is asked of the server, and what runs goes on."""
+        for channel in [*self.channels, *self._avail_channels]:
+            channel.abandon()
+        self.close_connection(self)
+
+
+class SecureTransport(Transport):
+    """The same over TLS (`rediss://`). Certificates are verified unless `broker_use_ssl` says otherwise."""
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        client.ssl = client.ssl or {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        super().__init__(client, **kwargs)
+
+
+class SentinelTransport(Transport):
+    """The same over Redis Sentinel; `master_name` is among the transport options, as in kombu."""
+
+    default_port = stock.SentinelTransport.default_port
+    Channel = SentinelChannel
+
+
+def _switch(client: Any, transport: Any, url: str) -> None:
+    """Kombu's `Connection.switch`, which takes the transport from the URL's scheme, and ours back."""
+    type(client).switch(client, url)
+    client.transport_cls = transport
