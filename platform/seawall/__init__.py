@@ -1,1 +1,58 @@
-"""Seawall: Celery that survives production."""
+"""Seawall: Celery that survives production.
+
+Nothing happens at import: no environment is read, no thread, connection or server is started. Celery itself
+is imported only when an app is made, so that the command line stays quick and the servers' keeper small.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from seawall import errors
+from seawall.config import Settings, settings
+from seawall.database import database
+from seawall.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    MemoryBudgetExceeded,
+    MigrationError,
+    Poisoned,
+    SeawallError,
+    StartupError,
+)
+from seawall.policy import Limit, Retry, policy
+from seawall.priority import Priority
+
+if TYPE_CHECKING:
+    from seawall.worker.app import Seawall, install
+
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    # the app
+    "Seawall",
+    "install",
+    # how a task runs
+    "policy",
+    "Priority",
+    "Retry",
+    "Limit",
+    # what a task uses
+    "database",
+    # configuration
+    "Settings",
+    "settings",
+    # what can go wrong
+    "errors",
+    "SeawallError",
+    "ConfigError",
+    "StartupError",
+    "DatabaseUnavailable",
+    "MigrationError",
+    "Poisoned",
+    "MemoryBudgetExceeded",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Seawall", "install"}:
+        from seawall.worker import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module 'seawall' has no attribute {name!r}")

@@ -1,0 +1,296 @@
+"""`Settings`: everything an operator may set, from `SEAWALL_*` and a TOML file, validated once.
+
+Sources, strongest first: environment (`SEAWALL_DATABASE__CONNECT_TIMEOUT`; `__` separates levels), then the
+TOML file named by `SEAWALL_CONFIG` (default: `seawall.toml` in the working directory, if it exists), then
+the defaults. Nothing is read at import: `settings()` reads on its first call and keeps the answer.
+
+Unknown keys are refused in both sources, so a typing error cannot pass as a default. Messages and printed
+values never hold a password.
+"""
+
+import difflib
+import functools
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from seawall.errors import ConfigError
+from seawall.quantity import Bytes, Seconds, Unit
+
+PREFIX: Final = "SEAWALL_"
+FILE_VARIABLE: Final = "SEAWALL_CONFIG"
+DEFAULT_FILE: Final = Path("seawall.toml")
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
+BROKER_SCHEMES: Final = REDIS_SCHEMES | {"sentinel", "amqp", "amqps", "pyamqp", "memory"}
+DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(_Section):
+    """The pool of PostgreSQL connections that each process opens."""
+
+    max_connections_per_process: int = Field(
+        default=4, ge=1, description="Connections one process may hold; they are opened when needed."
+    )
+    connect_timeout: Seconds = Field(default=5.0, description="Longest wait for a new connection.")
+    statement_timeout: Seconds = Field(default=60.0, description="A statement that runs longer is cancelled.")
+    lock_timeout: Seconds = Field(default=10.0, description="A statement that waits longer for a lock fails.")
+    idle_in_transaction_timeout: Seconds = Field(
+        default=60.0, description="A transaction left open longer is ended by the server."
+    )
+
+
+class MemorySettings(_Section):
+    """Memory of one worker."""
+
+    budget: Bytes | None = Field(
+        default=None,
+        description="Bytes one worker with all its processes should stay under, such as `512MiB`. "
+        "A prefork child that used more than its share is replaced after the task that did.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of a process. Frozen; get it from `settings()`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", case_sensitive=False
+    )
+
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey for results and shared state. "
+        "Unset: the broker, if that is Redis, else the embedded server.",
+    )
+    broker_url: SecretStr | None = Field(
+        default=None,
+        description="Broker of the tasks (`redis://`, `rediss://`, `sentinel://`, `amqp://`). "
+        "Unset: `redis_url`.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="PostgreSQL (`postgresql://`). Unset: the embedded server."
+    )
+    home: Path = Field(
+        default=Path(".seawall"),
+        description="Directory of the embedded servers and of the fleet's own files.",
+    )
+    fleet: Path = Field(
+        default=Path("workers/fleet.toml"), description="The file that declares the fleet for `seawall up`."
+    )
+    database: DatabaseSettings = DatabaseSettings()
+    memory: MemorySettings = MemorySettings()
+
+    @field_validator("redis_url", "broker_url", "database_url")
+    @classmethod
+    def _check_url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        if value is None:
+            return None
+        allowed = {
+            "redis_url": REDIS_SCHEMES,
+            "broker_url": BROKER_SCHEMES,
+            "database_url": DATABASE_SCHEMES,
+        }[info.field_name]
+        for url in value.get_secret_value().split(";"):
+            _check_url(url, allowed)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class fixes the signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, file: nothing else, no `.env` files and no secrets directory."""
+        return init_settings, env_settings, _File(settings_cls)
+
+
+class _File(PydanticBaseSettingsSource):
+    """The TOML file as a source below the environment."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the whole file is read at once
+
+    def __call__(self) -> dict[str, Any]:
+        return read_file()
+
+
+@functools.cache
+def settings() -> Settings:
+    """This process's settings, read once. `settings.cache_clear()` reads them again.
+
+    Raises:
+        ConfigError: one line per wrong key, naming it, its value and the fix.
+    """
+    _refuse_unknown_variables(os.environ)
+    try:
+        return Settings()
+    except ValidationError as exc:
+        raise ConfigError("\n".join(_explain(exc))) from None
+
+
+def read_file() -> dict[str, Any]:
+    """The content of the TOML file; empty if none is named and the default does not exist."""
+    named = os.environ.get(FILE_VARIABLE)
+    path = Path(named) if named else DEFAULT_FILE
+    if not named and not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise ConfigError(
+            f"{FILE_VARIABLE}={str(path)!r} cannot be read ({reason}): correct the path"
+        ) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: not valid TOML ({exc}): correct that line") from exc
+
+
+class Key(BaseModel):
+    """One setting as documentation and `seawall config` see it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: tuple[str, ...]
+    kind: str
+    default: str
+    description: str
+
+    @property
+    def name(self) -> str:
+        """As written in the TOML file, with dots between the levels."""
+        return ".".join(self.path)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + "__".join(self.path).upper()
+
+
+def keys(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every setting, sections flattened, in the order of the class."""
+    for name, field in model.model_fields.items():
+        path = (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield from keys(field.annotation, path)
+        else:
+            default = "unset" if field.default is None else str(field.default)
+            yield Key(path=path, kind=_kind(field), default=default, description=field.description or "")
+
+
+def effective(current: Settings) -> Iterator[tuple[Key, str, str]]:
+    """For each key: the value in force with secrets hidden, and where it came from."""
+    in_file = read_file()
+    for key in keys():
+        value: Any = current
+        for part in key.path:
+            value = getattr(value, part)
+        if key.variable in {name.upper() for name in os.environ}:
+            source = f"environment ({key.variable})"
+        elif _lookup(in_file, key.path):
+            source = f"file ({os.environ.get(FILE_VARIABLE) or DEFAULT_FILE})"
+        else:
+            source = "default"
+        yield key, "unset" if value is None else hide_passwords(_plain(value)), source
+
+
+def hide_passwords(text: str) -> str:
+    """`text` with the password of each URL in it (`;` separates several) replaced by `***`."""
+    return ";".join(_hide_password(url) for url in text.split(";"))
+
+
+def _hide_password(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    # By hand: a URL that urlsplit refuses must not be printed whole either.
+    authority, slash, path = rest.partition("/")
+    userinfo, at, host = authority.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    path = path if "password=" not in path.lower() else path.partition("?")[0] + "?***"
+    return f"{scheme}://{user}{':***' if colon else ''}{at}{host}{slash}{path}"
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of the first of `url`'s alternatives, in lower case."""
+    return url.partition("://")[0].lower()
+
+
+def _check_url(url: str, allowed: frozenset[str]) -> None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError for a port that is no number or out of range
+        urlunsplit(parts)
+    except ValueError as exc:
+        raise ValueError(f"is no valid URL ({exc})") from None
+    if "://" not in url or scheme_of(url) not in allowed:
+        raise ValueError(f"has no known scheme: use {', '.join(f'{s}://' for s in sorted(allowed))}")
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {key.variable for key in keys()} | {FILE_VARIABLE}
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`seawall config` lists the known ones"
+            raise ConfigError(f"{name} is not a setting: {hint}")
+
+
+def _explain(exc: ValidationError) -> Iterator[str]:
+    """One line per wrong key, with the value as it was written, passwords hidden."""
+    known = {key.name: key for key in keys()}
+    for error in exc.errors():
+        name = ".".join(str(part) for part in error["loc"])
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`seawall config` lists the known ones"
+            yield f"{name} is not a setting: {hint}"
+            continue
+        label = known[name].variable if name in known else name
+        message = error["msg"].removeprefix("Value error, ")
+        if "=" in message:  # our own parsers name the value and the fix already
+            message = message.partition(" is ")[2]
+            yield f"{label}={error['input']!r} is {message}"
+        elif error["type"] == "value_error":
+            yield f"{label}={hide_passwords(_plain(error['input']))!r} {message}"
+        else:
+            yield f"{label}={error['input']!r} is wrong: {message[0].lower()}{message[1:]}"
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _lookup(tree: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    node: Any = tree
+    for part in path:
+        if not isinstance(node, Mapping) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _kind(field: FieldInfo) -> str:
+    """What the value is, in a word: the unit of a quantity, else the sort of text."""
+    options = [field.annotation, *get_args(field.annotation)]
+    metadata = [
+        *field.metadata,
+        *(part for option in options for part in getattr(option, "__metadata__", ())),
+    ]
+    for part in metadata:
+        if isinstance(part, Unit):
+            return part.name
+    words = {SecretStr: "URL", Path: "path", int: "number"}
+    return next((words[option] for option in options if option in words), "text")

@@ -1,0 +1,222 @@
+"""How one task is run: its priority, retries, time and memory, and what it depends on.
+
+`@policy(...)` goes under `@app.task` or `@shared_task`. It validates, hangs a frozen `Policy` on the
+function and returns the function unchanged; `seawall.worker.task` applies it when Celery binds the task.
+A task without it has `Policy()`: the defaults.
+"""
+
+import inspect
+import random
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar, get_args
+
+from seawall import backoff
+from seawall.errors import ConfigError
+from seawall.priority import Priority, parse_priority
+from seawall.quantity import parse_bytes, parse_duration
+
+HARD_LIMIT_GRACE: Final = 10.0
+"""Seconds between the soft time limit, which a task may handle, and the hard one, which kills it."""
+
+_ATTRIBUTE: Final = "__seawall_policy__"
+
+Jitter = Literal["full", "equal", "none"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _check_type(name: str, value: Any, kind: type | tuple[type, ...] = (list, tuple)) -> Any:
+    if not isinstance(value, kind):
+        wanted = kind.__name__ if isinstance(kind, type) else "list"
+        raise ConfigError(f"{name}={value!r} is not a {wanted}: pass a {wanted}")
+    return value
+
+
+def _check_int(name: str, value: object, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ConfigError(f"{name}={value!r} is out of range: use an int of {at_least} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """Attempts and the waits between them.
+
+    Args:
+        max_attempts: runs in all, the first included; 1 means never again.
+        base: seconds before the second attempt, before jitter.
+        factor: each further wait is this much longer.
+        cap: the longest wait in seconds.
+        jitter: "full" draws from [0, wait), "equal" from [wait/2, wait), "none" waits exactly.
+        on: exception types that are retried; None means failures that are worth another attempt.
+    """
+
+    max_attempts: int = 3
+    base: float = 1.0
+    factor: float = 2.0
+    cap: float = 300.0
+    jitter: Jitter = "full"
+    on: tuple[type[BaseException], ...] | type[BaseException] | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("retry.max_attempts", self.max_attempts, at_least=1)
+        object.__setattr__(self, "base", parse_duration(self.base, field="retry.base"))
+        object.__setattr__(self, "cap", parse_duration(self.cap, field="retry.cap"))
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float) or self.factor < 1:
+            raise ConfigError(f"retry.factor={self.factor!r} is too small: use a number of 1 or more")
+        if self.jitter not in get_args(Jitter):
+            raise ConfigError(f"retry.jitter={self.jitter!r} is unknown: use one of {get_args(Jitter)}")
+        types = (self.on,) if isinstance(self.on, type) else self.on
+        for one in types or ():
+            if not (isinstance(one, type) and issubclass(one, BaseException)):
+                raise ConfigError(f"retry.on={self.on!r} is not made of exception types: pass classes")
+        object.__setattr__(self, "on", None if types is None else tuple(types))
+
+    def delay(self, retry: int, *, rand: Callable[[], float] = random.random) -> float:
+        """Seconds to wait before retry number `retry` (1 comes after the first attempt)."""
+        wait = backoff.exponential(retry, base=self.base, factor=self.factor, cap=self.cap)
+        match self.jitter:
+            case "full":
+                return backoff.full_jitter(wait, rand=rand)
+            case "equal":
+                return backoff.equal_jitter(wait, rand=rand)
+            case _:
+                return wait
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `n` running tasks, cluster-wide, per value of `key`.
+
+    `key` is a template over the task's arguments, such as `"tenant:{tenant}"`.
+    """
+
+    key: str
+    n: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key:
+            raise ConfigError(f"limit.key={self.key!r} is empty: use a template such as 'tenant:{{tenant}}'")
+        _check_int("limit.n", self.n, at_least=1)
+
+    def arguments(self) -> set[str]:
+        """The names of the task's arguments that `key` uses."""
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(self.key) if name is not None]
+        except ValueError as exc:
+            raise ConfigError(f"limit.key={self.key!r} is no template ({exc}): use '{{argument}}'") from exc
+        return {name.partition(".")[0].partition("[")[0] for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What `@policy` was given, validated. Seconds, bytes; `explicit` holds the fields that were named."""
+
+    priority: int = Priority.NORMAL
+    retry: Retry = field(default_factory=Retry)
+    timeout: float = 300.0
+    memory: int | None = None
+    memory_limit: int | None = None
+    requires: tuple[str, ...] = ()
+    limit: Limit | None = None
+    explicit: frozenset[str] = frozenset()
+
+    @property
+    def hard_timeout(self) -> float:
+        """Seconds after which the task is killed."""
+        return self.timeout + HARD_LIMIT_GRACE
+
+
+DEFAULT: Final = Policy()
+
+
+def policy(  # noqa: PLR0913 - the face of the platform: one keyword per promise
+    *,
+    priority: int | str | None = None,
+    retry: Retry | None = None,
+    timeout: float | str | None = None,
+    memory: int | str | None = None,
+    memory_limit: int | str | None = None,
+    requires: tuple[str, ...] | list[str] | None = None,
+    limit: Limit | None = None,
+) -> Callable[[F], F]:
+    """The policy of the task defined below.
+
+    Args:
+        priority: 0-9 or a `Priority`, higher is more urgent (NORMAL).
+        retry: when to try again (`Retry()`: 3 attempts, full jitter).
+        timeout: seconds or "5m"; raises SoftTimeLimitExceeded in the task, which is killed 10 s later (300).
+        memory: budget in bytes or "256MiB" (None: no budget declared).
+        memory_limit: where the task is stopped (1.5 x `memory`).
+        requires: names of the breakers that must be closed for the task to run.
+        limit: cluster-wide concurrency by a key made from the arguments.
+
+    Raises:
+        ConfigError: a field is wrong; the message names it, the value and the fix.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    parsed = Policy(**_parse(given), explicit=frozenset(given))
+
+    def attach(function: F) -> F:
+        if limit is not None:
+            _check_limit(limit, function)
+        setattr(function, _ATTRIBUTE, parsed)
+        return function
+
+    return attach
+
+
+def policy_of(function: object) -> Policy:
+    """The policy that `@policy` hung on `function`, or the defaults."""
+    return getattr(function, _ATTRIBUTE, DEFAULT)
+
+
+def _parse(given: dict[str, Any]) -> dict[str, Any]:
+    parse: dict[str, Callable[[Any], Any]] = {
+        "priority": parse_priority,
+        "retry": lambda value: _check_type("retry", value, Retry),
+        "timeout": _parse_timeout,
+        "memory": lambda value: parse_bytes(value, field="memory"),
+        "memory_limit": lambda value: parse_bytes(value, field="memory_limit"),
+        "requires": _parse_requires,
+        "limit": lambda value: _check_type("limit", value, Limit),
+    }
+    parsed = {name: parse[name](value) for name, value in given.items()}
+    if (budget := parsed.get("memory")) is not None:
+        parsed.setdefault("memory_limit", budget + budget // 2)
+        if parsed["memory_limit"] < budget:
+            raise ConfigError(
+                f"memory_limit={given['memory_limit']!r} is below memory={given['memory']!r}: raise or drop it"
+            )
+    return parsed
+
+
+def _parse_timeout(value: object) -> float:
+    seconds = parse_duration(value, field="timeout")
+    if seconds <= 0:
+        raise ConfigError(f"timeout={value!r} leaves no time to run: use seconds above 0, such as '30s'")
+    return seconds
+
+
+def _parse_requires(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(
+        isinstance(name, str) and name for name in _check_type("requires", value)
+    ):
+        raise ConfigError(f"requires={value!r} is no list of breaker names: write requires=['payments']")
+    return tuple(_check_type("requires", value))
+
+
+def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:
+    """Refuse a template that no call could fill: found here, not when the first task waits for it."""
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    if unknown := sorted(limit.arguments() - parameters.keys()):
+        raise ConfigError(
+            f"limit.key={limit.key!r} uses {unknown[0]!r}, which {function.__name__}() does not take: "
+            f"use its arguments ({', '.join(parameters) or 'it has none'})"
+        )
+
+
+RECORDED_ONLY: Final = frozenset({"memory", "memory_limit", "requires", "limit"})
+"""Fields that are parsed and kept, and not enforced yet; a worker names the tasks that use them."""

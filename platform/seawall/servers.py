@@ -1,0 +1,62 @@
+"""Which servers this process talks to: those of the settings, else the embedded ones.
+
+The embedded servers are joined at the first question that needs them, once per process, and left when the
+process ends, however it ends (`seawall.embedded`).
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from seawall.config import REDIS_SCHEMES, scheme_of, settings
+
+if TYPE_CHECKING:
+    from seawall.embedded import Attachment
+
+
+def redis_url() -> str:
+    """Redis for results and shared state."""
+    current = settings()
+    if current.redis_url is not None:
+        return current.redis_url.get_secret_value()
+    if current.broker_url is not None and scheme_of(broker_url()) in REDIS_SCHEMES:
+        return broker_url().partition(";")[0]
+    return _embedded("redis")
+
+
+def broker_url() -> str:
+    """Where tasks are submitted; several alternatives are separated by `;`."""
+    configured = settings().broker_url
+    return redis_url() if configured is None else configured.get_secret_value()
+
+
+def database_url() -> str:
+    """PostgreSQL."""
+    configured = settings().database_url
+    return _embedded("database") if configured is None else configured.get_secret_value()
+
+
+def join_embedded() -> "Attachment | None":
+    """Start or join the embedded servers that the settings leave to us; None if they leave none."""
+    current = settings()
+    redis = current.redis_url is None and (
+        current.broker_url is None or scheme_of(broker_url()) not in REDIS_SCHEMES
+    )
+    database = current.database_url is None
+    return _attachment(redis, database) if redis or database else None
+
+
+def _embedded(which: str) -> str:
+    attachment = join_embedded()
+    url = attachment and (
+        attachment.servers.redis_url if which == "redis" else attachment.servers.database_url
+    )
+    if not url:
+        raise RuntimeError(f"no embedded {which} although the settings ask for it")
+    return url
+
+
+@functools.cache
+def _attachment(redis: bool, database: bool) -> "Attachment":  # noqa: FBT001 - the cache's key
+    from seawall.embedded import attach
+
+    return attach(settings().home, redis=redis, database=database)

@@ -1,0 +1,85 @@
+"""`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
+
+from typing import Any
+
+from celery import Celery
+
+from seawall.errors import ConfigError
+from seawall.priority import parse_priority
+from seawall.worker import lifecycle
+from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker.task import SeawallTask
+
+
+class Seawall(Celery):
+    """A `celery.Celery` whose tasks have policies and whose defaults survive production.
+
+    Creating one reads no environment, opens no connection and starts no server; the first task submitted or
+    the first setting read does. Servers come from `SEAWALL_*` or, without any, are the embedded ones.
+    """
+
+    task_cls = SeawallTask  # type: ignore[assignment]
+
+    def __init__(self, main: str | None = None, **kwargs: Any) -> None:
+        super().__init__(main, **kwargs)
+        _prepare(self)
+
+    def send_task(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """As `Celery.send_task`; every submission passes here.
+
+        Raises:
+            ConfigError: `priority` is none. Nothing was sent.
+        """
+        if kwargs.get("priority") is not None:
+            kwargs["priority"] = parse_priority(kwargs["priority"])
+        elif name not in self._tasks:  # type: ignore[attr-defined] # a task of another code base: only its name is known here
+            kwargs["priority"] = self.conf.task_default_priority
+        return super().send_task(name, *args, **kwargs)
+
+    def _task_from_fun(  # type: ignore[override]
+        self, fun: Any, name: str | None = None, base: Any = None, **options: Any
+    ) -> Any:
+        """Give tasks with a base class of their own (`@app.task(base=...)`) a policy too."""
+        if base is not None and not issubclass(base, SeawallTask):
+            base = type(base.__name__, (SeawallTask, base), {"abstract": True, "__module__": base.__module__})
+        return super()._task_from_fun(fun, name=name, base=base, **options)
+
+
+def install(app: Celery) -> Celery:
+    """Give an existing Celery app Seawall's defaults, transport, policies and failure handling; return it.
+
+    What the application configured itself stays as it is. Call it before the app's tasks are first used.
+
+    Raises:
+        ConfigError: `app` is no Celery app, or its tasks are already bound.
+    """
+    if isinstance(app, Seawall):
+        return app
+    if not isinstance(app, Celery):
+        raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
+    if app.finalized:  # type: ignore[attr-defined]
+        raise ConfigError(f"install(app={app.main!r}) came too late: call it right after Celery(...)")
+    own_task_cls = app.__dict__.get("task_cls", type(app).task_cls)
+    # The object stays the same, because the application's modules hold references to it.
+    app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
+    app.task_cls = _with_policy(app, own_task_cls)
+    app.__dict__.pop("Task", None)
+    _prepare(app)
+    return app
+
+
+def _with_policy(app: Celery, task_cls: Any) -> Any:
+    """`task_cls` (a class or its path) with `SeawallTask` in front."""
+    if isinstance(task_cls, str):
+        from celery.utils.imports import symbol_by_name
+
+        task_cls = symbol_by_name(task_cls)
+    if issubclass(SeawallTask, task_cls):
+        return SeawallTask
+    return type("Task", (SeawallTask, task_cls), {"abstract": True, "__module__": app.__module__})
+
+
+def _prepare(app: Celery) -> None:
+    app.add_defaults(lambda: dict(PLAIN))
+    app.add_defaults(lambda: LazyDefaults(app))  # type: ignore[arg-type, return-value]
+    lifecycle.connect()

@@ -1,0 +1,96 @@
+"""The Celery settings Seawall starts from. Whatever the application sets itself wins.
+
+docs/decisions/0001-celery-defaults.md gives the reason for each. Server URLs are resolved on first use,
+because asking for an embedded server starts it: see `LazyDefaults`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from seawall import servers
+from seawall.config import REDIS_SCHEMES, scheme_of
+from seawall.delivery import transport_for
+from seawall.policy import DEFAULT
+from seawall.priority import HIGHEST, Priority
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+PLAIN: Final[Mapping[str, Any]] = {
+    # Only JSON crosses the broker: unpickling a message is running its sender's code.
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "event_serializer": "json",
+    # A task is done when it has run, not when it was fetched. A lost process is handled by
+    # seawall.worker.request, which counts; Celery's own switch would repeat a killer for ever.
+    "task_acks_late": True,
+    "task_acks_on_failure": True,
+    "task_acks_on_timeout": True,
+    "task_reject_on_worker_lost": False,
+    "worker_deduplicate_successful_tasks": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    # Nothing runs for ever.
+    "task_soft_time_limit": DEFAULT.timeout,
+    "task_time_limit": DEFAULT.hard_timeout,
+    # Fetch what can start soon: a fetched task is out of reach of the priority order.
+    "worker_prefetch_multiplier": 1,
+    "task_default_priority": int(Priority.NORMAL),
+    "task_queue_max_priority": HIGHEST,
+    # Submitting survives a short outage and gives up with an error after about ten seconds.
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {
+        "max_retries": 12,
+        "interval_start": 0.1,
+        "interval_step": 0.3,
+        "interval_max": 1.0,
+    },
+    "broker_connection_timeout": 4.0,
+    # A worker waits for its broker as long as it takes; the fleet reports that it is not ready.
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "redis_socket_connect_timeout": 4.0,
+    "redis_socket_timeout": 30.0,
+    "redis_socket_keepalive": True,
+    "redis_retry_on_timeout": True,
+    # Eager mode runs in the caller: at least it must not swallow what fails there.
+    "task_eager_propagates": True,
+    # A fork that imports a large application may take longer than Celery's 4 s.
+    "worker_proc_alive_timeout": 60.0,
+    "worker_send_task_events": False,
+}
+
+
+class LazyDefaults(Mapping[str, Any]):
+    """Defaults that depend on which servers there are; each is worked out when Celery asks for it."""
+
+    def __init__(self, app: "Celery") -> None:
+        self._resolve: dict[str, Callable[[], Any]] = {
+            "broker_url": servers.broker_url,
+            "result_backend": lambda: _result_backend(app),
+            "broker_transport": lambda: transport_for(app.conf.broker_url),
+            "broker_transport_options": lambda: _transport_options(app),
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        return self._resolve[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._resolve)
+
+    def __len__(self) -> int:
+        return len(self._resolve)
+
+
+def _result_backend(app: "Celery") -> str:
+    """Beside the broker where that is Redis; otherwise the Redis of the settings."""
+    broker = str(app.conf.broker_url).partition(";")[0]
+    return broker if scheme_of(broker) in REDIS_SCHEMES else servers.redis_url()
+
+
+def _transport_options(app: "Celery") -> dict[str, Any]:
+    if scheme_of(str(app.conf.broker_url)) in REDIS_SCHEMES | {"sentinel"}:
+        return {"socket_keepalive": True}
+    return {"confirm_publish": True}

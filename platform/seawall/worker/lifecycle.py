@@ -1,0 +1,90 @@
+"""What a worker tells the world about itself, and how its children end.
+
+Readiness follows sd_notify(3): `READY=1` goes to the socket named by NOTIFY_SOCKET, so the fleet and systemd
+(`Type=notify`) listen to the same words.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+import billiard
+from celery import signals
+
+from seawall.config import settings
+from seawall.policy import RECORDED_ONLY, policy_of
+from seawall.quantity import format_bytes
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def connect() -> None:
+    """Listen to the worker's signals. Safe to repeat."""
+    uid = "seawall.lifecycle"
+    signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
+    signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
+    signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
+    signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
+
+
+def notify(state: str) -> bool:
+    """Send `state`, such as `READY=1`, to whoever supervises this process; False if nobody does."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return False
+    if address.startswith("@"):  # an abstract socket, see sd_notify(3)
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(address)
+        sock.sendall(state.encode())
+        return True
+    return False
+
+
+def _announce_ready(sender: Any = None, **_: Any) -> None:
+    notify("READY=1")
+    app = getattr(sender, "app", None)
+    if app is not None:
+        _name_unenforced(app)
+
+
+def _announce_stopping(**_: Any) -> None:
+    notify("STOPPING=1")
+
+
+def _name_unenforced(app: Any) -> None:
+    """Say which declared promises this version keeps on record only."""
+    for field in sorted(RECORDED_ONLY):
+        names = sorted(name for name, task in app.tasks.items() if field in _explicit(task))
+        if names:
+            logger.warning("policy field %r is recorded but not enforced yet: %s", field, ", ".join(names))
+
+
+def _explicit(task: Any) -> frozenset[str]:
+    return policy_of(task.run).explicit
+
+
+def _apply_memory_budget(sender: Any = None, **_: Any) -> None:
+    """Share the worker's budget among its children: one that peaked above its share is replaced."""
+    budget = settings().memory.budget
+    if budget is None or sender is None or sender.max_memory_per_child:
+        return
+    share = budget // max(1, sender.concurrency or os.cpu_count() or 1)
+    sender.max_memory_per_child = share // 1024
+    logger.info("memory budget %s: %s for each child", format_bytes(budget), format_bytes(share))
+
+
+def _die_with_parent(**_: Any) -> None:
+    """A prefork child of a SIGKILLed worker would wait for work for ever: let the kernel end it (Linux)."""
+    if not sys.platform.startswith("linux") or billiard.current_process().name == "MainProcess":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it died before we asked
+        os._exit(1)

@@ -1,0 +1,140 @@
+"""Settings: sources, provenance, refusals, and passwords that stay hidden."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seawall import ConfigError, settings
+from seawall.config import effective, hide_passwords, keys
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No variable and no file of the outside, and nothing remembered."""
+    for key in keys():
+        monkeypatch.delenv(key.variable, raising=False)
+    monkeypatch.delenv("SEAWALL_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def refusal() -> str:
+    with pytest.raises(ConfigError) as caught:
+        settings()
+    return str(caught.value)
+
+
+def test_without_any_source_everything_has_its_default() -> None:
+    assert settings().redis_url is None
+    assert settings().home == Path(".seawall")
+    assert {source for _, _, source in effective(settings())} == {"default"}
+
+
+def test_the_environment_beats_the_file_which_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "seawall.toml"
+    file.write_text('home = "from-file"\n[database]\nconnect_timeout = "2s"\nlock_timeout = "1m"\n')
+    monkeypatch.setenv("SEAWALL_DATABASE__CONNECT_TIMEOUT", "250ms")
+    assert settings().home == Path("from-file")
+    assert settings().database.connect_timeout == 0.25
+    assert settings().database.lock_timeout == 60.0
+    sources = {key.name: source for key, _, source in effective(settings())}
+    assert sources["database.connect_timeout"] == "environment (SEAWALL_DATABASE__CONNECT_TIMEOUT)"
+    assert sources["database.lock_timeout"] == "file (seawall.toml)"
+    assert sources["memory.budget"] == "default"
+
+
+def test_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", f"redis://:{SECRET}@cache:6379/0")
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", f"postgresql://shop:{SECRET}@db/shop?password={SECRET}")
+    shown = [value for _, value, _ in effective(settings())]
+    assert "redis://:***@cache:6379/0" in shown
+    assert SECRET not in f"{shown} {settings()!r} {settings()}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        (
+            "SEAWALL_REDIS_URL",
+            f"http://:{SECRET}@x",
+            "SEAWALL_REDIS_URL='http://:***@x' has no known scheme: use",
+        ),
+        ("SEAWALL_REDIS_URL", "localhost", "SEAWALL_REDIS_URL='localhost' has no known scheme"),
+        ("SEAWALL_BROKER_URL", f"amqp://u:{SECRET}@h:port/", "is no valid URL"),
+        (
+            "SEAWALL_DATABASE_URL",
+            f"mysql://u:{SECRET}@h/",
+            "has no known scheme: use postgres://, postgresql://",
+        ),
+        (
+            "SEAWALL_MEMORY__BUDGET",
+            "12 parsecs",
+            "SEAWALL_MEMORY__BUDGET='12 parsecs' is not a size: write bytes",
+        ),
+        ("SEAWALL_DATABASE__LOCK_TIMEOUT", "soon", "SEAWALL_DATABASE__LOCK_TIMEOUT='soon' is not a duration"),
+        ("SEAWALL_DATABASE__MAX_CONNECTIONS_PER_PROCESS", "0", "greater than or equal to 1"),
+        (
+            "SEAWALL_REDDIS_URL",
+            "redis://x",
+            "SEAWALL_REDDIS_URL is not a setting: did you mean SEAWALL_REDIS_URL?",
+        ),
+        ("SEAWALL_CONFIG", "nowhere.toml", "SEAWALL_CONFIG='nowhere.toml' cannot be read (No such file"),
+    ],
+)
+def test_a_wrong_variable_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    message = refusal()
+    assert words in message
+    assert "\n" not in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("hom = 1", "hom is not a setting: did you mean home?"),
+        (
+            "[database]\nlock_timout = 3",
+            "database.lock_timout is not a setting: did you mean database.lock_timeout?",
+        ),
+        ("home = ", "seawall.toml: not valid TOML"),
+        ("[memory]\nbudget = true", "SEAWALL_MEMORY__BUDGET=True is not a size"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "seawall.toml").write_text(content)
+    message = refusal()
+    assert words in message
+    assert "\n" not in message
+
+
+def test_every_wrong_key_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", "x")
+    monkeypatch.setenv("SEAWALL_MEMORY__BUDGET", "y")
+    assert len(refusal().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "hidden"),
+    [
+        ("redis://host", "redis://host"),
+        (f"redis://:{SECRET}@a;redis://u:{SECRET}@b/1", "redis://:***@a;redis://u:***@b/1"),
+        ("amqp://guest@host//", "amqp://guest@host//"),
+        ("plain words", "plain words"),
+    ],
+)
+def test_passwords_in_urls_are_replaced(url: str, hidden: str) -> None:
+    assert hide_passwords(url) == hidden
+
+
+def test_every_key_is_described() -> None:
+    assert [key.name for key in keys() if not key.description] == []
