@@ -150,9 +150,18 @@ class Channel(stock.Channel):
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
         cancelled = super()._basic_cancel(consumer_tag)
-        if self.claimant is not None:
+        if self.claimant is not None and queue is not None:
             self.claimant.give_back(lambda _waited, message: message.queue == queue)
+            self._retire(self.claimant, queue)
         return cancelled
+
+    def _retire(self, claimant: Claimant, queue: str) -> None:
+        if self.line is not None and self.line.state == "claiming":
+            return  # the answer may hold some of this queue
+        try:
+            claimant.retire(queue)
+        except RedisError as exc:
+            logger.debug("queue %s: the lease will end by itself: %s", queue, exc)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)

@@ -115,6 +115,19 @@ class Claimant:
         with self._lock:
             self._queues.update(queues)
 
+    def retire(self, queue: str) -> None:
+        """Take no part in a queue any more, if nothing of it is held.
+
+        Raises:
+            RedisError: the lease ends by itself.
+        """
+        with self._lock:
+            if queue not in self._queues or queue in self._held.values():
+                return
+            self._queues.discard(queue)
+            settlements = list(self._outbox.pop(queue, {}).values())
+        self._send(scripts.leave, queue, settlements)
+
     def claimed(self, messages: Iterable[Claimed]) -> None:
         """Record what a claim returned; it waits here to be handed out."""
         now = self._clock()
