@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 from kombu import Connection
+
 from support.processes import Proc, alive
 from support.waiting import wait_until
 

@@ -32,7 +32,7 @@ app.conf.update(
 class CountedRequest(Request):
     """What a worker must tell delivery, and nothing else."""
 
-    def on_accepted(self, pid: int, time_accepted: float) -> Any:
+    def on_accepted(self, pid: Any, time_accepted: float) -> Any:
         delivery.started(self.message)
         return super().on_accepted(pid, time_accepted)
 

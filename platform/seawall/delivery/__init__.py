@@ -6,6 +6,7 @@ long as the worker lives, so a task of any length is delivered once; a dead work
 within one lease. docs/delivery.md says which guarantee holds where.
 """
 
+from seawall.delivery.bulk import submit_many
 from seawall.delivery.events import poisoned
 from seawall.delivery.hooks import bury, defer, park, started, strike
 from seawall.delivery.options import Options
@@ -26,5 +27,6 @@ __all__ = [
     "poisoned",
     "started",
     "strike",
+    "submit_many",
     "transport_for",
 ]

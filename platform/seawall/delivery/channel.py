@@ -28,7 +28,6 @@ from redis.exceptions import RedisError, ResponseError
 
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
-from seawall.delivery.doorbell import Doorbell
 from seawall.delivery.envelope import SUBMISSION, Envelope, unwrap, wrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
@@ -47,14 +46,24 @@ _PURGED_AT_ONCE = 10_000
 class Channel(stock.Channel):
     """One channel: a producer until it first claims, then a consumer with a claimant of its own."""
 
-    QoS = Window
+    QoS: type[Window] = Window  # type: ignore[assignment]
     qos: Window
+
+    # Kombu's own, which the stubs lack.
+    connection_errors: tuple[type[Exception], ...]
+    _brpop_sent_at: float | None
+    _expires: dict[str, int]
+    _fanout_queues: dict[str, Any]
+    _flush_brpop_reauth: Callable[[], None]
+    _get_pool: Callable[[], Any]
+    _in_poll: Any
 
     def __init__(self, transport: Any, **kwargs: Any) -> None:
         self.delivery = Options.from_transport_options(transport.client.transport_options)
         self.claimant: Claimant | None = None
         self.line: Line | None = None
-        self.doorbell: Doorbell | None = None
+        self.doorbell: Any = None  # given by the poller, once an event loop polls
+        self.collect: Callable[[str, Envelope], None] | None = None  # see bulk.py
         self._length_limits: dict[str, int] = {}
         super().__init__(transport, **kwargs)
         self.keys = Keys(self.global_keyprefix)
@@ -65,23 +74,27 @@ class Channel(stock.Channel):
 
     # Submitting
 
-    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str]:
         """As kombu's, but text is not wrapped in base64 on top of JSON."""
         if isinstance(body, str):
             return body, "utf-8"
-        encoded: tuple[Any, str | None] = super().encode_body(body, encoding)
-        return encoded
+        return super().encode_body(body, encoding)
 
     def _next_delivery_tag(self) -> str:
         return secrets.token_hex(10)
 
-    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+    def _inplace_augment_message(
+        self, message: dict[str, Any], exchange: str | None, routing_key: str
+    ) -> None:
         super()._inplace_augment_message(message, exchange, routing_key)
         properties = message["properties"]
         properties.setdefault(SUBMISSION, properties["delivery_tag"])
 
     def _put(self, queue: str, message: dict[str, Any], **_kwargs: Any) -> None:
-        self.submit(queue, [self.envelope(message)])
+        if self.collect is not None:
+            self.collect(queue, self.envelope(message))
+        else:
+            self.submit(queue, [self.envelope(message)])
 
     def envelope(self, message: dict[str, Any]) -> Envelope:
         """A prepared message as `submit` takes it."""
@@ -134,9 +147,7 @@ class Channel(stock.Channel):
             keeper.add(self.claimant)
         return self.claimant, self.line
 
-    def basic_consume(
-        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **kwargs: Any
-    ) -> Any:
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001
         """As kombu's; without acknowledgements a message is done with when it is handed out."""
         if not no_ack or queue in self._fanout_queues:
             return super().basic_consume(queue, no_ack, callback, *args, **kwargs)
@@ -149,7 +160,7 @@ class Channel(stock.Channel):
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         queue = self._tag_to_queue.get(consumer_tag)
-        cancelled = super()._basic_cancel(consumer_tag)
+        cancelled = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         if self.claimant is not None and queue is not None:
             self.claimant.give_back(lambda _waited, message: message.queue == queue)
             self._retire(self.claimant, queue)
@@ -164,9 +175,10 @@ class Channel(stock.Channel):
             logger.debug("queue %s: the lease will end by itself: %s", queue, exc)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
+        """As kombu's: one message now, or None."""
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)
         if message is not None and no_ack:
-            self.settle(message.delivery_tag, "a")
+            self.settle(str(message.delivery_tag), "a")
         return message
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's
@@ -216,12 +228,13 @@ class Channel(stock.Channel):
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
-        line.ask(connection, self.active_queues, self.qos.room)
-        keeper.prompt(claimant.options.lease / 3)
+        line.ask(connection, list(self.active_queues), self.qos.room)
+        if claimant.nudge_at is not None:
+            keeper.prompt(max(claimant.nudge_at - time.monotonic(), 0.0))
 
     def _brpop_read(self, **_options: Any) -> bool:
         _, line = self._consume()
-        connection = self.client.connection
+        connection, waited = self.client.connection, line.state == "waiting"
         try:
             ready = line.read(connection)
         except self.connection_errors:
@@ -234,9 +247,12 @@ class Channel(stock.Channel):
             if line.state == "silent":
                 self._in_poll = None
                 self._flush_brpop_reauth()
-        if not ready:
+        if ready:
+            self.hand_out()
+        elif waited and self.qos.room > 0:
+            self._brpop_start()  # a token: claim now and not a tick later
+        else:
             raise Empty
-        self.hand_out()
         return True
 
     def hand_out(self, most: int | None = None) -> int:
@@ -251,7 +267,7 @@ class Channel(stock.Channel):
         return handed
 
     def _hand_out_one(self, claimant: Claimant, claimed: Claimed) -> None:
-        if claimed.queue not in self.connection._callbacks:  # noqa: SLF001 - consuming was cancelled
+        if claimed.queue not in (self.connection._callbacks or ()):  # noqa: SLF001 - consuming was cancelled
             claimant.settle(claimed.id, "r")
             return
         try:
@@ -262,6 +278,7 @@ class Channel(stock.Channel):
             return
         claimant.busy = True
         try:
+            claimant.presume_started(claimed)
             self.connection._deliver(message, claimed.queue)  # noqa: SLF001 - kombu's hand-over
         finally:
             claimant.busy = False
@@ -347,7 +364,8 @@ class Channel(stock.Channel):
         self._finish_claim()
         self._in_poll = None  # or the stock channel waits for an answer
         if self.doorbell is not None:
-            self.connection.cycle.silence(self)
+            cycle: Any = self.connection.cycle
+            cycle.silence(self)
         claimant = self.claimant
         super().close()
         if claimant is not None and not claimant.abandoned:
@@ -365,7 +383,7 @@ class Channel(stock.Channel):
 
     def _after_fork(self) -> None:
         self.claimant = self.line = None
-        super()._after_fork()
+        super()._after_fork()  # type: ignore[misc]
         self.redis = Redis(connection_pool=self.pool)
 
 

@@ -8,7 +8,7 @@ from kombu.utils.json import dumps as dumps_extended
 from kombu.utils.json import loads as loads_extended
 
 from seawall.delivery.claimant import Claimed
-from seawall.delivery.scripts import micros
+from seawall.delivery.scripts import MICROSECONDS, micros
 from seawall.errors import ConfigError, MessageTooLarge
 
 SUBMISSION = "seawall_submission"
@@ -16,6 +16,7 @@ SUBMISSION = "seawall_submission"
 
 UNIQUE_FOR_DEFAULT = 86_400.0
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _MARKER = b'"__type__"'  # kombu's JSON for values that JSON lacks
 
 
@@ -44,7 +45,8 @@ def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
     due = 0
     if eta := headers.get("eta"):
         due = _micros_of(eta)
-        headers |= {"eta": None, "delayed_until": eta}
+        until = eta if isinstance(eta, str) else datetime.fromtimestamp(due / MICROSECONDS, UTC).isoformat()
+        headers |= {"eta": None, "delayed_until": until}
     unique = str(headers.get("unique_key") or "")
     unique_for = _unique_for(headers) if unique else 0
     body = _dumps({**message, "headers": headers, "properties": properties})
@@ -78,12 +80,14 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
 
 def _dumps(message: dict[str, Any]) -> str:
     try:
-        return json.dumps(message, separators=(",", ":"))
+        return _encode(message)
     except TypeError:
         return dumps_extended(message)
 
 
-def _micros_of(eta: str | datetime) -> int:
+def _micros_of(eta: str | datetime | float) -> int:
+    if isinstance(eta, int | float):
+        return micros(eta)
     moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
     return micros((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 

@@ -63,6 +63,7 @@ class Line:
         """Send what `wish` said."""
         if self.wish(room) == "wait":
             self.state = "waiting"
+            self.claimant.nudge_at = self._change_at
             connection.send_command("BLPOP", *map(self.claimant.keys.wake, queues), self._patience())
         else:
             self._command = self.prepare(queues, 0 if self.claimant.ahead else self._appetite(room))
@@ -129,6 +130,7 @@ class Line:
             RedisError: the answer is lost; settlements are kept for the next time.
         """
         waited, self.state = self.state == "waiting", "silent"
+        self.claimant.nudge_at = None
         if waited:
             connection.read_response()
             self.may_have_more = True
@@ -159,6 +161,7 @@ class Line:
 
     def drop(self) -> None:
         """The connection is gone, with the answer: whatever was carried goes again."""
+        self.claimant.nudge_at = None
         self.state = "silent"
         self.may_have_more = True
         self._change_at = None

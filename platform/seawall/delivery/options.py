@@ -14,6 +14,7 @@ from typing import Any
 from seawall.errors import ConfigError
 
 _WHEN_FULL = ("refuse", "block")
+_LARGEST_BATCH = 1000  # one claim is one uninterrupted moment of the server's time
 _QUEUE_ORDERS = ("weighted", "strict")
 
 
@@ -74,7 +75,7 @@ class Options:
         self._require("queue_order", _QUEUE_ORDERS.__contains__, 'one of "weighted", "strict"')
         self._require("queue_weights", _weights, "a mapping of queue name to a number above 0")
         self._require("import_stock", lambda value: isinstance(value, bool), "True or False")
-        self._require("max_batch", lambda value: value <= 1000, "at most 1000")  # Lua's unpack has an end
+        self._require("max_batch", lambda value: value <= _LARGEST_BATCH, f"at most {_LARGEST_BATCH}")
 
     def _require(self, name: str, holds: Callable[[Any], bool], wish: str) -> None:
         value = getattr(self, name)

@@ -58,7 +58,7 @@ class Queues:
         Raises:
             ConfigError: the connection does not use this transport.
         """
-        with connection.channel() as channel:  # type: ignore[attr-defined]
+        with connection.channel() as channel:
             if not isinstance(channel, Channel):
                 raise ConfigError(
                     f"{connection.as_uri()} uses {type(channel).__module__}: these verbs need "

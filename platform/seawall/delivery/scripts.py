@@ -23,12 +23,14 @@ class Verb:
 
     @cached_property
     def text(self) -> str:
+        """The layout and the verb."""
         folder = files(__package__) / "lua"
         layout = (folder / "layout.lua").read_text(encoding="utf-8")
         return layout + (folder / f"{self.name}.lua").read_text(encoding="utf-8")
 
     @cached_property
     def digest(self) -> str:
+        """By which a server that has seen the text knows it."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def command(self, keys: list[str], arguments: list[Argument], *, text: bool = False) -> list[Argument]:
@@ -37,10 +39,11 @@ class Verb:
         return [*head, len(keys), *keys, *arguments]
 
     def __call__(self, client: "Redis", keys: list[str], arguments: list[Argument]) -> Any:
+        """Run it and return its answer."""
         try:
-            return client.execute_command(*self.command(keys, arguments))
+            return client.execute_command(*self.command(keys, arguments))  # type: ignore[no-untyped-call]
         except NoScriptError:
-            return client.execute_command(*self.command(keys, arguments, text=True))
+            return client.execute_command(*self.command(keys, arguments, text=True))  # type: ignore[no-untyped-call]
 
 
 submit = Verb("submit")
@@ -51,6 +54,7 @@ reconcile = Verb("reconcile")
 leave = Verb("leave")
 lose = Verb("lose")
 release = Verb("release")
+nudge = Verb("nudge")
 purge = Verb("purge")
 delete = Verb("delete")
 count = Verb("count")
@@ -78,6 +82,7 @@ class Keys:
         return f"{self.prefix}seawall:{{{queue}}}"
 
     def wake(self, queue: str) -> str:
+        """The list that idle consumers of a queue block on."""
         return f"{self.base(queue)}:wake"
 
     def stock_list(self, queue: str) -> str:

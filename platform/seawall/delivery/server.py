@@ -28,7 +28,7 @@ def check(client: "Redis", where: str) -> None:
     if facts.get("cluster_enabled") in (1, "1"):
         raise ConfigError(
             f"{where} is a node of a Redis Cluster, which cannot claim from several queues at once: "
-            "use a single server, replicas with Sentinel, or broker_transport='redis' for the stock transport."
+            "use a single server, replicas with Sentinel, or the stock transport (broker_transport='redis')."
         )
     _checked.add(where)
     for warning in warnings_about(facts):

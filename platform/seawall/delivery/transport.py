@@ -9,19 +9,21 @@ takes the scheme of that URL. And `rediss://` means TLS only where the transport
 are put right in `Transport.__init__`, on the one connection it is made for.
 """
 
+import contextlib
 import functools
 import logging
+import os
 import random
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as stock
 
-from celery.worker.state import maybe_shutdown
 from seawall.delivery.channel import Channel, SentinelChannel
-from seawall.delivery.doorbell import Doorbell
 from seawall.delivery.keeper import keeper
 from seawall.delivery.options import Options
 from seawall.errors import ConfigError
@@ -59,6 +61,38 @@ def transport_for(url: str) -> str | None:
     return found.pop() if found else None
 
 
+class Doorbell:
+    """Readable from `ring` until `answer`; ringing twice is ringing once."""
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._out, False)
+        os.set_blocking(self._in, False)
+        self._rung = False
+
+    def fileno(self) -> int:
+        """What to poll."""
+        return self._out
+
+    def ring(self) -> None:
+        """Make it readable."""
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):
+                os.write(self._in, b"\0")
+
+    def answer(self) -> None:
+        """Make it silent."""
+        self._rung = False
+        with contextlib.suppress(OSError):
+            os.read(self._out, 64)
+
+    def close(self) -> None:
+        """Give the two descriptors back; nobody may poll any more."""
+        os.close(self._out)
+        os.close(self._in)
+
+
 class Cycle(stock.MultiChannelPoller):
     """Kombu's poller, which lets each channel take its turn instead of sending BRPOP.
 
@@ -68,7 +102,14 @@ class Cycle(stock.MultiChannelPoller):
 
     looping = False  # an event loop polls, and not `get`
 
+    # Kombu's own, which the stubs lack.
+    _channels: set[Any]
+    _fd_to_chan: dict[int, tuple[Any, str]]
+    _register_LISTEN: Callable[[Any], None]  # noqa: N815
+    _unregister_from_poll: Callable[[int], None]
+
     def on_poll_start(self) -> None:
+        """Before each poll: every consuming channel may ask for something."""
         for channel in self._channels:
             if channel.active_queues:
                 channel.turn(self)
@@ -76,6 +117,7 @@ class Cycle(stock.MultiChannelPoller):
                 self._register_LISTEN(channel)
 
     def on_readable(self, fileno: int) -> Any:
+        """Let the channel read whatever arrived for it."""
         channel, kind = self._fd_to_chan.get(fileno, (None, ""))
         if channel is None:
             return None
@@ -107,8 +149,10 @@ class Cycle(stock.MultiChannelPoller):
 class Transport(stock.Transport):
     """Redis and Valkey with leases."""
 
-    Channel = Channel
+    Channel: type[Channel] = Channel
+    client: Any
     cycle: Cycle
+    _avail_channels: list[Any]
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         Options.from_transport_options(client.transport_options)  # wrong options are refused before any I/O
@@ -118,15 +162,17 @@ class Transport(stock.Transport):
             client.switch = functools.partial(_switch, client, client.transport_cls)
 
     def establish_connection(self) -> Any:
-        """As kombu's. A process that consumes keeps trying for `reconnect_for`, with backoff and jitter:
-        Celery's own pauses between attempts grow beyond what a restarted server takes."""
+        """As kombu's, but a process that consumes keeps trying for `reconnect_for`.
+
+        With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
+        """
         options = Options.from_transport_options(self.client.transport_options)
         give_up_at = time.monotonic() + (options.reconnect_for if keeper.has_served else 0.0)
         pause = _FIRST_RETRY
         while True:
             try:
                 return super().establish_connection()
-            except (*self.connection_errors,) as exc:
+            except self.connection_errors as exc:
                 if time.monotonic() > give_up_at:
                     raise
                 logger.info("broker away, trying again: %s", exc)
@@ -135,14 +181,16 @@ class Transport(stock.Transport):
             pause = min(pause * 2, _LONGEST_RETRY)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """From now on the loop polls."""
         self.cycle.looping = True
         super().register_with_event_loop(connection, loop)
 
     def _collect(self, _connection: Any) -> None:
         """Kombu gives up a broken connection: nothing is asked of the server, and what runs goes on."""
-        for channel in [*self.channels, *self._avail_channels]:
+        channels: list[Any] = [*(self.channels or ()), *self._avail_channels]
+        for channel in channels:
             channel.abandon()
-        self.close_connection(self)
+        self.close_connection(self)  # type: ignore[arg-type]  # kombu calls the transport its connection
 
 
 class SecureTransport(Transport):

@@ -33,9 +33,11 @@ class Window(QoS):
         return self.prefetch_count - len(self._delivered or ()) + len(self._dirty or ())
 
     def ack(self, delivery_tag: str) -> None:
+        """Done with."""
         self._settle(delivery_tag, "a")
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Not done: back to its place, or dropped."""
         self._settle(delivery_tag, "r" if requeue else "a")
 
     def settle(self, delivery_tag: str, kind: str, detail: str) -> None:
