@@ -34,7 +34,7 @@ def submit_many(signatures: Iterable[Any], *, app: Celery | None = None) -> list
     Raises:
         QueueFull, MessageTooLarge, AlreadySubmitted: as when submitting one. The batches before are in line.
     """
-    app = app or current_app._get_current_object()  # noqa: SLF001 - Celery's proxy has no public way
+    app = app or current_app
     with app.producer_or_acquire() as producer:
         channel = producer.channel
         if not isinstance(channel, Channel):

@@ -213,7 +213,8 @@ class Channel(stock.Channel):
             self._flush(claimant)
         if claimant.outbox_age is not None:
             keeper.prompt(claimant.options.settle_within)
-        if self.doorbell is not None and claimant.ahead and self.qos.room > 0:
+        draining = claimant.draining and self.qos.messages
+        if self.doorbell is not None and claimant.ahead and self.qos.room > 0 and not draining:
             self.doorbell.ring()
 
     def _flush(self, claimant: Claimant) -> None:
@@ -260,6 +261,12 @@ class Channel(stock.Channel):
         claimant, _ = self._consume()
         stop_at, handed = time.monotonic() + _HAND_OUT_SLICE, 0
         while handed != most and self.qos.room > 0 and (claimed := claimant.next()) is not None:
+            if claimant.must_run_alone(claimed):
+                if self.qos.messages:
+                    claimant.postpone(claimed)
+                    break
+                claimant.run_alone(claimed)
+            claimant.draining = False
             self._hand_out_one(claimant, claimed)
             handed += 1
             if time.monotonic() > stop_at:
@@ -278,7 +285,6 @@ class Channel(stock.Channel):
             return
         claimant.busy = True
         try:
-            claimant.presume_started(claimed)
             self.connection._deliver(message, claimed.queue)  # noqa: SLF001 - kombu's hand-over
         finally:
             claimant.busy = False

@@ -13,7 +13,9 @@ by the message object's end of life, and goes back. Once nothing is left, the cl
 
 A message that came back from a lost worker before its start was on record is a *suspect*: if it kills
 its worker at once, no record of its start would ever be made and it would run for ever. Its next start
-is therefore written down, and confirmed, before it runs.
+is therefore written down, and confirmed, before it runs. And because nobody can tell which of several
+messages killed a worker, one that was lost `delivery_limit` - 1 times runs alone from then on: the window
+is emptied for it, and nothing is handed out beside it. So a killer dies, and its neighbours do not.
 
 Locking: `_lock` guards the three tables and is never held over a round trip.
 """
@@ -93,6 +95,8 @@ class Claimant:
         self._forgotten_tags: deque[str] = deque()
         self._renewed_at = clock()
         self._turned_at = clock()
+        self.alone: str | None = None  # the one message that may be handed out now
+        self.draining = False  # the next message waits for an empty window
         self.acknowledged = 0
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
@@ -172,6 +176,7 @@ class Claimant:
             if queue is None or os.getpid() != self.pid:
                 return False
             self._suspects.discard(tag)
+            self.alone = None if self.alone == tag else self.alone
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
         if kind == "a":
@@ -193,23 +198,30 @@ class Claimant:
         if suspect:
             self.flush()
 
-    def presume_started(self, message: Claimed) -> None:
-        """About to be handed out: one that was lost `delivery_limit` times counts as started.
+    def must_run_alone(self, message: Claimed) -> bool:
+        """Whether its next run is the last in which others could be blamed for it, or it for others."""
+        if not message.history:
+            return False
+        return len(json.loads(message.history)["events"]) >= max(self.options.delivery_limit - 1, 1)
 
-        It may kill its worker before the worker can tell. Its neighbours are lost as often only by
-        chance, and then have most of their strikes left.
+    def run_alone(self, message: Claimed) -> None:
+        """It is handed out with nothing beside it, and put on record as started.
 
         Raises:
             RedisError: it is not on record, and goes back.
         """
-        if not message.history:
-            return
-        if len(json.loads(message.history)["events"]) >= self.options.delivery_limit:
-            try:
-                self.started(message.id)
-            except RedisError:
-                self.settle(message.id, "r")
-                raise
+        self.alone = message.id
+        try:
+            self.started(message.id)
+        except RedisError:
+            self.settle(message.id, "r")
+            raise
+
+    def postpone(self, message: Claimed) -> None:
+        """It stays the next, until the window is empty."""
+        self.draining = True
+        with self._lock:
+            self._ahead.appendleft((self._clock(), message))
 
     def _put(self, queue: str, tag: str, settlement: str) -> None:
         if not self._outbox:
@@ -341,7 +353,7 @@ class Claimant:
         """
         while self._forgotten_tags:
             self.settle(self._forgotten_tags.popleft(), "r")
-        self.give_back(lambda waited, _message: waited > self.options.hoard_for)
+        self.give_back(lambda waited, message: waited > self.options.hoard_for and not message.history)
         age = self.outbox_age
         if age is not None and age >= self.options.settle_within:
             self.flush()
@@ -367,8 +379,9 @@ class Claimant:
         now = self._clock()
         due = [max(self._renewed_at + interval - now, interval / 10)]
         with self._lock:
-            if self._ahead:
-                due.append(self._ahead[0][0] + self.options.hoard_for - now)
+            due += [
+                since + self.options.hoard_for - now for since, first in self._ahead if not first.history
+            ][:1]
             if self._outbox:
                 due.append(self._outbox_since + self.options.settle_within - now)
         if self.abandoned:

@@ -26,6 +26,9 @@ class Window(QoS):
     @property
     def room(self) -> int:
         """How many more messages may be handed out; 1 if the window has no bound."""
+        claimant = self.channel.claimant
+        if claimant is not None and claimant.alone is not None:
+            return 0
         if not self.can_consume():  # Celery may replace it, to stop at what its pool can take
             return 0
         if not self.prefetch_count:
