@@ -186,7 +186,7 @@ def _parse(given: dict[str, Any]) -> dict[str, Any]:
         parsed.setdefault("memory_limit", budget + budget // 2)
         if parsed["memory_limit"] < budget:
             raise ConfigError(
-                f"memory_limit={given['memory_limit']!r} is below memory={given['memory']!r}: raise or drop it"
+                f"memory_limit={given['memory_limit']!r} is below memory={given['memory']!r}: raise one"
             )
     return parsed
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
 
+_APPLIED = ("priority", "soft_time_limit", "time_limit", "max_retries")
+"""The attributes of a Celery task that a policy sets."""
+
 
 class SeawallTask(Task):  # type: ignore[type-arg]
     """A Celery task that knows its policy."""
@@ -27,6 +30,14 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     abstract = True
     Request = "seawall.worker.request:Request"
     policy: ClassVar[Policy] = DEFAULT
+    _options: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def bind(cls, app: "Celery") -> "Celery":
+        if not cls.__dict__.get("__bound__"):
+            # Before Celery fills what is unset from its settings: later an option looks like a default.
+            cls._options = {name: _set_by_celery_option(cls, name) for name in _APPLIED}
+        return super().bind(app)
 
     @classmethod
     def on_bound(cls, app: "Celery") -> None:
@@ -44,7 +55,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         for attribute, (field, value) in fields.items():
             if field not in cls.policy.explicit:
                 continue
-            if (set_twice := _set_by_celery_option(cls, attribute)) is not None:
+            if (set_twice := cls._options[attribute]) is not None:
                 raise ConfigError(
                     f"{cls.name}: {attribute}={set_twice!r} in @app.task and {field} in @policy: keep one"
                 )

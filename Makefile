@@ -1,0 +1,71 @@
+# Every target works alone on a fresh clone: it makes the virtual environment it needs first.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run-installed
+DEV := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
+JOBS ?= 2
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
+
+.PHONY: help install workers dashboard migrate demo test test-all check format docs lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(RUN): deploy/locks/run.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seawall needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r deploy/locks/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUN) deploy/locks/dev.txt
+	$(PIP) install --require-hashes -r deploy/locks/dev.txt
+	@touch $@
+
+install: $(RUN) ## Set up the virtual environment and nothing else.
+
+workers: $(RUN) ## Run the fleet: servers, migrations, workers, Flower. Ctrl-C drains and stops.
+	@$(BIN)/seawall up
+
+dashboard: $(RUN) ## Run only Flower, beside a fleet that runs elsewhere.
+	@$(BIN)/seawall dashboard
+
+migrate: $(RUN) ## Apply the SQL migrations.
+	@$(BIN)/seawall migrate up
+
+demo: $(RUN) ## Import real public data through the running fleet.
+	@$(BIN)/seawall demo import
+
+test: $(DEV) ## Run the tests, in random order and in parallel.
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq" --cov --cov-report=term
+
+test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
+	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
+
+check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+	deploy/check
+
+format: $(DEV) ## Format the code and mend what ruff can mend.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(DEV) ## Write the generated pages of docs/.
+	$(BIN)/python docs/generate.py
+
+lock: $(DEV) ## Resolve the dependencies again and write deploy/locks/.
+	$(PIP) install uv
+	printf 'hatchling\neditables\n' | $(LOCK) --extra dev pyproject.toml - -o deploy/locks/dev.txt
+	printf 'hatchling\neditables\n' | $(LOCK) pyproject.toml - -c deploy/locks/dev.txt -o deploy/locks/run.txt
+
+clean: ## Remove the virtual environment, caches and the embedded servers' files.
+	rm -rf $(VENV) .seawall build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage*

@@ -1,0 +1,88 @@
+"""The `seawall` command, also reached as `celery -A app seawall`.
+
+One click group. Each command lives in its own module and is imported when it is asked for: every `celery`
+process imports this package, because Celery loads all plugins. Fleets add commands of their own in
+`[commands]` of their fleet.toml.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from seawall.errors import ConfigError, SeawallError
+
+_COMMANDS: Final = {
+    "up": "seawall.cli.up:up",
+    "migrate": "seawall.cli.migrate:migrate",
+    "config": "seawall.cli.config:config",
+    "dashboard": "seawall.cli.up:dashboard",
+}
+
+
+class _Group(click.Group):
+    """Finds commands by name, and turns our errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [*_COMMANDS, *_declared()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        path = _COMMANDS.get(cmd_name) or _declared().get(cmd_name)
+        if path is None:
+            return None
+        return _load(path)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SeawallError as exc:
+            raise _OneLine(str(exc)) from exc
+
+
+class _OneLine(click.ClickException):
+    def show(self, file: Any = None) -> None:
+        click.secho(f"seawall: {self.message}", fg="red", file=file or sys.stderr)
+
+
+@click.group(name="seawall", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="seawall")
+def group() -> None:
+    """Run, migrate and watch a fleet of Celery workers."""
+
+
+def main() -> None:
+    """Entry point of the `seawall` script."""
+    # As `celery` does: the application lies in the working directory, not in site-packages.
+    sys.path.insert(0, str(Path.cwd()))
+    group(prog_name="seawall")
+
+
+def _load(path: str) -> click.Command:
+    module, _, attribute = path.partition(":")
+    try:
+        command = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"command {path!r} cannot be loaded ({exc}): correct [commands] or that module") from exc
+    if not isinstance(command, click.Command):
+        raise ConfigError(f"command {path!r} is a {type(command).__name__}: name a click command in [commands]")
+    return command
+
+
+def _declared() -> dict[str, str]:
+    """The commands that the fleet's file declares; none if there is no such file."""
+    from seawall.config import settings
+    from seawall.fleet import FleetSpec
+
+    path = settings().fleet
+    return dict(FleetSpec.load(path).commands) if path.is_file() else {}
+
+
+def columns(rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> Iterator[str]:
+    """`rows` as lines with aligned columns."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,143 @@
+"""`seawall migrate`: plain SQL migrations of the platform and of the fleet."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from seawall import servers
+from seawall.cli import columns
+from seawall.config import settings
+from seawall.database.migrations import (
+    PLATFORM,
+    History,
+    MigrationProblem,
+    Migrations,
+    Step,
+    new,
+    platform_history,
+)
+from seawall.errors import ConfigError
+from seawall.fleet import FleetSpec
+
+
+def histories() -> list[History]:
+    """The platform's migrations, then those that the fleet declares."""
+    declared = FleetSpec.load(settings().fleet).migrations if settings().fleet.is_file() else {}
+    return [platform_history(), *(History(name, path) for name, path in declared.items())]
+
+
+def apply(say: Callable[[str], object]) -> None:
+    """Bring the database up to date, saying what is done.
+
+    Raises:
+        MigrationProblem: something is wrong; its `exit_code` says what.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+    """
+    steps = _migrations().up(lambda step: say(_line("applied", step)))
+    if not steps:
+        say("migrations: nothing to apply")
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        """Give each kind of problem its exit code."""
+        try:
+            return super().invoke(ctx)
+        except MigrationProblem as exc:
+            for one in exc.problems:
+                click.secho(f"seawall: {one.message}", fg="red", err=True)
+            sys.exit(exc.exit_code)
+
+
+@click.group(cls=_Group)
+def migrate() -> None:
+    """Apply, undo and inspect SQL migrations.
+
+    Exit codes: 3 pending, 4 unfinished, 5 invalid index, 6 unusable file, 7 duplicate number, 8 edited,
+    9 missing, 10 out of order, 11 refused by PostgreSQL, 12 locked, 13 irreversible.
+    """
+
+
+@migrate.command()
+def up() -> None:
+    """Apply what is pending, one transaction per file."""
+    apply(click.echo)
+
+
+@migrate.command()
+@click.option("--steps", default=1, show_default=True, type=click.IntRange(1), help="How many to undo.")
+@click.option("--history", "name", help="Only this history, such as `seawall` or the fleet's.")
+def down(*, steps: int, name: str | None) -> None:
+    """Undo the newest migrations with the down SQL recorded when they were applied."""
+    _migrations(name).down(steps, lambda step: click.echo(_line("undone", step)))
+
+
+@migrate.command()
+def status() -> None:
+    """List every migration and its state."""
+    rows = [
+        (entry.history, entry.label, entry.state, f"{entry.changed_at or ''!s:.19}")
+        for entry in _migrations().status()
+    ]
+    for line in columns(rows):
+        click.echo(line)
+
+
+@migrate.command()
+def plan() -> None:
+    """Print what `up` would run, without running it."""
+    for migration in _migrations().plan():
+        click.echo(f"-- {migration.history} {migration.path}\n{migration.up.text}")
+
+
+@migrate.command()
+def check() -> None:
+    """Exit non-zero if anything is pending, edited, missing, unfinished or invalid."""
+    if problems := _migrations().check():
+        raise MigrationProblem(*problems)
+    click.echo("migrations: all applied, nothing drifted")
+
+
+@migrate.command(name="new")
+@click.argument("name")
+@click.option("--history", "history_name", help="Where it belongs; default: the fleet's own.")
+def new_command(name: str, history_name: str | None) -> None:
+    """Create the next pair of files; NAME is lower case, as in add_index."""
+    own = [history for history in histories() if history.name != PLATFORM]
+    for path in new(_chosen(history_name) if history_name or not own else own[-1], name):
+        click.echo(path)
+
+
+@migrate.command()
+@click.argument("version", type=int)
+@click.option("--history", "name", required=True, help="The history whose tables exist already.")
+def baseline(version: int, name: str) -> None:
+    """Record everything up to VERSION as applied without running it."""
+    for migration in _migrations().baseline(name, version):
+        click.echo(f"recorded  {migration.history} {migration.label}")
+
+
+@migrate.command()
+def repair() -> None:
+    """Accept the files as they are now for what is applied; runs no SQL of theirs."""
+    for migration in _migrations().repair():
+        click.echo(f"accepted  {migration.history} {migration.label}")
+
+
+def _migrations(name: str | None = None) -> Migrations:
+    return Migrations(servers.database_url(), [_chosen(name)] if name else histories())
+
+
+def _chosen(name: str | None) -> History:
+    known = {history.name: history for history in histories()}
+    try:
+        return known[name or PLATFORM]
+    except KeyError:
+        raise ConfigError(f"history={name!r} is unknown: use one of {', '.join(known)}") from None
+
+
+def _line(verb: str, step: Step) -> str:
+    return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s"
+
+

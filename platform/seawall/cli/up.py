@@ -1,0 +1,67 @@
+"""`seawall up` and `seawall dashboard`: the fleet, or only Flower, in the foreground."""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from seawall import servers
+from seawall.cli import migrate
+from seawall.config import hide_passwords, settings
+from seawall.errors import ConfigError
+from seawall.fleet import Console, Fleet, FleetSpec
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+@click.command()
+@click.option("--migrate/--no-migrate", "migrations", default=True, help="Apply the SQL migrations first.")
+def up(*, migrations: bool) -> None:
+    """Run the fleet: servers if embedded, migrations, workers, beat, Flower.
+
+    The first Ctrl-C drains, the second stops, the third kills; exit code 0 says that nothing was killed.
+    """
+    started = time.monotonic()
+    spec = FleetSpec.load(settings().fleet)
+    console = Console()
+    if servers.join_embedded() is not None:
+        console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
+    app = load_app(spec.app)
+    console.say(f"broker {hide_passwords(app.conf.broker_url)}")
+    if migrations:
+        migrate.apply(console.say)
+    programs = spec.programs(home=settings().home, has_schedule=bool(app.conf.beat_schedule))
+    fleet = Fleet(programs, console=console, drain_timeout=spec.drain_timeout, started=started)
+    sys.exit(fleet.run())
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def dashboard(options: tuple[str, ...]) -> None:
+    """Run Flower for the fleet's application; OPTIONS go to `celery flower`."""
+    spec = FleetSpec.load(settings().fleet)
+    flower = spec.flower
+    if not flower.installed():
+        raise ConfigError("Flower is not installed: pip install 'seawall[dashboard]'")
+    address = (f"--address={flower.address}", f"--port={flower.free_port()}")
+    os.execv(  # noqa: S606 - Flower takes this process over, signals and exit code included
+        sys.executable, [sys.executable, "-m", "celery", "-A", spec.app, "flower", *address, *options]
+    )
+
+
+def load_app(path: str) -> "Celery":
+    """The Celery application at `path`, as `celery -A` finds it.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+    """
+    from celery.app.utils import find_app
+
+    try:
+        app: Celery = find_app(path)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise ConfigError(f"app={path!r} cannot be loaded ({exc}): name a module with a Celery app") from exc
+    return app

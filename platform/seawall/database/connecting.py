@@ -1,0 +1,66 @@
+"""How every connection to PostgreSQL is described and opened, and what is said when it cannot be.
+
+A URL holds a password, and libpq repeats the whole string when it cannot parse it. So a URL is parsed
+once, here, into parameters; messages only ever show `address()`, and the parse error is dropped.
+"""
+
+from collections.abc import Mapping
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from seawall.errors import ConfigError, DatabaseUnavailable
+
+Params = dict[str, str]
+"""The libpq parameters of one database; may hold a password."""
+
+# A peer that vanished without a word (power, firewall) is noticed after 25 s, not after the kernel's 15 min.
+_KEEPALIVE = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+
+
+def parse(url: str, *, application: str, connect_timeout: float, options: Mapping[str, str | int]) -> Params:
+    """The parameters of `url`, ours added where it does not say otherwise.
+
+    `options` are server settings for the session (`statement_timeout`, ...); those in the URL win.
+
+    Raises:
+        ConfigError: `url` is no PostgreSQL URL. The message does not repeat it.
+    """
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except psycopg.Error:
+        raise ConfigError(
+            "database_url cannot be parsed: expected postgresql://user:password@host:port/name, with special "
+            "characters in the password percent-encoded"
+        ) from None
+    if "@" in given.get("host", ""):
+        raise ConfigError("database_url has a bare '@' in its password: write it as %40")
+    ours = {
+        "fallback_application_name": application,
+        "connect_timeout": str(round(connect_timeout)),
+        "client_encoding": "utf8",
+        **_KEEPALIVE,
+    }
+    session = " ".join(f"-c {name}={value}" for name, value in options.items())
+    return {**ours, **given, "options": f"{session} {given.get('options', '')}".strip()}
+
+
+def address(params: Params) -> str:
+    """Where the database is, fit for a message: `host:port/name`."""
+    name = params.get("dbname", params.get("user", ""))
+    return f"{params.get('host', 'localhost')}:{params.get('port', '5432')}/{name}"
+
+
+def one_line(error: BaseException) -> str:
+    """Messages of libpq span lines; ours do not."""
+    return " ".join(str(error).split())
+
+
+def unavailable(params: Params, error: psycopg.Error) -> DatabaseUnavailable:
+    """What to raise `from error` when connecting failed."""
+    return DatabaseUnavailable(f"PostgreSQL at {address(params)} cannot be used: {one_line(error)}")

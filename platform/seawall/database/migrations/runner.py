@@ -1,0 +1,212 @@
+"""`Migrations`: what can be done with a database's migrations."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from seawall.database.migrations import execution, files, history
+from seawall.database.migrations.execution import Patience, Step
+from seawall.database.migrations.files import History, Migration
+from seawall.database.migrations.history import Condition, Row
+from seawall.database.migrations.problems import Kind, MigrationProblem, Problem, problem
+from seawall.database.migrations.session import parse, session, take_turn
+from seawall.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of `status`."""
+
+    history: str
+    label: str
+    state: Condition
+    changed_at: datetime | None
+
+
+class Migrations:
+    """The migrations of one database. Every call opens its own connection and closes it.
+
+    `histories` are migrated in the order given, so a fleet's own may build on the platform's. Reading verbs
+    change nothing, not even on an empty database; changing verbs wait for their turn.
+
+    Raises:
+        ConfigError: the URL is no PostgreSQL URL or a pooler's, or a directory does not exist.
+        DatabaseUnavailable: the server cannot be used.
+    """
+
+    def __init__(self, url: str, histories: Sequence[History], *, patience: Patience | None = None) -> None:
+        self._params = parse(url)
+        self._histories = tuple(histories)
+        self._patience = patience or Patience()
+
+    def status(self) -> tuple[Entry, ...]:
+        """Every migration known to the files or to the database, in the order of its history."""
+        with session(self._params) as connection:
+            rows = history.read(connection)
+        return tuple(entry for each in self._histories for entry in _status(each, rows))
+
+    def plan(self) -> tuple[Migration, ...]:
+        """What `up` would run now.
+
+        Raises:
+            MigrationProblem: `up` would refuse.
+        """
+        with session(self._params) as connection:
+            return tuple(self._pending(history.read(connection)))
+
+    def check(self) -> tuple[Problem, ...]:
+        """Everything that is not as it should be: files, drift, pending, unfinished, invalid indexes."""
+        with session(self._params) as connection:
+            rows = history.read(connection)
+            invalid = _invalid_indexes(connection)
+        return (*self._problems(rows), *self._unapplied(rows), *invalid)
+
+    def up(self, report: Callable[[Step], object] | None = None) -> tuple[Step, ...]:
+        """Apply what is pending, telling `report` of each step when it is done.
+
+        Raises:
+            MigrationProblem: something is wrong with a file or the history, and nothing was run; or a file
+                failed, and those before it stay applied.
+        """
+        with self._turn() as connection:
+            rows = history.read(connection)
+            steps = (
+                execution.apply(connection, migration, rows, self._patience)
+                for migration in self._pending(rows)
+            )
+            return _run(steps, report)
+
+    def down(self, steps: int = 1, report: Callable[[Step], object] | None = None) -> tuple[Step, ...]:
+        """Undo the `steps` newest migrations of these histories, newest first, with their recorded SQL.
+
+        Raises:
+            MigrationProblem: one of them cannot be undone, and nothing was; or one failed, and those after it
+                are undone.
+        """
+        names = {each.name for each in self._histories}
+        with self._turn() as connection:
+            rows = [row for row in reversed(history.read(connection)) if row.history in names][:steps]
+            for row in rows:
+                if row.down_sql is None:
+                    message = f"{row.label} of {row.history!r} has no down.sql: undo it with a new migration"
+                    raise problem(Kind.IRREVERSIBLE, message)
+            return _run((execution.revert(connection, row, self._patience) for row in rows), report)
+
+    def baseline(self, name: str, version: int) -> tuple[Migration, ...]:
+        """Record history `name` up to `version` as applied without running it: the tables exist already.
+
+        Raises:
+            MigrationProblem: the history is not empty.
+            ConfigError: there is no such history or version.
+        """
+        migrations = [each for one in self._histories if one.name == name for each in self._sound(one)]
+        if version not in {migration.version for migration in migrations}:
+            raise ConfigError(
+                f"version={version} is not in history {name!r}: `seawall migrate status` lists them"
+            )
+        with self._turn() as connection, connection.transaction():
+            if any(row.history == name for row in history.read(connection)):
+                raise problem(
+                    Kind.EDITED, f"history {name!r} is not empty: a baseline is only for the first run"
+                )
+            chosen = tuple(migration for migration in migrations if migration.version <= version)
+            for migration in chosen:
+                history.record(connection, migration, "applied")
+        return chosen
+
+    def repair(self) -> tuple[Migration, ...]:
+        """Accept the files of what is applied as they are now: text, name and down SQL. Runs nothing."""
+        migrations = [each for one in self._histories for each in self._sound(one)]
+        with self._turn() as connection, connection.transaction():
+            rows = {(row.history, row.version): row for row in history.read(connection)}
+            edited = tuple(
+                each for each in migrations if _differs(each, rows.get((each.history, each.version)))
+            )
+            for migration in edited:
+                history.correct(connection, migration)
+        return edited
+
+    @contextmanager
+    def _turn(self) -> Iterator[psycopg.Connection]:
+        with session(self._params) as connection:
+            take_turn(connection, patience=self._patience.turn)
+            history.create(connection)
+            yield connection
+
+    def _pending(self, rows: Sequence[Row]) -> list[Migration]:
+        if problems := list(self._problems(rows)):
+            raise MigrationProblem(*problems)
+        return [
+            migration
+            for each in self._histories
+            for migration in history.pending(files.discover(each)[0], _of(each, rows))
+        ]
+
+    def _problems(self, rows: Sequence[Row]) -> Iterator[Problem]:
+        for each in self._histories:
+            migrations, problems = files.discover(each)
+            yield from problems
+            yield from history.drift(migrations, _of(each, rows))
+
+    def _unapplied(self, rows: Sequence[Row]) -> Iterator[Problem]:
+        for each in self._histories:
+            started = {row.version: row.state for row in _of(each, rows)}
+            for migration in history.pending(files.discover(each)[0], _of(each, rows)):
+                if state := started.get(migration.version):
+                    kind, message = Kind.INCOMPLETE, f"{migration.path} was not finished ({state})"
+                else:
+                    kind, message = Kind.PENDING, f"{migration.path} is not applied"
+                yield Problem(kind, f"{message}: run `seawall migrate up`")
+
+    def _sound(self, each: History) -> Sequence[Migration]:
+        migrations, problems = files.discover(each)
+        if problems:
+            raise MigrationProblem(*problems)
+        return migrations
+
+
+def _run(steps: Iterator[Step], report: Callable[[Step], object] | None) -> tuple[Step, ...]:
+    done = []
+    for step in steps:
+        done.append(step)
+        if report is not None:
+            report(step)
+    return tuple(done)
+
+
+def _of(each: History, rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.history == each.name]
+
+
+def _status(each: History, rows: Sequence[Row]) -> Iterator[Entry]:
+    found = {migration.version: migration for migration in files.discover(each)[0]}
+    remembered = {row.version: row for row in _of(each, rows)}
+    for version in sorted(found.keys() | remembered.keys()):
+        if row := remembered.get(version):
+            yield Entry(each.name, row.label, history.condition(row, found.get(version)), row.changed_at)
+        else:
+            yield Entry(each.name, found[version].label, "pending", None)
+
+
+def _differs(migration: Migration, row: Row | None) -> bool:
+    if row is None or row.state != "applied":
+        return False
+    down = migration.down.text if migration.down else None
+    return (migration.name, migration.up.checksum, down) != (row.name, row.checksum, row.down_sql)
+
+
+def _invalid_indexes(connection: psycopg.Connection) -> list[Problem]:
+    """Indexes left by a failed CREATE INDEX CONCURRENTLY: updated by every write, used by no query."""
+    rows = connection.execute(
+        "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid AND c.relkind = 'i'"
+        " AND i.indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index) ORDER BY 1"
+    ).fetchall()
+    fix = "migrate up if its file is unfinished, else DROP INDEX CONCURRENTLY"
+    return [
+        Problem(Kind.INVALID_INDEX, f"index {name} is INVALID, written but never read: {fix}")
+        for (name,) in rows
+    ]

@@ -1,0 +1,101 @@
+"""The one session that migrates: direct, and alone while it holds its turn.
+
+The turn is an advisory lock of the session, so it ends with it: a runner or a backend that is killed leaves
+nothing to clean up. It is polled, never waited for: CREATE INDEX CONCURRENTLY waits for every older
+transaction, also for one that waits in pg_advisory_lock, and the two would deadlock. Session state does not
+survive a transaction pooler, so a pooler in between is refused: the process id that was announced at login is
+then not the backend's.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from seawall.database import connecting
+from seawall.database.connecting import Params
+from seawall.database.migrations.problems import Kind, problem
+from seawall.errors import ConfigError, DatabaseUnavailable
+
+_TURN: Final = int.from_bytes(b"seawall!", "big")  # any constant; advisory locks are per database
+_OPTIONS: Final = {
+    "statement_timeout": 0,  # a role's limits are meant for its queries, not for building an index
+    "idle_in_transaction_session_timeout": 0,
+    "lock_timeout": 0,
+    "client_connection_check_interval": 1000,  # the statement and the turn of a killed runner end
+}
+
+
+def parse(url: str) -> Params:
+    """The parameters for a migrating session.
+
+    Raises:
+        ConfigError: `url` is no PostgreSQL URL.
+    """
+    return connecting.parse(url, application="seawall migrate", connect_timeout=10, options=_OPTIONS)
+
+
+@contextmanager
+def session(params: Params) -> Iterator[psycopg.Connection]:
+    """A connection in autocommit mode that is no pooler's.
+
+    Raises:
+        DatabaseUnavailable: it could not be made, or broke; what was committed is recorded.
+        ConfigError: it goes through a connection pooler.
+    """
+    try:
+        connection = psycopg.connect(make_conninfo("", **params), autocommit=True)
+    except psycopg.OperationalError as exc:
+        if "unsupported startup parameter" in str(exc):
+            raise _pooled(params) from exc
+        raise connecting.unavailable(params, exc) from exc
+    with connection:
+        try:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+            if row != (connection.info.backend_pid,):
+                raise _pooled(params)
+            yield connection
+        except psycopg.Error as exc:
+            if connection.broken:
+                raise DatabaseUnavailable(
+                    f"the connection to {connecting.address(params)} broke: migrate again, what was "
+                    f"committed is recorded ({connecting.one_line(exc)})"
+                ) from exc
+            raise problem(Kind.FAILED, f"{connecting.address(params)}: {connecting.one_line(exc)}") from exc
+
+
+def take_turn(connection: psycopg.Connection, *, patience: float) -> None:
+    """Become the only runner; the turn lasts as long as the session.
+
+    Raises:
+        MigrationProblem: another runner kept its turn for `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while connection.execute("SELECT pg_try_advisory_lock(%s)", (_TURN,)).fetchone() != (True,):
+        if time.monotonic() > deadline:
+            raise problem(
+                Kind.LOCKED,
+                f"another runner is migrating for over {patience:g} s ({_holder(connection)}): wait for it, "
+                "or end it with pg_terminate_backend",
+            )
+        time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - no secret
+
+
+def _holder(connection: psycopg.Connection) -> str:
+    row = connection.execute(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        " AND (classid::bigint << 32 | objid::bigint) = %s",
+        (_TURN,),
+    ).fetchone()
+    return f"backend {row[0]}" if row else "it just ended"
+
+
+def _pooled(params: Params) -> ConfigError:
+    return ConfigError(
+        f"database_url={connecting.address(params)} is a connection pooler (PgBouncer?), which loses the "
+        "locks of a session: migrate with the server's own address"
+    )

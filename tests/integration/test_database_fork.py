@@ -1,0 +1,147 @@
+"""Forked children and the pool they inherit, in processes of their own."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from support.processes import started
+
+PREAMBLE = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork in a threaded process, which is the point
+import psycopg
+from seawall.database.pool import Database
+database = Database(os.environ["URL"])
+
+def child(work):
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            code = work() or 0
+        except BaseException as exc:
+            print(f"{type(exc).__name__}: {exc}", flush=True)
+        finally:
+            os._exit(code)
+    return pid
+
+def join(*pids):
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+def ask(number):
+    return database.fetch_value("SELECT %s + pg_backend_pid() * 0", (number,))
+"""
+
+BUSY = """
+stop = threading.Event()
+wrong = []
+
+def work():
+    number = 0
+    while not stop.is_set():
+        number += 1
+        if ask(number) != number:
+            wrong.append(number)
+
+def ask_much():
+    return sum(ask(number) != number for number in range(100))
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+codes = []
+for _ in range(10):
+    codes += join(*[child(ask_much) for _ in range(3)])
+stop.set()
+for thread in threads:
+    thread.join()
+print("children", set(codes), "wrong", wrong, "parent lost", database.stats()["returns_bad"])
+database.close()
+"""
+
+INHERITED = """
+def parent_only():
+    return database.fetch_value("SELECT pg_backend_pid()")
+
+before = parent_only()
+with database.transaction() as connection:
+    connection.execute("CREATE TABLE t (id int)")
+
+    def inherits():
+        try:
+            connection.execute("INSERT INTO t VALUES (1)")
+        except psycopg.OperationalError:
+            print("child: refused", flush=True)
+        print("child: own backend", database.fetch_value("SELECT pg_backend_pid()") != before, flush=True)
+
+    codes = join(child(inherits))
+    connection.execute("INSERT INTO t VALUES (2)")
+print("codes", codes, "same backend", parent_only() == before, database.fetch("SELECT id FROM t"))
+database.close()
+"""
+
+LEAVES_BLOCK = """
+import logging
+logging.disable()  # psycopg warns that it could not roll back
+import gc
+try:
+    with database.transaction() as connection:
+        connection.execute("CREATE TABLE t (id int)")
+        pid = os.fork()
+        if pid == 0:
+            log = open(os.environ["FILE"], "wb")  # a number that a closed socket would have left free
+            connection.execute("SELECT 1")
+        codes = join(pid)
+except psycopg.OperationalError:
+    database.fetch_value("SELECT 1")
+    log.close()
+    gc.collect()
+    sys.exit(7)  # an ordinary end: destructors and all
+print("codes", codes, "written", os.path.getsize(os.environ["FILE"]), database.fetch("SELECT count(*) FROM t"))
+database.close()
+"""
+
+SOCKETS = """
+import psutil
+database.fetch_value("SELECT 1")
+port = psycopg.conninfo.conninfo_to_dict(os.environ["URL"])["port"]
+
+def mine():
+    return sum(c.raddr and c.raddr.port == int(port) for c in psutil.Process().net_connections("tcp"))
+
+def inherits():
+    print("child has", mine(), flush=True)
+
+join(child(inherits))
+print("parent has", mine())
+database.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param(BUSY, ["children {0} wrong [] parent lost 0"], id="busy parent"),
+        pytest.param(
+            INHERITED,
+            ["child: refused", "child: own backend True", "codes [0] same backend True [{'id': 2}]"],
+            id="inside a transaction",
+        ),
+        pytest.param(LEAVES_BLOCK, ["codes [7] written 0 [{'count': 0}]"], id="leaves the block and exits"),
+        pytest.param(SOCKETS, ["child has 0", "parent has 1"], id="sockets"),
+    ],
+)
+def test_a_child_never_touches_its_parents_connections(
+    database_url: str, tmp_path: Path, script: str, expected: list[str]
+) -> None:
+    argv = [sys.executable, "-W", "error", "-c", PREAMBLE + script]
+    environment = {"URL": database_url, "FILE": os.fspath(tmp_path / "innocent")}
+    with started(argv, log=tmp_path / "log", env=environment) as proc:
+        code = proc.wait(90)
+        assert (code, proc.output.splitlines()) == (0, expected)
+
+
+def test_a_process_that_forgets_to_close_ends_quietly(database_url: str, tmp_path: Path) -> None:
+    argv = [sys.executable, "-W", "error", "-X", "dev", "-c", PREAMBLE + "print(ask(1))"]
+    with started(argv, log=tmp_path / "log", env={"URL": database_url}) as proc:
+        assert (proc.wait(30), proc.output) == (0, "1\n")

@@ -1,0 +1,199 @@
+"""The process's pool on a real server."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import seawall
+from seawall.config import DatabaseSettings, settings
+from seawall.database import close, pool
+from seawall.database.pool import Database
+from seawall.errors import DatabaseUnavailable
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def shop(database_url: str) -> Iterator[Database]:
+    limits = DatabaseSettings(max_connections_per_process=2, connect_timeout=2.0, statement_timeout=1.5)
+    database = Database(database_url, limits, application="shop")
+    yield database
+    database.close()
+
+
+def kill_backends(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_rows_come_as_dicts_and_counts_as_numbers(shop: Database) -> None:
+    shop.execute("CREATE TABLE t (id int, name text)")
+    assert shop.execute("INSERT INTO t VALUES (%s, %s), (2, 'b')", (1, "a")) == 2
+    assert shop.fetch("SELECT * FROM t ORDER BY id") == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    assert shop.fetch_one("SELECT * FROM t WHERE id = %s", (2,)) == {"id": 2, "name": "b"}
+    assert shop.fetch_one("SELECT * FROM t WHERE id = 3") is None
+    assert shop.fetch_value("SELECT count(*) FROM t") == 2
+    assert shop.fetch_value("SELECT id FROM t WHERE id = 3") is None
+
+
+def test_a_transaction_is_all_or_nothing(shop: Database) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+    with pytest.raises(ZeroDivisionError), shop.transaction() as connection:
+        connection.execute("INSERT INTO t VALUES (1)")
+        raise ZeroDivisionError
+    with shop.transaction() as connection:
+        connection.execute("INSERT INTO t VALUES (2)")
+        connection.execute("INSERT INTO t VALUES (3)")
+    assert [row["id"] for row in shop.fetch("SELECT id FROM t")] == [2, 3]
+
+
+def test_a_transaction_left_open_by_hand_does_not_reach_the_next_user(shop: Database) -> None:
+    with shop.connection() as connection:
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE t (id int)")
+    assert shop.fetch_value("SELECT to_regclass('t')") is None
+
+
+def test_one_thread_needs_one_connection(shop: Database) -> None:
+    pids = {shop.fetch_value("SELECT pg_backend_pid()") for _ in range(20)}
+    assert len(pids) == 1
+    assert shop.stats()["pool_size"] == 1
+
+
+def test_stats_have_every_counter_from_the_start(shop: Database) -> None:
+    before = shop.stats()
+    assert before["pool_max"] == 2
+    assert {value for key, value in before.items() if key != "pool_max"} == {0}
+    shop.fetch_value("SELECT 1")
+    after = shop.stats()
+    assert before.keys() <= after.keys()
+    assert (after["requests_num"], after["connections_errors"]) == (1, 0)
+
+
+def test_the_session_has_the_limits_and_the_name(shop: Database) -> None:
+    names = (
+        *("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"),
+        *("client_connection_check_interval", "application_name"),
+    )
+    values = [shop.fetch_value("SELECT current_setting(%s)", (name,)) for name in names]
+    assert values == ["1500ms", "10s", "1min", "1s", "shop"]
+
+
+def test_a_statement_over_its_limit_is_cancelled_and_the_connection_lives(shop: Database) -> None:
+    pid = shop.fetch_value("SELECT pg_backend_pid()")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        shop.execute("SELECT pg_sleep(30)")
+    assert shop.fetch_value("SELECT pg_backend_pid()") == pid
+
+
+def test_busy_connections_are_told_from_a_server_that_is_away(shop: Database) -> None:
+    with (
+        shop.connection(),
+        shop.connection(),
+        pytest.raises(DatabaseUnavailable, match="all 2 are in use: raise database.max_connections_per_process"),
+    ):
+        shop.execute("SELECT 1")
+
+
+def test_a_server_that_is_away_is_named_with_the_reason_and_without_the_password() -> None:
+    database = Database("postgresql://u:secret@127.0.0.1:1/d", DatabaseSettings(connect_timeout=0.5))
+    with contextlib.closing(database), pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1/d .* refused") as caught:
+        database.fetch_value("SELECT 1")
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+    assert "secret" not in repr(database)
+
+
+def test_a_wrong_password_is_the_reason_that_is_given(database_url: str) -> None:
+    parts = urlsplit(database_url)
+    url = parts._replace(netloc=f"{parts.username}:wrong@{parts.hostname}:{parts.port}").geturl()
+    database = Database(url, DatabaseSettings(connect_timeout=0.5))
+    with contextlib.closing(database), pytest.raises(DatabaseUnavailable, match="password authentication failed"):
+        database.fetch_value("SELECT 1")
+
+
+def test_connections_that_died_while_idle_are_not_handed_out(
+    shop: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_TRUSTED_IDLE", 0.0)
+    with shop.connection(), shop.connection():
+        pass
+    assert shop.stats()["pool_available"] == 2
+    kill_backends(database_url)
+    assert shop.fetch_value("SELECT 1") == 1
+
+
+def test_a_connection_that_dies_in_use_fails_its_user_only(shop: Database, database_url: str) -> None:
+    with pytest.raises(psycopg.OperationalError), shop.connection() as connection:
+        kill_backends(database_url)
+        connection.execute("SELECT 1")
+    assert shop.fetch_value("SELECT 1") == 1
+
+
+def test_callers_that_came_while_the_pool_gave_up_are_still_served(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_RECONNECT", 0.1)
+    database = Database(database_url, DatabaseSettings(connect_timeout=10.0))
+    back = threading.Event()
+    real = psycopg.Connection.connect.__func__  # type: ignore[attr-defined]
+
+    def connect(cls: type, *args: object, **kwargs: object) -> object:
+        if not back.is_set():
+            raise psycopg.OperationalError("away")
+        return real(cls, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(connect))
+    with contextlib.closing(database):
+        waiter = threading.Thread(target=database.fetch_value, args=("SELECT 1",))
+        waiter.start()
+        wait_until(lambda: database.stats()["connections_errors"] >= 3, what="the pool to give up once")
+        back.set()
+        waiter.join(10)
+        assert not waiter.is_alive()
+        assert database.stats()["requests_errors"] == 0
+
+
+def test_closing_is_idempotent_and_the_next_use_opens_again(shop: Database) -> None:
+    shop.close()
+    assert shop.fetch_value("SELECT 1") == 1
+    shop.close()
+    shop.close()
+    assert shop.stats()["pool_size"] == 0
+    assert shop.fetch_value("SELECT 1") == 1
+
+
+def test_threads_share_the_pool_and_stay_within_its_size(shop: Database) -> None:
+    pids: set[int] = set()
+
+    def work() -> None:
+        for _ in range(50):
+            pids.add(shop.fetch_value("SELECT pg_backend_pid()"))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= len(pids) <= 2
+
+
+def test_database_is_one_object_per_process_with_the_settings_limits(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", database_url)
+    monkeypatch.setenv("SEAWALL_DATABASE__STATEMENT_TIMEOUT", "7s")
+    settings.cache_clear()
+    close()
+    try:
+        assert seawall.database() is seawall.database()
+        assert seawall.database().fetch_value("SHOW statement_timeout") == "7s"
+        assert seawall.database(database_url) is seawall.database(database_url)
+    finally:
+        close()
+        settings.cache_clear()

@@ -1,0 +1,144 @@
+"""Runners that are many, that are killed, and that meet a pooler."""
+
+import contextlib
+import re
+import signal
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from seawall.database.migrations import Migrations
+from seawall.errors import ConfigError, DatabaseUnavailable
+from support.processes import Proc, started
+from support.waiting import wait_until
+
+Shop = Any
+
+RUNNER = """
+import sys
+from pathlib import Path
+from seawall.database.migrations import History, Migrations
+Migrations(sys.argv[1], [History("shop", Path(sys.argv[2]))]).up(lambda step: print("ran", step.label, flush=True))
+"""
+
+
+def run(shop: Shop, log: Path) -> contextlib.AbstractContextManager[Proc]:
+    return started([sys.executable, "-c", RUNNER, shop.url, str(shop.directory)], log=log)
+
+
+def wait_for_no_runner(shop: Shop) -> None:
+    """Until the server has noticed that its client is gone."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'seawall migrate' AND datname = current_database()"
+    )
+    wait_until(lambda: shop.value(query) == 0, what="the end of the killed runner's session")
+
+
+def test_twenty_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path) -> None:
+    shop.write("0001_a", "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 1000);")
+    for number in range(2, 5):
+        shop.write(f"000{number}_i", f"-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i{number} ON a (id);")
+    shop.write("0005_b", "INSERT INTO a VALUES (0);")
+    with contextlib.ExitStack() as stack:
+        runners = [stack.enter_context(run(shop, tmp_path / f"{number}.log")) for number in range(20)]
+        assert [runner.wait(120) for runner in runners] == [0] * 20, "".join(r.output for r in runners)
+        ran = [line for runner in runners for line in runner.output.splitlines()]
+    assert sorted(ran) == ["ran 0001_a", "ran 0002_i", "ran 0003_i", "ran 0004_i", "ran 0005_b"]
+    assert shop.value("SELECT count(*) FROM a WHERE id = 0") == 1
+    assert shop.migrations.check() == ()
+
+
+def test_a_runner_killed_in_a_file_leaves_nothing_and_the_next_one_succeeds(shop: Shop, tmp_path: Path) -> None:
+    shop.write("0001_a", "CREATE TABLE a (id int);\nSELECT pg_sleep(CASE WHEN to_regclass('fast') IS NULL THEN 60 END);")
+    with run(shop, tmp_path / "log") as runner:
+        shop.wait_for_backend("SELECT pg_sleep")
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+    wait_for_no_runner(shop)
+    assert not shop.exists("a")
+    shop.sql("CREATE TABLE fast ()")
+    assert len(shop.migrations.up()) == 1
+    assert shop.migrations.check() == ()
+
+
+def test_a_runner_killed_while_it_builds_an_index_is_followed_by_one_that_rebuilds_it(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.sql("CREATE TABLE a AS SELECT 1 AS id")
+    shop.sql(
+        "CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+        " 'BEGIN IF to_regclass(''public.fast'') IS NULL THEN PERFORM pg_sleep(60); END IF; RETURN $1; END'"
+    )
+    shop.write("0001_i", "-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i ON a (slow(id));")
+    with run(shop, tmp_path / "log") as runner:
+        shop.wait_for_backend("CREATE INDEX CONCURRENTLY")
+        wait_until(lambda: shop.sql("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('i')"), what="the index")
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+    wait_for_no_runner(shop)
+    assert shop.states() == ["0001_i running"]
+    shop.sql("CREATE TABLE fast ()")
+    assert len(shop.migrations.up()) == 1
+    assert shop.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass")
+    assert shop.migrations.check() == ()
+
+
+def test_a_killed_backend_is_said_to_be_lost_and_the_next_run_succeeds(shop: Shop) -> None:
+    shop.write("0001_a", "CREATE TABLE a (id int);")
+    shop.write("0002_b", "SELECT pg_sleep(CASE WHEN to_regclass('fast') IS NULL THEN 60 END);")
+
+    def kill() -> None:
+        pid = shop.wait_for_backend("SELECT pg_sleep")
+        shop.sql(f"SELECT pg_terminate_backend({pid})")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DatabaseUnavailable, match="broke: migrate again"):
+        shop.migrations.up()
+    killer.join()
+    assert shop.states() == ["0001_a applied", "0002_b pending"]
+    shop.sql("CREATE TABLE fast ()")
+    assert len(shop.migrations.up()) == 1
+
+
+def test_a_connection_pooler_is_refused_by_name(shop: Shop) -> None:
+    shop.write("0001_a", "SELECT 1;")
+    with pooler(shop.url) as url, pytest.raises(ConfigError, match=r"connection pooler \(PgBouncer\?\)"):
+        Migrations(url, [shop.history]).up()
+    assert shop.states() == ["0001_a pending"]
+
+
+@contextlib.contextmanager
+def pooler(url: str) -> Iterator[str]:
+    """A proxy that announces a process id of its own at login, as PgBouncer does."""
+    parts = urlsplit(url)
+    announced = b"K" + (12).to_bytes(4, "big")
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65536):
+                target.sendall(re.sub(re.escape(announced) + b"....", announced + b"\0\0\0\7", chunk, flags=re.DOTALL))
+            target.shutdown(socket.SHUT_WR)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((parts.hostname, parts.port)) as server:
+                back = threading.Thread(target=forward, args=(server, self.request))
+                back.start()
+                forward(self.request, server)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        password = f"{parts.username}:{parts.password}@"
+        yield parts._replace(netloc=f"{password}127.0.0.1:{proxy.server_address[1]}").geturl()
+        proxy.shutdown()
+        thread.join()

@@ -1,0 +1,182 @@
+"""The application that worker nodes run: tasks that succeed, fail, wait, and kill what runs them.
+
+Tasks write what they do into a Redis list, the journal: its order is the order in which they really ran.
+A worker is started with `celery -A support.shop worker`; a test submits through `create()`, which makes the
+same application again.
+"""
+
+import os
+import signal
+import time
+from typing import Any, cast
+
+import celery
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from redis import Redis
+
+from seawall import Priority, Retry, Seawall, policy
+
+JOURNAL = "journal"
+EAGER_RETRY = Retry(max_attempts=3, base=0.05, cap=0.1)
+
+
+def store(app: Celery) -> "Redis":
+    """The Redis behind the app's results, which keeps the journal and the switches too."""
+    return cast("Redis", app.backend.client)
+
+
+def journal(app: Celery) -> list[str]:
+    """What tasks wrote, oldest first."""
+    lines = cast("list[bytes]", store(app).lrange(JOURNAL, 0, -1))
+    return [line.decode() for line in lines]
+
+
+def note(task: celery.Task[Any, Any], line: str) -> None:
+    store(task.app).rpush(JOURNAL, line)
+
+
+def create(broker_url: str | None = None, result_url: str | None = None) -> Seawall:
+    """The application, of its own, with the URLs given or those of the settings."""
+    app = Seawall("shop", set_as_current=False, autofinalize=True)
+    if broker_url is not None:
+        app.conf.update(broker_url=broker_url, result_backend=result_url or broker_url)
+    for function, options in TASKS:
+        app.task(shared=False, bind=True, name=f"shop.{function.__name__}", **options)(function)
+    return app
+
+
+@policy(priority=Priority.LOW)
+def low(self: celery.Task[Any, Any], label: str) -> str:
+    note(self, label)
+    return label
+
+
+def add(self: celery.Task[Any, Any], left: int, right: int) -> int:
+    return left + right
+
+
+def total(self: celery.Task[Any, Any], numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def record(self: celery.Task[Any, Any], label: str) -> str:
+    note(self, label)
+    return label
+
+
+def record_failure(self: celery.Task[Any, Any], request: Any, exc: BaseException, traceback: str) -> None:
+    """An errback: `link_error` calls it with what went wrong."""
+    note(self, f"errback {type(exc).__name__}")
+
+
+def wait_for(self: celery.Task[Any, Any], switch: str, label: str) -> str:
+    """Run until the test sets the key `switch`."""
+    note(self, f"started {label}")
+    while not store(self.app).exists(switch):
+        time.sleep(0.02)
+    note(self, f"finished {label}")
+    return label
+
+
+def tell_process(self: celery.Task[Any, Any]) -> int:
+    return os.getpid()
+
+
+@policy(retry=EAGER_RETRY)
+def unreachable(self: celery.Task[Any, Any]) -> None:
+    note(self, f"attempt {self.request.retries} at {time.time()}")
+    raise ConnectionError("the dependency is away")
+
+
+@policy(retry=EAGER_RETRY)
+def mistaken(self: celery.Task[Any, Any]) -> None:
+    note(self, f"attempt {self.request.retries}")
+    raise ValueError("trying again would not help")
+
+
+@policy(retry=Retry(max_attempts=2, base=0.05, cap=0.1, on=KeyError))
+def picky(self: celery.Task[Any, Any], kind: str) -> None:
+    note(self, f"{kind} {self.request.retries}")
+    raise {"listed": KeyError, "unlisted": ConnectionError}[kind](kind)
+
+
+@policy(retry=EAGER_RETRY)
+def recovering(self: celery.Task[Any, Any]) -> int:
+    if self.request.retries < 2:
+        raise ConnectionError("not yet")
+    return self.request.retries
+
+
+def retries_by_hand(self: celery.Task[Any, Any]) -> None:
+    note(self, f"attempt {self.request.retries}")
+    raise self.retry(exc=ValueError("by hand"), countdown=0.05, max_retries=1)
+
+
+def retries_by_celery(self: celery.Task[Any, Any]) -> None:
+    note(self, f"attempt {self.request.retries}")
+    raise ValueError("by autoretry_for")
+
+
+@policy(timeout=0.5)
+def patient(self: celery.Task[Any, Any]) -> str:
+    """Longer than its soft limit, which it handles."""
+    try:
+        time.sleep(30)
+    except SoftTimeLimitExceeded:
+        return "tidied up"
+    return "never interrupted"
+
+
+def stubborn(self: celery.Task[Any, Any]) -> None:
+    """Longer than both limits, and deaf to the soft one."""
+    for _ in range(100):
+        try:
+            time.sleep(30)
+        except SoftTimeLimitExceeded:
+            note(self, "soft limit ignored")
+
+
+def greedy(self: celery.Task[Any, Any]) -> None:
+    raise MemoryError("no 12 GiB left")
+
+
+@policy(retry=Retry(max_attempts=2))
+def suicidal(self: celery.Task[Any, Any]) -> None:
+    note(self, f"suicidal, retries {self.request.retries}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuses_once(self: celery.Task[Any, Any], label: str) -> str:
+    """Kills its process at its first delivery, and runs at the second."""
+    note(self, label)
+    if store(self.app).incr(f"deliveries of {label}") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return label
+
+
+TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
+    (low, {}),
+    (add, {}),
+    (total, {}),
+    (record, {}),
+    (record_failure, {}),
+    (wait_for, {}),
+    (tell_process, {}),
+    (unreachable, {}),
+    (mistaken, {}),
+    (picky, {}),
+    (recovering, {}),
+    (retries_by_hand, {}),
+    (
+        retries_by_celery,
+        {"autoretry_for": (ValueError,), "max_retries": 1, "retry_backoff": False, "default_retry_delay": 0.05},
+    ),
+    (patient, {}),
+    (stubborn, {"soft_time_limit": 0.5, "time_limit": 1.5}),
+    (greedy, {}),
+    (suicidal, {}),
+    (refuses_once, {}),
+)
+
+app = create()
