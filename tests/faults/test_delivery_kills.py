@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ class Storm:
         marks = self.place.marks
         ends, starts = marks.times("end"), marks.times("start")
         back = sorted(
-            again - max(fault for fault in self.faults if fault <= again)
+            again - fault
             for times in starts.values()
-            for again in sorted(times)[1:]
-            if self.faults and self.faults[0] <= again
+            for before, again in pairwise(sorted(times))
+            for fault in [next((fault for fault in self.faults if fault >= before), None)]
+            if fault is not None and fault <= again
         )
         found = {
+            "faults": len(self.faults),
             "lost": self.tasks - len(ends),
             "started again": sum(len(times) - 1 for times in starts.values()),
             "finished twice": sum(len(times) > 1 for times in ends.values()),
@@ -140,6 +143,7 @@ def restart_server(storm: Storm, server: Server, rounds: int) -> list[float]:
         storm.wait_for_progress(chance.randint(10, 60))
         if storm.finished():
             break
+        storm.faults.append(time.time())
         server.kill()
         server.start()
         back = time.time()
@@ -153,6 +157,7 @@ def cut_connections(storm: Storm, server: Server, rounds: int) -> None:
     chance = random.Random(3)  # noqa: S311
     for _ in range(rounds):
         storm.wait_for_progress(chance.randint(5, 60))
+        storm.faults.append(time.time())
         with server.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")

@@ -209,7 +209,7 @@ class Channel(stock.Channel):
                 line.drop()
             if line.wish(self.qos.room):
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
-        elif line.state == "waiting" and claimant.outbox_age is not None:
+        elif line.state == "waiting" and (claimant.decided or claimant.must_settle):
             self._flush(claimant)
         if claimant.outbox_age is not None:
             keeper.prompt(claimant.options.settle_within)

@@ -95,6 +95,7 @@ class Claimant:
         self._forgotten_tags: deque[str] = deque()
         self._renewed_at = clock()
         self._turned_at = clock()
+        self.decided = False  # the outbox holds more than starts
         self.alone: str | None = None  # the one message that may be handed out now
         self.draining = False  # the next message waits for an empty window
         self.acknowledged = 0
@@ -179,6 +180,7 @@ class Claimant:
             self.alone = None if self.alone == tag else self.alone
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
+            self.decided = True
         if kind == "a":
             self.acknowledged += 1
         return True
@@ -233,15 +235,22 @@ class Claimant:
         """Seconds the oldest unsent settlement has waited; None if there is none."""
         return self._clock() - self._outbox_since if self._outbox else None
 
+    @property
+    def must_settle(self) -> bool:
+        """Whether a settlement has waited for as long as it may."""
+        age = self.outbox_age
+        return age is not None and age >= self.options.settle_within
+
     def take_outbox(self) -> Settlements:
         """Take all settlements to send them; `put_back` what could not be confirmed."""
         with self._lock:
-            taken, self._outbox = self._outbox, {}
+            taken, self._outbox, self.decided = self._outbox, {}, False
         return taken
 
     def put_back(self, settlements: Mapping[str, Mapping[str, str]]) -> None:
         """Settlements without a confirmation: they go again, unless something newer was decided."""
         with self._lock:
+            self.decided = self.decided or bool(settlements)
             for queue, by_id in settlements.items():
                 for tag, settlement in by_id.items():
                     if tag not in self._outbox.get(queue, {}):
@@ -354,8 +363,7 @@ class Claimant:
         while self._forgotten_tags:
             self.settle(self._forgotten_tags.popleft(), "r")
         self.give_back(lambda waited, message: waited > self.options.hoard_for and not message.history)
-        age = self.outbox_age
-        if age is not None and age >= self.options.settle_within:
+        if self.must_settle:
             self.flush()
         if self.abandoned and not self.held:
             self.leave()

@@ -49,13 +49,10 @@ class Line:
     def wish(self, room: int) -> str:
         """What to ask next with `room` messages free in the window: "claim", "wait" or nothing."""
         claimant = self.claimant
-        age = claimant.outbox_age
         hungry = room > 0 and not claimant.ahead
         if hungry and self._change_at is not None and self._clock() >= self._change_at:
             self.may_have_more = True
-        if hungry and (self.may_have_more or age is not None):
-            return "claim"
-        if age is not None and age >= claimant.options.settle_within:
+        if claimant.must_settle or (hungry and (self.may_have_more or claimant.decided)):
             return "claim"
         return "wait" if hungry else ""
 
@@ -152,7 +149,8 @@ class Line:
         self._carried = {}
         self.may_have_more = bool(more)
         self._change_at = None if until_change < 0 else self._clock() + until_change / scripts.MICROSECONDS
-        self.claimant.renewed()
+        if set(self.claimant.queues) <= set(self._asked):
+            self.claimant.renewed()
         for queue, (taken, dead) in zip(self._asked, by_queue, strict=True):
             triples = zip(taken[::3], taken[1::3], taken[2::3], strict=True)
             self.claimant.claimed(Claimed(queue, tag.decode(), body, past) for tag, body, past in triples)

@@ -39,7 +39,7 @@ class Options:
         queue_order: whether several queues share by weight or are served strictly in order.
         queue_weights: shares by queue name, 1.0 where not named.
         import_stock: whether claims also take messages that stock publishers left in lists.
-        reconnect_for: seconds a consuming process tries, with backoff and jitter, before Celery hears.
+        reconnect_for: seconds a consumer tries, with backoff and jitter, before Celery hears.
     """
 
     lease: float = 15.0

@@ -162,12 +162,12 @@ class Transport(stock.Transport):
             client.switch = functools.partial(_switch, client, client.transport_cls)
 
     def establish_connection(self) -> Any:
-        """As kombu's, but a process that consumes keeps trying for `reconnect_for`.
+        """As kombu's, but a thread that consumes keeps trying for `reconnect_for`.
 
         With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
         """
         options = Options.from_transport_options(self.client.transport_options)
-        give_up_at = time.monotonic() + (options.reconnect_for if keeper.has_served else 0.0)
+        give_up_at = time.monotonic() + (options.reconnect_for if keeper.consuming_here else 0.0)
         pause = _FIRST_RETRY
         while True:
             try:

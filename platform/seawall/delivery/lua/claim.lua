@@ -63,6 +63,9 @@ end
 
 local function pop(base, count)
   local popped = {}
+  if redis.call('EXISTS', base .. ':ready') == 0 then
+    return popped
+  end
   if ageing > 0 then
     local turn = redis.call('INCRBY', base .. ':turn', count)
     for _ = 1, math.floor(turn / share) - math.floor((turn - count) / share) do
