@@ -41,17 +41,11 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._wakes_at = float("inf")
         self._failing = False
-        self._consumer: int | None = None
 
     @property
     def claimants(self) -> list[Claimant]:
         """Those it looks after now, in this process."""
         return list(self._claimants) if self._pid == os.getpid() else []
-
-    @property
-    def consuming_here(self) -> bool:
-        """Whether this thread consumes, or did: not a task's thread, not a child."""
-        return self._consumer == threading.get_ident() and self._pid == os.getpid()
 
     def add(self, claimant: Claimant) -> None:
         """Look after `claimant` until it has left."""
@@ -59,7 +53,6 @@ class Keeper:
             self._reset()
         with self._wakeup:
             self._claimants.append(claimant)
-            self._consumer = threading.get_ident()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="seawall-lease-keeper", daemon=True)
                 self._thread.start()

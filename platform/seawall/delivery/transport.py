@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,6 @@ from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as stock
 
 from seawall.delivery.channel import Channel, SentinelChannel
-from seawall.delivery.keeper import keeper
 from seawall.delivery.options import Options
 from seawall.errors import ConfigError
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.05
 _LONGEST_RETRY = 1.0
+
+_looping_in: tuple[int, int] | None = None  # the process and thread of the worker's event loop
 
 _TRANSPORTS = {
     "redis": "seawall.delivery:Transport",
@@ -162,12 +164,12 @@ class Transport(stock.Transport):
             client.switch = functools.partial(_switch, client, client.transport_cls)
 
     def establish_connection(self) -> Any:
-        """As kombu's, but a thread that consumes keeps trying for `reconnect_for`.
+        """As kombu's, but a thread with an event loop, a worker's, keeps trying for `reconnect_for`.
 
         With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
         """
         options = Options.from_transport_options(self.client.transport_options)
-        give_up_at = time.monotonic() + (options.reconnect_for if keeper.consuming_here else 0.0)
+        give_up_at = time.monotonic() + (options.reconnect_for if _looping_in == _here() else 0.0)
         pause = _FIRST_RETRY
         while True:
             try:
@@ -182,6 +184,8 @@ class Transport(stock.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """From now on the loop polls."""
+        global _looping_in  # noqa: PLW0603 - a worker makes a new transport for every connection
+        _looping_in = _here()
         self.cycle.looping = True
         super().register_with_event_loop(connection, loop)
 
@@ -206,6 +210,10 @@ class SentinelTransport(Transport):
 
     default_port = stock.SentinelTransport.default_port
     Channel = SentinelChannel
+
+
+def _here() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _switch(client: Any, transport: Any, url: str) -> None:
