@@ -5,6 +5,7 @@ and only ours is judged. `-m slow` runs them at full size; the plain run is a sh
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 from celery import Celery
 
 from seawall import delivery
@@ -41,6 +43,7 @@ class Storm:
     place: Site
     tasks: int
     faults: list[float]
+    restored: list[float]
 
     def report(self, name: str) -> dict[str, Any]:
         marks = self.place.marks
@@ -57,8 +60,9 @@ class Storm:
             "lost": self.tasks - len(ends),
             "started again": sum(len(times) - 1 for times in starts.values()),
             "finished twice": sum(len(times) > 1 for times in ends.values()),
-            "back, median s": round(back[len(back) // 2], 2) if back else 0.0,
-            "back, worst s": round(back[-1], 2) if back else 0.0,
+            "started again after, median s": round(back[len(back) // 2], 2) if back else None,
+            "started again after, worst s": round(back[-1], 2) if back else None,
+            "back in line after, worst s": round(max(self.restored), 2) if self.restored else None,
         }
         print(f"\n{name} {self.place.transport}: {found}")  # noqa: T201 - the table is the point
         return found
@@ -89,15 +93,33 @@ def storm(server: Server, tmp_path: Path) -> Iterator[Callable[..., Storm]]:
         place.submit("work", [(number, seconds) for number in range(tasks)])
         for _ in range(2):
             place.worker(pool=pool)
-        return Storm(place, tasks, [])
+        return Storm(place, tasks, [], [])
 
     yield begin
     for manager in open_sites:
         manager.__exit__(None, None, None)
 
 
+def watch(storm: Storm, watchers: list[threading.Thread], pid: int) -> None:
+    """Note how long after now the messages of a killed worker are back in line."""
+    base, killed = "seawall:{celery}:consumers", time.monotonic()
+    with redis.Redis.from_url(storm.place.url) as client:
+        members: Any = client.zrange(base, 0, -1)
+    names = [name for name in members if f":{pid}:" in name.decode()]
+
+    def note() -> None:
+        with redis.Redis.from_url(storm.place.url) as client:
+            wait_until(lambda: not any(client.zscore(base, name) for name in names), timeout=60)
+        storm.restored.append(time.monotonic() - killed)
+
+    if names:
+        watchers.append(threading.Thread(target=note, name=f"watch-{pid}"))
+        watchers[-1].start()
+
+
 def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork") -> None:
     chance = random.Random(7)  # noqa: S311
+    watchers: list[threading.Thread] = []
     for _ in range(kills):
         storm.wait_for_progress(chance.randint(10, max(11, storm.tasks // kills)))
         if storm.finished():
@@ -105,7 +127,10 @@ def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork") -> None:
         victim = chance.choice(storm.place.workers)
         storm.faults.append(time.time())
         storm.place.kill(victim)
+        watch(storm, watchers, victim.pid)
         storm.place.worker(pool=pool)
+    for watcher in watchers:
+        watcher.join()
     wait_until(storm.finished, timeout=120, what="every task to end")
 
 
@@ -116,7 +141,7 @@ def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Sto
     found = raging.report(f"4 kills, {pool},")
     assert found["lost"] == 0
     assert found["started again"] <= 4 * 4  # two running per killed worker, and what it had in its window
-    assert found["back, worst s"] <= LEASE + 1.5
+    assert found["back in line after, worst s"] <= LEASE + 1.2
 
 
 @pytest.mark.slow
@@ -133,7 +158,7 @@ def test_two_hundred_kills(storm: Callable[..., Storm], transport: str) -> None:
     if transport == "ours":
         assert found["faults"] == 200
         assert found["lost"] == 0
-        assert found["back, worst s"] <= LEASE + 1.5
+        assert found["back in line after, worst s"] <= LEASE + 1.2
 
 
 def restart_server(storm: Storm, server: Server, rounds: int) -> list[float]:
@@ -262,7 +287,7 @@ def test_a_killer_of_workers_is_given_up_and_its_neighbours_are_not(server: Serv
             assert given_up()
             wait_until(lambda: len(place.marks.counts("end")) == 10, timeout=30)
             assert queues.counts("celery").dead == 1
-        assert 3 <= place.marks.counts("start")["killer"] <= 6
+        assert 3 <= place.marks.counts("start")["killer"] <= 5
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])

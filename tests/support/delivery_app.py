@@ -25,8 +25,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_transport_options=json.loads(os.environ.get("DELIVERY_OPTIONS", "{}")),
-    **json.loads(os.environ.get("DELIVERY_CONF", "{}")),
 )
+app.conf.update(json.loads(os.environ.get("DELIVERY_CONF", "{}")))
 
 
 class CountedRequest(Request):
@@ -72,6 +72,12 @@ def work(name: object, seconds: float = 0.0) -> None:
     mark("start", name)
     time.sleep(seconds)
     mark("end", name)
+
+
+@app.task
+def add(*numbers: Any) -> int:
+    """A sum; also of one list, as a chord's callback gets it."""
+    return sum(sum(number) if isinstance(number, list) else number for number in numbers)
 
 
 @app.task

@@ -248,12 +248,11 @@ class Channel(stock.Channel):
             if line.state == "silent":
                 self._in_poll = None
                 self._flush_brpop_reauth()
-        if ready:
-            self.hand_out()
-        elif waited and self.qos.room > 0:
+        if waited and self.qos.room > 0:
             self._brpop_start()  # a token: claim now and not a tick later
-        else:
-            raise Empty
+        if not ready:
+            raise Empty  # `drain_events` must not take this for a message
+        self.hand_out()
         return True
 
     def hand_out(self, most: int | None = None) -> int:
