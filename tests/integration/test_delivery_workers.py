@@ -71,6 +71,16 @@ def test_a_revoked_task_does_not_run_when_its_delay_ends(place: Site, app: Celer
     assert place.marks.counts("start")["revoked"] == 0
 
 
+def test_a_worker_that_came_later_knows_what_was_revoked(place: Site, app: Celery) -> None:
+    waiting = task(app, "work", "revoked").delay()
+    app.control.revoke(waiting.id)
+    task(app, "work", "kept").delay()
+    place.worker()
+    wait_until(lambda: place.marks.counts("end")["kept"], timeout=20)
+    wait_until(lambda: waiting.state == "REVOKED")
+    assert place.marks.counts("start")["revoked"] == 0
+
+
 def test_events_are_heard(place: Site, app: Celery) -> None:
     place.worker("-E")
     heard: list[str] = []

@@ -181,7 +181,7 @@ def test_a_line_claims_until_nothing_is_left_and_then_waits(claimant: Claimant) 
     line = Line(claimant)
     assert line.wish(room=2) == "claim"
     line.prepare(["q"], 2)
-    line.accept([-1, 0, [[b"4a", b"{}", b""], []]])
+    line.accept([-1, 0, [[b"4a", b"{}", b""], [], []]])
     assert line.wish(room=2) == ""  # first hand out what is here
     claimant.next()
     assert line.wish(room=1) == "wait"

@@ -32,6 +32,7 @@ from seawall.delivery.envelope import SUBMISSION, Envelope, unwrap, wrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
 from seawall.delivery.options import Options
+from seawall.delivery.revocation import revoked_by, write_down
 from seawall.delivery.scripts import Argument, Keys
 from seawall.delivery.window import Window
 from seawall.errors import AlreadySubmitted, QueueFull
@@ -123,6 +124,11 @@ class Channel(stock.Channel):
         if answer[1:]:
             taken = envelopes[answer[1] - 1].unique
             raise AlreadySubmitted(taken, self._task_id_of(queue, answer[2]))
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
+        if ids := revoked_by(exchange, message):
+            write_down(self.redis, self.keys, ids)
+        super()._put_fanout(exchange, message, routing_key, **kwargs)  # type: ignore[misc]
 
     def _task_id_of(self, queue: str, tag: bytes) -> str | None:
         body = self.redis.hget(f"{self.keys.base(queue)}:messages", tag.decode())

@@ -21,6 +21,7 @@ from redis.exceptions import NoScriptError
 
 from seawall.delivery import scripts
 from seawall.delivery.claimant import Claimant, Claimed, Settlements
+from seawall.delivery.revocation import tell_worker
 from seawall.delivery.scripts import Argument, micros
 
 _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment costs the others this much
@@ -110,7 +111,8 @@ class Line:
             settlements = list(self._carried.get(queue, {}).values())
             stock_list = claimant.keys.stock_list(queue) if importing else ""
             arguments += [stock_list if queue in queues else "-", len(settlements), *settlements]
-        return [claimant.keys.paused, *map(claimant.keys.base, self._asked)], arguments
+        keys = [claimant.keys.paused, claimant.keys.revoked, *map(claimant.keys.base, self._asked)]
+        return keys, arguments
 
     def _in_order(self, queues: Sequence[str]) -> list[str]:
         options = self.claimant.options
@@ -151,7 +153,8 @@ class Line:
         self._change_at = None if until_change < 0 else self._clock() + until_change / scripts.MICROSECONDS
         if set(self.claimant.queues) <= set(self._asked):
             self.claimant.renewed()
-        for queue, (taken, dead) in zip(self._asked, by_queue, strict=True):
+        for queue, (taken, dead, revoked) in zip(self._asked, by_queue, strict=True):
+            tell_worker(revoked)
             triples = zip(taken[::3], taken[1::3], taken[2::3], strict=True)
             self.claimant.claimed(Claimed(queue, tag.decode(), body, past) for tag, body, past in triples)
             if dead:

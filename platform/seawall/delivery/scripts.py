@@ -76,6 +76,7 @@ class Keys:
         self.prefix = prefix
         self.queues = f"{prefix}seawall:queues"
         self.paused = f"{prefix}seawall:paused"
+        self.revoked = f"{prefix}seawall:revoked"
 
     def base(self, queue: str) -> str:
         """What all keys of a queue begin with; the braces keep them in one slot."""

@@ -1,11 +1,11 @@
 -- Leases the next messages to a consumer, and carries its settlements: one round trip for both.
--- KEYS: the key that pauses every queue, then one base per queue in the order to serve them.
+-- KEYS: the key that pauses every queue, the zset of revoked tasks, then one base per queue in the order to serve them.
 -- ARGV: consumer, lease (us), delivery limit, how many, ageing (us in line after which the oldest message
 --       may go first, 0 = never), share (every n-th claim goes to it), then per queue: the stock
 --       transport's list to import from ('' = do not, '-' = only settle here), number of settlements, the
 --       settlements.
 -- Returns {us until something may change by itself (-1 = nothing known), 1 if more is ready,
---          per queue {{id, body, history or "", ...}, {ids that became dead letters}}}.
+--          per queue {{id, body, history or "", ...}, {ids that became dead letters}, {revoked task ids}}}.
 local consumer, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, ageing, share = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE = 2000, 100
@@ -111,6 +111,18 @@ local function take(base, count)
   return taken
 end
 
+-- Which of the tasks taken were revoked, perhaps before this worker was there to hear it.
+local function revoked_among(taken)
+  local found = {}
+  for i = 2, #taken, 3 do
+    local task = string.match(taken[i], '"id":%s*"([^"]+)"')
+    if task and redis.call('ZSCORE', KEYS[2], task) then
+      table.insert(found, task)
+    end
+  end
+  return found
+end
+
 -- The next moment at which this queue changes without anybody's doing: a delay ends, a lease may end.
 local function next_change(base)
   local delayed = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
@@ -125,8 +137,8 @@ local function next_change(base)
 end
 
 local reply, argument, soonest, more = { -1, 0 }, 7, nil, 0
-local all_paused = redis.call('EXISTS', KEYS[1]) == 1
-for i = 2, #KEYS do
+local all_paused, some_revoked = redis.call('EXISTS', KEYS[1]) == 1, redis.call('EXISTS', KEYS[2]) == 1
+for i = 3, #KEYS do
   local base, list, count = KEYS[i], ARGV[argument], tonumber(ARGV[argument + 1])
   local settlements, dead, taken = {}, {}, {}
   for j = argument + 2, argument + 1 + count do
@@ -159,7 +171,7 @@ for i = 2, #KEYS do
   if moment and (not soonest or moment < soonest) then
     soonest = moment
   end
-  table.insert(reply, { taken, dead })
+  table.insert(reply, { taken, dead, some_revoked and revoked_among(taken) or {} })
 end
 if soonest then
   reply[1] = math.max(soonest - NOW, 0)
