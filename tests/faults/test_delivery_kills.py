@@ -117,18 +117,18 @@ def watch(storm: Storm, watchers: list[threading.Thread], pid: int) -> None:
         watchers[-1].start()
 
 
-def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork") -> None:
+def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork", wait: bool = True) -> None:
     chance = random.Random(7)  # noqa: S311
     watchers: list[threading.Thread] = []
     for _ in range(kills):
-        storm.wait_for_progress(chance.randint(10, max(11, storm.tasks // kills)))
+        storm.wait_for_progress(chance.randint(1, max(20, storm.tasks // kills)))
         if storm.finished():
             break
         victim = chance.choice(storm.place.workers)
         storm.faults.append(time.time())
         storm.place.kill(victim)
         watch(storm, watchers, victim.pid)
-        storm.place.worker(pool=pool)
+        storm.place.worker(pool=pool, wait=wait)
     for watcher in watchers:
         watcher.join()
     wait_until(storm.finished, timeout=120, what="every task to end")
@@ -141,7 +141,7 @@ def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Sto
     found = raging.report(f"4 kills, {pool},")
     assert found["lost"] == 0
     assert found["started again"] <= 4 * 4  # two running per killed worker, and what it had in its window
-    assert found["back in line after, worst s"] <= LEASE + 1.2
+    assert max(raging.restored, default=0.0) <= LEASE + 1.2
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Sto
 def test_two_hundred_kills(storm: Callable[..., Storm], transport: str) -> None:
     raging = storm(transport=transport, tasks=20_000, seconds=0.04)
     try:
-        kill_workers(raging, 200)
+        kill_workers(raging, 200, wait=False)
     except AssertionError:
         if transport == "ours":
             raise

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from kombu import Connection
 
@@ -165,6 +166,8 @@ class Site:
 
     def kill(self, worker: Proc) -> None:
         """SIGKILL of the whole worker at once, children first so that none of them lives on."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(worker.pid).suspend()  # from here on it forks no more
         processes = worker.tree()
         for process in processes:
             with contextlib.suppress(Exception):

@@ -86,11 +86,12 @@ def test_an_unknown_option_of_ours_is_refused_and_kombus_are_left_alone() -> Non
         ("valkey://h:1", "seawall.delivery:Transport"),
         ("rediss://h", "seawall.delivery:SecureTransport"),
         ("sentinel://a:1;sentinel://b:2", "seawall.delivery:SentinelTransport"),
+        (["redis://a", "redis://b"], "seawall.delivery:Transport"),
         ("amqp://h", None),
         ("memory://", None),
     ],
 )
-def test_the_url_chooses_the_transport(url: str, transport: str | None) -> None:
+def test_the_url_chooses_the_transport(url: str | list[str], transport: str | None) -> None:
     assert transport_for(url) == transport
 
 

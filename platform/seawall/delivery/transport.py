@@ -17,7 +17,7 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,13 +44,16 @@ _TRANSPORTS = {
 }
 
 
-def transport_for(url: str) -> str | None:
+def transport_for(url: str | Sequence[str]) -> str | None:
     """Our transport for a broker URL, as `broker_transport` takes it; None for brokers that are not Redis.
+
+    Several servers may be given as Celery takes them: in a list, or with semicolons between.
 
     Raises:
         ConfigError: the URL names a Redis Cluster.
     """
-    schemes = {urlsplit(part).scheme.lower() for part in url.split(";") if "://" in part}
+    parts = url.split(";") if isinstance(url, str) else url
+    schemes = {urlsplit(part).scheme.lower() for part in parts if "://" in part}
     for scheme in schemes:
         if "cluster" in scheme:
             raise ConfigError(
