@@ -11,7 +11,7 @@ JOBS ?= 2
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate demo test test-all check format docs lock clean
+.PHONY: help install workers dashboard migrate demo test test-all bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: $(DEV) ## Run the tests, in random order and in parallel.
 
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
+
+bench: $(DEV) ## Measure delivery against the stock transport, taking turns.
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 
 check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.
 	$(BIN)/ruff format --check .

@@ -10,11 +10,14 @@ from seawall import errors
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
+    AlreadySubmitted,
     ConfigError,
     DatabaseUnavailable,
     MemoryBudgetExceeded,
+    MessageTooLarge,
     MigrationError,
     Poisoned,
+    QueueFull,
     SeawallError,
     StartupError,
 )
@@ -22,12 +25,14 @@ from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
 
 if TYPE_CHECKING:
+    from seawall.delivery import submit_many
     from seawall.worker.app import Seawall, install
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # the app
     "Seawall",
     "install",
+    "submit_many",
     # how a task runs
     "policy",
     "Priority",
@@ -47,6 +52,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "MigrationError",
     "Poisoned",
     "MemoryBudgetExceeded",
+    "AlreadySubmitted",
+    "QueueFull",
+    "MessageTooLarge",
 ]
 
 
@@ -55,4 +63,8 @@ def __getattr__(name: str) -> Any:
         from seawall.worker import app
 
         return getattr(app, name)
+    if name == "submit_many":
+        from seawall.delivery import submit_many
+
+        return submit_many
     raise AttributeError(f"module 'seawall' has no attribute {name!r}")

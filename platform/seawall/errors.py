@@ -31,3 +31,27 @@ class Poisoned(SeawallError):  # noqa: N818
 
 class MemoryBudgetExceeded(SeawallError):  # noqa: N818
     """A task used more memory than its budget. Deliberately no MemoryError: Celery exits on those."""
+
+
+class QueueFull(SeawallError):  # noqa: N818
+    """A queue has reached its `max_length`. Nothing was submitted."""
+
+
+class MessageTooLarge(SeawallError, ValueError):  # noqa: N818
+    """A message is larger than `max_message`. Nothing was submitted."""
+
+
+class AlreadySubmitted(SeawallError):  # noqa: N818
+    """A submission under the same unique key is in force. This one was not submitted.
+
+    Attributes:
+        key: the unique key.
+        task_id: the id of the task that owns it, None if that one is done already.
+    """
+
+    def __init__(self, key: str, task_id: str | None) -> None:
+        super().__init__(
+            f"unique_key {key} is taken by {task_id or 'a task that is done'}: wait or use another key."
+        )
+        self.key = key
+        self.task_id = task_id

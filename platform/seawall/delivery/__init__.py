@@ -1,5 +1,32 @@
-"""How tasks travel: the transport that Seawall uses on Redis."""
+"""Delivery: a kombu transport for Redis and Valkey that loses nothing and repeats nothing.
 
-from seawall.delivery.transport import Transport, transport_for
+Messages are leased, not popped. A claim moves a message and its lease in one step on the server, carries
+the settlements of earlier ones, and takes only what the worker can start soon. Leases are renewed for as
+long as the worker lives, so a task of any length is delivered once; a dead worker's messages are back
+within one lease. docs/delivery.md says which guarantee holds where.
+"""
 
-__all__ = ["Transport", "transport_for"]
+from seawall.delivery.bulk import submit_many
+from seawall.delivery.events import poisoned
+from seawall.delivery.hooks import bury, defer, park, started, strike
+from seawall.delivery.options import Options
+from seawall.delivery.queues import Counts, DeadLetter, Queues
+from seawall.delivery.transport import SecureTransport, SentinelTransport, Transport, transport_for
+
+__all__ = [
+    "Counts",
+    "DeadLetter",
+    "Options",
+    "Queues",
+    "SecureTransport",
+    "SentinelTransport",
+    "Transport",
+    "bury",
+    "defer",
+    "park",
+    "poisoned",
+    "started",
+    "strike",
+    "submit_many",
+    "transport_for",
+]

@@ -1,43 +1,225 @@
-"""kombu's Redis transport with priorities the right way round.
+"""Kombu's Redis transport with our channel: `broker_transport = "seawall.delivery:Transport"`.
 
-Stock kombu keeps one list per priority step on Redis, four by default, and serves the list of the lowest
-number first: the reverse of RabbitMQ. Here there are ten, and 9 is served first, as everywhere in Seawall.
+Used by default for Redis and Valkey URLs (`transport_for`). The stock transport is selected with
+`broker_transport = "redis"`, RabbitMQ by its URL.
+
+Two things about kombu's Connection decide how this is plugged in. A transport named in the configuration
+wins over the URL's scheme, except when a connection with several servers moves on to the next: then kombu
+takes the scheme of that URL. And `rediss://` means TLS only where the transport is called "rediss". Both
+are put right in `Transport.__init__`, on the one connection it is made for.
 """
 
-from typing import Any, Final
+import contextlib
+import functools
+import logging
+import os
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
-from kombu.transport import redis
+from celery.worker.state import maybe_shutdown
+from kombu.transport import redis as stock
 
-from seawall.config import REDIS_SCHEMES, scheme_of
-from seawall.priority import HIGHEST, LOWEST, Priority
+from seawall.delivery.channel import Channel, SentinelChannel
+from seawall.delivery.options import Options
+from seawall.errors import ConfigError
 
-PATH: Final = "seawall.delivery:Transport"
+logger = logging.getLogger(__name__)
 
+_FIRST_RETRY = 0.05
+_LONGEST_RETRY = 1.0
 
-class Channel(redis.Channel):
-    """A channel on which priority 9 overtakes priority 0."""
+_looping_in: tuple[int, int] | None = None  # the process and thread of the worker's event loop
 
-    priority_steps = list(range(LOWEST, HIGHEST + 1))  # noqa: RUF012 - kombu's attribute
-    default_priority = int(Priority.NORMAL)
-
-    def prepare_message(self, body: Any, priority: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As kombu's, which takes priority 0 for none given."""
-        message = super().prepare_message(body, priority, *args, **kwargs)
-        if priority is not None:
-            message["properties"]["priority"] = priority
-        return message
-
-    def _get_message_priority(self, message: dict[str, Any], reverse: bool = False) -> int:  # noqa: FBT001, FBT002
-        """The step of `message`: 0, which Redis serves first, for the most urgent."""
-        return int(super()._get_message_priority(message, reverse=not reverse))
+_TRANSPORTS = {
+    "redis": "seawall.delivery:Transport",
+    "rediss": "seawall.delivery:SecureTransport",
+    "valkey": "seawall.delivery:Transport",
+    "valkeys": "seawall.delivery:SecureTransport",
+    "sentinel": "seawall.delivery:SentinelTransport",
+}
 
 
-class Transport(redis.Transport):
-    """Selected by `transport_for`, or by hand with `broker_transport`."""
+def transport_for(url: str | Sequence[str]) -> str | None:
+    """Our transport for a broker URL, as `broker_transport` takes it; None for brokers that are not Redis.
 
-    Channel = Channel
+    Several servers may be given as Celery takes them: in a list, or with semicolons between.
+
+    Raises:
+        ConfigError: the URL names a Redis Cluster.
+    """
+    parts = url.split(";") if isinstance(url, str) else url
+    schemes = {urlsplit(part).scheme.lower() for part in parts if "://" in part}
+    for scheme in schemes:
+        if "cluster" in scheme:
+            raise ConfigError(
+                f"broker_url has the scheme {scheme}: Redis Cluster is not supported, "
+                "use a single server or replicas with Sentinel (sentinel://)."
+            )
+    found = {_TRANSPORTS.get(scheme) for scheme in schemes}
+    if len(found) > 1:
+        raise ConfigError(f"broker_url mixes {', '.join(sorted(schemes))}: use one kind of server.")
+    return found.pop() if found else None
 
 
-def transport_for(url: object) -> str | None:
-    """The `broker_transport` for a broker URL; None leaves the choice to the URL's scheme."""
-    return PATH if scheme_of(str(url)) in REDIS_SCHEMES else None
+class Doorbell:
+    """Readable from `ring` until `answer`; ringing twice is ringing once."""
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._out, False)
+        os.set_blocking(self._in, False)
+        self._rung = False
+
+    def fileno(self) -> int:
+        """What to poll."""
+        return self._out
+
+    def ring(self) -> None:
+        """Make it readable."""
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):
+                os.write(self._in, b"\0")
+
+    def answer(self) -> None:
+        """Make it silent."""
+        self._rung = False
+        with contextlib.suppress(OSError):
+            os.read(self._out, 64)
+
+    def close(self) -> None:
+        """Give the two descriptors back; nobody may poll any more."""
+        os.close(self._out)
+        os.close(self._in)
+
+
+class Cycle(stock.MultiChannelPoller):
+    """Kombu's poller, which lets each channel take its turn instead of sending BRPOP.
+
+    A pending answer is read whatever the window says: it holds leases or nothing, never a message that
+    would have to stay in the socket.
+    """
+
+    looping = False  # an event loop polls, and not `get`
+
+    # Kombu's own, which the stubs lack.
+    _channels: set[Any]
+    _fd_to_chan: dict[int, tuple[Any, str]]
+    _register_LISTEN: Callable[[Any], None]  # noqa: N815
+    _unregister_from_poll: Callable[[int], None]
+
+    def on_poll_start(self) -> None:
+        """Before each poll: every consuming channel may ask for something."""
+        for channel in self._channels:
+            if channel.active_queues:
+                channel.turn(self)
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def on_readable(self, fileno: int) -> Any:
+        """Let the channel read whatever arrived for it."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, ""))
+        if channel is None:
+            return None
+        if kind == "BRPOP" and not channel._in_poll:  # noqa: SLF001 - the server closed a silent line
+            channel.client.connection.disconnect()
+            return None
+        return channel.handlers[kind]()
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Hand out one message that is here already, or wait for an event."""
+        for channel in list(self._channels):
+            if channel.active_queues and channel.hand_out(1):
+                return
+        super().get(callback, timeout)
+
+    def give_doorbell(self, channel: Any) -> None:
+        """Let a channel interrupt the event loop's poll."""
+        channel.doorbell = Doorbell()
+        self._fd_to_chan[channel.doorbell.fileno()] = (channel, "DOORBELL")
+
+    def silence(self, channel: Any) -> None:
+        """Take a channel's doorbell away."""
+        doorbell, channel.doorbell = channel.doorbell, None
+        self._fd_to_chan.pop(doorbell.fileno(), None)
+        self._unregister_from_poll(doorbell.fileno())
+        doorbell.close()
+
+
+class Transport(stock.Transport):
+    """Redis and Valkey with leases."""
+
+    Channel: type[Channel] = Channel
+    client: Any
+    cycle: Cycle
+    _avail_channels: list[Any]
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        Options.from_transport_options(client.transport_options)  # wrong options are refused before any I/O
+        super().__init__(client, **kwargs)
+        self.cycle = Cycle()
+        if client.alt:
+            client.switch = functools.partial(_switch, client, client.transport_cls)
+
+    def establish_connection(self) -> Any:
+        """As kombu's, but a thread with an event loop, a worker's, keeps trying for `reconnect_for`.
+
+        With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
+        """
+        options = Options.from_transport_options(self.client.transport_options)
+        give_up_at = time.monotonic() + (options.reconnect_for if _looping_in == _here() else 0.0)
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                return super().establish_connection()
+            except self.connection_errors as exc:
+                if time.monotonic() > give_up_at:
+                    raise
+                logger.info("broker away, trying again: %s", exc)
+            maybe_shutdown()
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_RETRY)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """From now on the loop polls."""
+        global _looping_in  # noqa: PLW0603 - a worker makes a new transport for every connection
+        _looping_in = _here()
+        self.cycle.looping = True
+        super().register_with_event_loop(connection, loop)
+
+    def _collect(self, _connection: Any) -> None:
+        """Kombu gives up a broken connection: nothing is asked of the server, and what runs goes on."""
+        channels: list[Any] = [*(self.channels or ()), *self._avail_channels]
+        for channel in channels:
+            channel.abandon()
+        self.close_connection(self)  # type: ignore[arg-type]  # kombu calls the transport its connection
+
+
+class SecureTransport(Transport):
+    """The same over TLS (`rediss://`). Certificates are verified unless `broker_use_ssl` says otherwise."""
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        client.ssl = client.ssl or {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        super().__init__(client, **kwargs)
+
+
+class SentinelTransport(Transport):
+    """The same over Redis Sentinel; `master_name` is among the transport options, as in kombu."""
+
+    default_port = stock.SentinelTransport.default_port
+    Channel = SentinelChannel
+
+
+def _here() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+def _switch(client: Any, transport: Any, url: str) -> None:
+    """Kombu's `Connection.switch`, which takes the transport from the URL's scheme, and ours back."""
+    type(client).switch(client, url)
+    client.transport_cls = transport

@@ -11,7 +11,7 @@ from seawall import servers
 from seawall.config import REDIS_SCHEMES, scheme_of
 from seawall.delivery import transport_for
 from seawall.policy import DEFAULT
-from seawall.priority import HIGHEST, LOWEST, Priority
+from seawall.priority import HIGHEST, Priority
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -70,7 +70,7 @@ class LazyDefaults(Mapping[str, Any]):
         self._resolve: dict[str, Callable[[], Any]] = {
             "broker_url": servers.broker_url,
             "result_backend": lambda: _result_backend(app),
-            "broker_transport": lambda: transport_for(app.conf.broker_url),
+            "broker_transport": lambda: transport_for(_broker(app)),
             "broker_transport_options": lambda: _transport_options(app),
         }
 
@@ -86,12 +86,17 @@ class LazyDefaults(Mapping[str, Any]):
 
 def _result_backend(app: "Celery") -> str:
     """Beside the broker where that is Redis; otherwise the Redis of the settings."""
-    broker = str(app.conf.broker_url).partition(";")[0]
+    broker = _broker(app).partition(";")[0]
     return broker if scheme_of(broker) in REDIS_SCHEMES else servers.redis_url()
 
 
 def _transport_options(app: "Celery") -> dict[str, Any]:
-    if scheme_of(str(app.conf.broker_url)) in REDIS_SCHEMES | {"sentinel"}:
-        # The steps are Channel's own; Flower reads them here to add up a queue's lists.
-        return {"socket_keepalive": True, "priority_steps": list(range(LOWEST, HIGHEST + 1))}
+    if scheme_of(_broker(app)) in REDIS_SCHEMES | {"sentinel"}:
+        return {"socket_keepalive": True}
     return {"confirm_publish": True}
+
+
+def _broker(app: "Celery") -> str:
+    """The broker's URL; several servers are separated by `;`."""
+    url = app.conf.broker_url
+    return url if isinstance(url, str) else ";".join(url)

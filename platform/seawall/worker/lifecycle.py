@@ -17,6 +17,7 @@ import billiard
 from celery import signals
 
 from seawall.config import settings
+from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
 
@@ -29,6 +30,7 @@ def connect() -> None:
     """Listen to the worker's signals. Safe to repeat."""
     uid = "seawall.lifecycle"
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
+    signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
@@ -46,6 +48,17 @@ def notify(state: str) -> bool:
         sock.sendall(state.encode())
         return True
     return False
+
+
+def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
+    """A task that delivery gives up fails, whichever worker noticed."""
+    from seawall.worker.request import fail_poisoned
+
+    def fail(sender: Any = None, message: Any = None, history: Any = None, **_: Any) -> None:
+        fail_poisoned(app, sender, message, history)
+
+    app = sender.app
+    poisoned.connect(fail, weak=False, dispatch_uid="seawall.lifecycle")
 
 
 def _announce_ready(sender: Any = None, **_: Any) -> None:

@@ -2,10 +2,11 @@
 
 Two things happen here that stock Celery gets wrong for production:
 
-- A task whose process died (killed, crashed, out of memory) is delivered again, but counted: after
-  `DELIVERY_LIMIT` lethal deliveries it fails as `Poisoned` instead of killing processes for ever. The count
-  travels in the message header `seawall-strikes`. A redelivery is published before the old message is
-  acknowledged: a crash in between can double it, never lose it. It costs none of the task's retries.
+- A task whose process died (killed, crashed, out of memory) is delivered again, but counted: at the limit it
+  fails as `Poisoned` instead of killing processes for ever. It costs none of the task's retries. Our
+  transport counts by itself and keeps the message as a dead letter. On others the count travels in the
+  header `seawall-strikes`, and a redelivery is published before the old message is acknowledged: a crash in
+  between can double it, never lose it.
 - A `MemoryError` of a task, which Celery raises again in the worker's main process and so ends the worker,
   fails that task only.
 """
@@ -16,9 +17,11 @@ from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import WorkerLostError
+from celery import Celery, signals
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
+from seawall import delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
 
 DELIVERY_LIMIT: Final = 3
@@ -47,14 +50,21 @@ class Request(CeleryRequest):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = _raised(MemoryBudgetExceeded(message))
         elif isinstance(exc, WorkerLostError) and self.task.acks_late and not self._success_was_stored():
-            strikes = self._strikes + 1
             if _stopping():
                 return self._give_back()
+            if delivery.strike(self.message, str(exc)):
+                return state.task_ready(self)
+            strikes = self._strikes + 1
             if strikes < DELIVERY_LIMIT:
                 return self._deliver_again(strikes, exc)
             message = f"{self.name}[{self.id}] killed its process {strikes} times, the last time with: {exc}"
             exc_info = _raised(Poisoned(message))
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """The task begins: from now on it answers for the loss of its process."""
+        delivery.started(self.message)
+        super().on_accepted(pid, time_accepted)
 
     @property
     def _strikes(self) -> int:
@@ -75,6 +85,31 @@ class Request(CeleryRequest):
         self.task.signature_from_request(self._context, headers=headers).apply_async()
         self.acknowledge()
         self.send_event("task-retried", exception=str(exc), traceback="")
+
+
+def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: list[Any]) -> None:
+    """Store and signal the failure of a message that delivery has just given up (`delivery.poisoned`)."""
+    request = Request(
+        sender.message_to_python(message), app=app, task=app.tasks.get(message["headers"]["task"])
+    )
+    _, _, reason = history[-1]
+    strikes = len(history)
+    error = Poisoned(
+        f"{request.name}[{request.id}] killed its process {strikes} times, the last time with: {reason}"
+    )
+    failure, context = _raised(error), request._context  # noqa: SLF001
+    request.task.backend.mark_as_failure(
+        request.id, error, request=context, store_result=request.store_errors
+    )
+    signals.task_failure.send(
+        sender=request.task,
+        task_id=request.id,
+        exception=error,
+        args=context.args,
+        kwargs=context.kwargs,
+        traceback=failure.traceback,
+        einfo=failure,
+    )
 
 
 def _stopping() -> bool:

@@ -67,7 +67,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     def apply(self, *args: Any, throw: bool | None = None, **options: Any) -> Any:
         """As Celery's, but raising (`throw`) waits for the last attempt: a `Retry` is no outcome."""
-        result = super().apply(*args, throw=False, **options)
+        result = super().apply(*args, throw=False, **options)  # type: ignore[misc]
         if (self.app.conf.task_eager_propagates if throw is None else throw) and result.failed():
             raise result.result
         return result

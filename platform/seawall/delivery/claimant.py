@@ -1,0 +1,399 @@
+"""What one channel holds of the queues, and what became of it.
+
+A claimant is the name under which messages are leased. It knows every message it was given and has not
+settled: the ones claimed ahead and not handed out yet, and the ones Celery has. What becomes of a message
+(a settlement: started, acknowledged, returned, struck, deferred, parked, buried) goes into the outbox and
+from there to the server, with the next claim or at the latest after `settle_within`. Settlements are
+idempotent: one whose reply was lost is sent again, so an acknowledgement survives any outage.
+
+Two things outlive the channel. When a connection is lost, Celery drops the channel but keeps running what
+had started: the claimant is then *abandoned*, keeps its lease and its outbox through the keeper, and
+settles what the running tasks report. What Celery forgot instead (requests it had not started) is noticed
+by the message object's end of life, and goes back. Once nothing is left, the claimant leaves.
+
+A message that came back from a lost worker before its start was on record is a *suspect*: if it kills
+its worker at once, no record of its start would ever be made and it would run for ever. Its next start
+is therefore written down, and confirmed, before it runs. And because nobody can tell which of several
+messages killed a worker, one that was lost `delivery_limit` - 1 times runs alone from then on: the window
+is emptied for it, and nothing is handed out beside it. So a killer dies, and its neighbours do not.
+
+Locking: `_lock` guards the three tables and is never held over a round trip.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from seawall.delivery import scripts
+from seawall.delivery.options import Options
+from seawall.delivery.scripts import Keys, micros
+
+logger = logging.getLogger(__name__)
+
+_serial = count(1)
+
+Settlements = dict[str, dict[str, str]]
+"""By queue, by message id: the settlement as the scripts read it."""
+
+
+class Claimed(NamedTuple):
+    """One leased message as it came from the server; `history` is empty for one never lost."""
+
+    queue: str
+    id: str
+    body: bytes
+    history: bytes
+
+
+def _new_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}-{os.urandom(4).hex()}"
+
+
+class Claimant:
+    """The holder of leases behind one channel. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        options: Options,
+        client: "Redis",
+        on_dead: Callable[[str, list[str]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = _new_name()
+        self.pid = os.getpid()
+        self.keys = keys
+        self.options = options
+        self.client = client
+        self.abandoned = False
+        self.left = False
+        self.busy = False  # the loop's thread is inside a delivery: a task may run there
+        self.looping = False  # an event loop turns; without one nobody can tell a stall from work
+        self.on_dead = on_dead
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queues: set[str] = set()
+        self._held: dict[str, str] = {}
+        self._suspects: set[str] = set()
+        self._ahead: deque[tuple[float, Claimed]] = deque()
+        self._outbox: Settlements = {}
+        self._outbox_since = 0.0
+        self._watched: dict[str, weakref.ref[Any]] = {}
+        self._forgotten_tags: deque[str] = deque()
+        self._renewed_at = clock()
+        self._turned_at = clock()
+        self.decided = False  # the outbox holds more than starts
+        self.alone: str | None = None  # the one message that may be handed out now
+        self.draining = False  # the next message waits for an empty window
+        self.acknowledged = 0
+        self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
+
+    # What is held
+
+    @property
+    def queues(self) -> list[str]:
+        """Those it takes part in."""
+        with self._lock:
+            return sorted(self._queues)
+
+    @property
+    def held(self) -> int:
+        """Messages leased and not settled."""
+        return len(self._held)
+
+    @property
+    def ahead(self) -> int:
+        """Of those, the ones not handed out yet."""
+        return len(self._ahead)
+
+    def serve(self, queues: Iterable[str]) -> None:
+        """Take part in these queues from now on: their leases are renewed."""
+        with self._lock:
+            self._queues.update(queues)
+
+    def retire(self, queue: str) -> None:
+        """Take no part in a queue any more, if nothing of it is held.
+
+        Raises:
+            RedisError: the lease ends by itself.
+        """
+        with self._lock:
+            if queue not in self._queues or queue in self._held.values():
+                return
+            self._queues.discard(queue)
+            settlements = list(self._outbox.pop(queue, {}).values())
+        self._send(scripts.leave, queue, settlements)
+
+    def claimed(self, messages: Iterable[Claimed]) -> None:
+        """Record what a claim returned; it waits here to be handed out."""
+        now = self._clock()
+        with self._lock:
+            for message in messages:
+                self._held[message.id] = message.queue
+                if message.history:
+                    self._suspects.add(message.id)
+                self._ahead.append((now, message))
+
+    def next(self, queue: str | None = None) -> Claimed | None:
+        """The next message to hand out, or the next of one queue."""
+        with self._lock:
+            for index, (_, message) in enumerate(self._ahead):
+                if queue in (None, message.queue):
+                    del self._ahead[index]
+                    return message
+        return None
+
+    def give_back(self, chosen: Callable[[float, Claimed], bool]) -> int:
+        """Return those messages claimed ahead that `chosen` picks by (seconds waiting, message)."""
+        now = self._clock()
+        with self._lock:
+            returned = [message for since, message in self._ahead if chosen(now - since, message)]
+            if returned:
+                ids = {message.id for message in returned}
+                self._ahead = deque(entry for entry in self._ahead if entry[1].id not in ids)
+        for message in returned:
+            self.settle(message.id, "r")
+        return len(returned)
+
+    # What becomes of it
+
+    def settle(self, tag: str, kind: str, detail: str = "") -> bool:
+        """Decide about a message; returns whether it was held. See `lua/layout.lua` for the kinds."""
+        with self._lock:
+            queue = self._held.pop(tag, None)
+            if queue is None or os.getpid() != self.pid:
+                return False
+            self._suspects.discard(tag)
+            self.alone = None if self.alone == tag else self.alone
+            self._watched.pop(tag, None)
+            self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
+            self.decided = True
+        if kind == "a":
+            self.acknowledged += 1
+        return True
+
+    def started(self, tag: str) -> None:
+        """A task begins to run: from now on it is charged for the loss of its process.
+
+        For a suspect the call returns when the server has it on record, and raises if it cannot: then
+        the task must not run.
+        """
+        with self._lock:
+            queue = self._held.get(tag)
+            if queue is None:
+                return
+            self._put(queue, tag, f"s{tag}")
+            suspect = tag in self._suspects
+        if suspect:
+            self.flush()
+
+    def must_run_alone(self, message: Claimed) -> bool:
+        """Whether its next run is the last in which others could be blamed for it, or it for others."""
+        if not message.history:
+            return False
+        return len(json.loads(message.history)["events"]) >= max(self.options.delivery_limit - 1, 1)
+
+    def run_alone(self, message: Claimed) -> None:
+        """It is handed out with nothing beside it, and put on record as started.
+
+        Raises:
+            RedisError: it is not on record, and goes back.
+        """
+        self.alone = message.id
+        try:
+            self.started(message.id)
+        except RedisError:
+            self.settle(message.id, "r")
+            raise
+
+    def postpone(self, message: Claimed) -> None:
+        """It stays the next, until the window is empty."""
+        self.draining = True
+        with self._lock:
+            self._ahead.appendleft((self._clock(), message))
+
+    def _put(self, queue: str, tag: str, settlement: str) -> None:
+        if not self._outbox:
+            self._outbox_since = self._clock()
+        self._outbox.setdefault(queue, {})[tag] = settlement
+
+    @property
+    def outbox_age(self) -> float | None:
+        """Seconds the oldest unsent settlement has waited; None if there is none."""
+        return self._clock() - self._outbox_since if self._outbox else None
+
+    @property
+    def must_settle(self) -> bool:
+        """Whether a settlement has waited for as long as it may."""
+        age = self.outbox_age
+        return age is not None and age >= self.options.settle_within
+
+    def take_outbox(self) -> Settlements:
+        """Take all settlements to send them; `put_back` what could not be confirmed."""
+        with self._lock:
+            taken, self._outbox, self.decided = self._outbox, {}, False
+        return taken
+
+    def put_back(self, settlements: Mapping[str, Mapping[str, str]]) -> None:
+        """Settlements without a confirmation: they go again, unless something newer was decided."""
+        with self._lock:
+            self.decided = self.decided or bool(settlements)
+            for queue, by_id in settlements.items():
+                for tag, settlement in by_id.items():
+                    if tag not in self._outbox.get(queue, {}):
+                        self._put(queue, tag, settlement)
+
+    # Round trips of its own
+
+    def flush(self) -> None:
+        """Send all settlements now.
+
+        Raises:
+            RedisError: they are kept, and sent again later.
+        """
+        taken = self.take_outbox()
+        for queue in list(taken):
+            settlements = list(taken[queue].values())
+            try:
+                self._send(scripts.settle, queue, settlements)
+            except RedisError:
+                self.put_back(taken)
+                raise
+            del taken[queue]
+
+    def _send(self, verb: scripts.Verb, queue: str, settlements: list[str]) -> None:
+        step = 500
+        for start in range(0, max(len(settlements), 1), step):
+            part = settlements[start : start + step]
+            dead = verb(self.client, [self.keys.base(queue)], [self.name, self.options.delivery_limit, *part])
+            if dead:
+                self.on_dead(queue, [tag.decode() for tag in dead])
+
+    def renew(self) -> None:
+        """Extend the lease on everything held."""
+        queues = self.queues
+        if queues:
+            keys = [self.keys.base(queue) for queue in queues]
+            scripts.renew(self.client, keys, [micros(self.options.lease), self.name])
+        self.renewed()
+
+    def renewed(self) -> None:
+        """A claim extended the lease as well."""
+        self._renewed_at = self._clock()
+
+    def reconcile(self) -> None:
+        """Make the server's idea of what is held equal to ours. Only while no claim is under way."""
+        for queue in self.queues:
+            with self._lock:
+                known = [tag for tag, holds in self._held.items() if holds == queue]
+                known += self._outbox.get(queue, {})
+            leaked, taken = scripts.reconcile(
+                self.client, [self.keys.base(queue)], [self.name, micros(self.options.lease), *known]
+            )
+            if leaked or taken:
+                logger.info("queue %s: gave back %d leases, took %d again", queue, leaked, taken)
+        self.renewed()
+
+    def leave(self) -> None:
+        """Settle, give everything else back and deregister. Errors are left to the lease's end."""
+        if self.left or os.getpid() != self.pid:
+            return
+        self.left = True
+        taken = self.take_outbox()
+        with self._lock:
+            self._held.clear()
+            self._ahead.clear()
+            self._watched.clear()
+        for queue in self.queues:
+            try:
+                self._send(scripts.leave, queue, list(taken.get(queue, {}).values()))
+            except (RedisError, OSError) as exc:
+                logger.warning("could not leave queue %s, the lease ends by itself: %s", queue, exc)
+        self.client.close()
+        self.client.connection_pool.disconnect()
+
+    # Outliving the channel
+
+    def abandon(self, messages: Mapping[str, Any]) -> None:
+        """The channel is lost: live on for those `messages` that somebody still works on."""
+        self.busy = False
+        self.give_back(lambda _waited, _message: True)
+        for tag, message in messages.items():
+            watch = weakref.ref(message, partial(self._forgotten, tag))
+            with self._lock:
+                if tag in self._held:
+                    self._watched[tag] = watch
+        self.abandoned = True
+
+    def _forgotten(self, tag: str, _dead: object) -> None:
+        # Runs wherever the last reference died, perhaps under our own lock: only note it.
+        self._forgotten_tags.append(tag)
+
+    # Upkeep, called by the keeper
+
+    def turned(self) -> None:
+        """The event loop is alive."""
+        self._turned_at = self._clock()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the loop is silent for so long, outside any task, that others should take over."""
+        silent = self._clock() - self._turned_at
+        return self.looping and not self.busy and not self.abandoned and silent > self.options.stall_limit
+
+    def upkeep(self) -> float:
+        """Do what is due and return the seconds until something may be due again.
+
+        Raises:
+            RedisError: the server is away; nothing is lost, try again.
+        """
+        while self._forgotten_tags:
+            self.settle(self._forgotten_tags.popleft(), "r")
+        self.give_back(lambda waited, message: waited > self.options.hoard_for and not message.history)
+        if self.must_settle:
+            self.flush()
+        if self.abandoned and not self.held:
+            self.leave()
+            return self.options.lease
+        self._nudge()
+        interval = self.options.lease / 3
+        if self._clock() - self._renewed_at >= interval and not self.stalled:
+            if self.abandoned:
+                self.reconcile()
+            else:
+                self.renew()
+        return self._next_upkeep(interval)
+
+    def _nudge(self) -> None:
+        # The server ends a blocking wait up to 100 ms late, a token ends it at once.
+        if self.nudge_at is not None and self._clock() >= self.nudge_at:
+            self.nudge_at = None
+            scripts.nudge(self.client, [self.keys.base(queue) for queue in self.queues], [])
+
+    def _next_upkeep(self, interval: float) -> float:
+        now = self._clock()
+        due = [max(self._renewed_at + interval - now, interval / 10)]
+        with self._lock:
+            due += [
+                since + self.options.hoard_for - now for since, first in self._ahead if not first.history
+            ][:1]
+            if self._outbox:
+                due.append(self._outbox_since + self.options.settle_within - now)
+        if self.abandoned:
+            due.append(0.05)
+        if (nudge_at := self.nudge_at) is not None:
+            due.append(nudge_at - now)
+        return max(min(due), 0.001)

@@ -1,0 +1,99 @@
+"""A message as it lies in Redis: what of it the scripts read, and the JSON the worker gets back."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from kombu.utils.json import dumps as dumps_extended
+from kombu.utils.json import loads as loads_extended
+
+from seawall.delivery.claimant import Claimed
+from seawall.delivery.scripts import MICROSECONDS, micros
+from seawall.errors import ConfigError, MessageTooLarge
+
+SUBMISSION = "seawall_submission"
+"""Property that names one submission through the producer's retries; it is not sent."""
+
+UNIQUE_FOR_DEFAULT = 86_400.0
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_MARKER = b'"__type__"'  # kombu's JSON for values that JSON lacks
+
+
+class Envelope(NamedTuple):
+    """What `submit.lua` takes for one message; `due` is 0 for now, `unique` is empty for none."""
+
+    id: str
+    due: int
+    body: str
+    unique: str
+    unique_for: int
+
+
+def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
+    """The envelope of a message that kombu prepared.
+
+    An ETA is taken out of the headers and kept by the server instead, so that no worker ever holds the
+    message for it; `delayed_until` keeps it readable.
+
+    Raises:
+        MessageTooLarge: it takes more than `limit` bytes.
+        ConfigError: `unique_for` is not a time.
+    """
+    properties = {key: value for key, value in message["properties"].items() if key != SUBMISSION}
+    headers = dict(message["headers"])
+    due = 0
+    if eta := headers.get("eta"):
+        due = _micros_of(eta)
+        until = eta if isinstance(eta, str) else datetime.fromtimestamp(due / MICROSECONDS, UTC).isoformat()
+        headers |= {"eta": None, "delayed_until": until}
+    unique = str(headers.get("unique_key") or "")
+    unique_for = _unique_for(headers) if unique else 0
+    body = _dumps({**message, "headers": headers, "properties": properties})
+    if len(body) > limit:
+        name = headers.get("task", "a message")
+        raise MessageTooLarge(
+            f"{name} takes {len(body)} bytes and max_message is {limit}: store the content elsewhere and "
+            "send a reference, or raise broker_transport_options['delivery']['max_message']."
+        )
+    submission = message["properties"].get(SUBMISSION) or properties["delivery_tag"]
+    return Envelope(f"{level}{submission}", due, body, unique, unique_for)
+
+
+def unwrap(claimed: Claimed) -> dict[str, Any]:
+    """The message as kombu expects it, with what delivery knows about it.
+
+    Raises:
+        ValueError: it is not a message.
+    """
+    message = loads_extended(claimed.body.decode()) if _MARKER in claimed.body else json.loads(claimed.body)
+    if not isinstance(message, dict) or not isinstance(message.get("properties"), dict):
+        raise ValueError("not a kombu message")  # noqa: TRY004 - undecodable either way
+    properties = message["properties"]
+    properties["delivery_tag"] = claimed.id
+    place = properties.setdefault("delivery_info", {})
+    if claimed.history:
+        place["redelivered"] = True
+        place["strikes"] = json.loads(claimed.history)["strikes"]
+    return message
+
+
+def _dumps(message: dict[str, Any]) -> str:
+    try:
+        return _encode(message)
+    except TypeError:
+        return dumps_extended(message)
+
+
+def _micros_of(eta: str | datetime | float) -> int:
+    if isinstance(eta, int | float):
+        return micros(eta)
+    moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+    return micros((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _unique_for(headers: dict[str, Any]) -> int:
+    value = headers.get("unique_for") or UNIQUE_FOR_DEFAULT
+    if not isinstance(value, int | float) or value <= 0:
+        raise ConfigError(f"unique_for is {value!r}: give seconds above 0.")
+    return max(round(value * 1000), 1)

@@ -1,0 +1,52 @@
+"""What a worker tells delivery about a message, whatever the transport.
+
+Each takes the kombu message of a request. On another transport `started` does nothing and the others
+return False: the caller falls back to what that broker can do.
+"""
+
+from typing import Any
+
+from seawall.delivery.channel import Channel
+from seawall.delivery.scripts import micros
+
+
+def started(message: Any) -> None:
+    """The task begins to run in some process. Call it before the task's own code, on every attempt.
+
+    A message that once came back from a lost worker is put on record before this returns; if the broker
+    cannot be reached for that, the error is raised and the task must not run.
+    """
+    if isinstance(message.channel, Channel):
+        message.channel.started(message.delivery_tag)
+
+
+def strike(message: Any, reason: str = "child lost") -> bool:
+    """The process that ran the task died: charge the message and redeliver it, or give it up at the limit.
+
+    Returns whether the message is taken care of; it must not be acknowledged or rejected then.
+    """
+    return _settle(message, "k", reason)
+
+
+def defer(message: Any, seconds: float) -> bool:
+    """Put the message back to become due in so many seconds. No retry and no strike is spent."""
+    return _settle(message, "d", str(micros(seconds)))
+
+
+def park(message: Any, dependency: str) -> bool:
+    """Put the message aside until `Queues.release(queue, dependency)`."""
+    return _settle(message, "p", dependency)
+
+
+def bury(message: Any, reason: str) -> bool:
+    """Make the message a dead letter now."""
+    return _settle(message, "b", reason)
+
+
+def _settle(message: Any, kind: str, detail: str) -> bool:
+    channel = message.channel
+    if not isinstance(channel, Channel):
+        return False
+    channel.qos.settle(message.delivery_tag, kind, detail)
+    message._state = "REQUEUED"  # noqa: SLF001 - kombu refuses to acknowledge it a second time
+    return True

@@ -1,0 +1,170 @@
+"""The connection on which a channel claims and waits: what is asked next, and what an answer means.
+
+A line is either silent, claiming or waiting, and has one command under way at most. A claim never blocks
+on the server and its answer is complete, so no message is ever only in a socket: if the answer is lost,
+the lease is reconciled or ends. Waiting blocks on the queues' wake-up tokens, which carry nothing.
+
+    silent --claim--> claiming --answer--> silent     settlements ride along, leases are renewed
+    silent --wait---> waiting --token or time--> silent     only after a claim left nothing in line
+
+How much is claimed: the free part of the prefetch window, and beyond it as much as is worked off in
+`claim_ahead` seconds at the pace of the last moments. So quick tasks share round trips by the dozen, and
+of slow ones nothing is hoarded.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from seawall.delivery import scripts
+from seawall.delivery.claimant import Claimant, Claimed, Settlements
+from seawall.delivery.revocation import tell_worker
+from seawall.delivery.scripts import Argument, micros
+
+_LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment costs the others this much
+_UNLIMITED = 1_000_000
+_MIN_WAIT = 0.001
+
+
+class Line:
+    """Asks and understands; it is told what connection to use and when to read it."""
+
+    def __init__(self, claimant: Claimant, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.claimant = claimant
+        self.state = "silent"
+        self.may_have_more = True
+        self._clock = clock
+        self._asked: list[str] = []
+        self._carried: Settlements = {}
+        self._as_text = False
+        self._change_at: float | None = None
+        self._pace = 0.0
+        self._paced_at = clock()
+        self._paced_from = 0
+        self._imported_at = 0.0
+        self._command: tuple[list[str], list[Argument]] = ([], [])
+
+    def wish(self, room: int) -> str:
+        """What to ask next with `room` messages free in the window: "claim", "wait" or nothing."""
+        claimant = self.claimant
+        hungry = room > 0 and not claimant.ahead
+        if hungry and self._change_at is not None and self._clock() >= self._change_at:
+            self.may_have_more = True
+        if claimant.must_settle or (hungry and (self.may_have_more or claimant.decided)):
+            return "claim"
+        return "wait" if hungry else ""
+
+    def ask(self, connection: Any, queues: Sequence[str], room: int) -> None:
+        """Send what `wish` said."""
+        if self.wish(room) == "wait":
+            self.state = "waiting"
+            self.claimant.nudge_at = self._change_at
+            connection.send_command("BLPOP", *map(self.claimant.keys.wake, queues), self._patience())
+        else:
+            self._command = self.prepare(queues, 0 if self.claimant.ahead else self._appetite(room))
+            self._send_claim(connection, text=False)
+
+    def _send_claim(self, connection: Any, *, text: bool) -> None:
+        self.state = "claiming"
+        keys, arguments = self._command
+        connection.send_command(*scripts.claim.command(keys, arguments, text=text))
+
+    def _patience(self) -> float:
+        left = _LONGEST_WAIT if self._change_at is None else self._change_at - self._clock()
+        return round(min(max(left, _MIN_WAIT), _LONGEST_WAIT), 3)
+
+    def _appetite(self, room: int) -> int:
+        if room <= 0:
+            return 0
+        ahead = int(self._learn_pace() * self.claimant.options.claim_ahead)
+        return min(room + ahead, self.claimant.options.max_batch)
+
+    def _learn_pace(self) -> float:
+        """Acknowledgements per second, averaged over the last claims."""
+        now, done = self._clock(), self.claimant.acknowledged
+        elapsed = now - self._paced_at
+        if elapsed > _MIN_WAIT:
+            self._pace += ((done - self._paced_from) / elapsed - self._pace) / 2
+            self._paced_at, self._paced_from = now, done
+        return self._pace
+
+    def prepare(self, queues: Sequence[str], wanted: int) -> tuple[list[str], list[Argument]]:
+        """Keys and arguments of a claim that also carries the outbox."""
+        claimant, options = self.claimant, self.claimant.options
+        self._carried = claimant.take_outbox()
+        self._asked = [*self._in_order(queues), *(queue for queue in self._carried if queue not in queues)]
+        importing = options.import_stock and self._clock() - self._imported_at > _LONGEST_WAIT / 2
+        if importing:
+            self._imported_at = self._clock()
+        arguments: list[Argument] = [
+            claimant.name,
+            micros(options.lease),
+            options.delivery_limit,
+            wanted,
+            micros(options.ageing or 0),
+            options.ageing_share,
+        ]
+        for queue in self._asked:
+            settlements = list(self._carried.get(queue, {}).values())
+            stock_list = claimant.keys.stock_list(queue) if importing else ""
+            arguments += [stock_list if queue in queues else "-", len(settlements), *settlements]
+        keys = [claimant.keys.paused, claimant.keys.revoked, *map(claimant.keys.base, self._asked)]
+        return keys, arguments
+
+    def _in_order(self, queues: Sequence[str]) -> list[str]:
+        options = self.claimant.options
+        if options.queue_order == "strict" or len(queues) == 1:
+            return list(queues)
+        shares = {queue: options.queue_weights.get(queue, 1.0) for queue in queues}
+        # Sorting by u ** (1 / weight) puts each queue first as often as its weight says.
+        return sorted(queues, key=lambda queue: -(random.random() ** (1 / shares[queue])))  # noqa: S311
+
+    def read(self, connection: Any) -> bool:
+        """Read the answer to what was asked; returns whether there is something to hand out.
+
+        Raises:
+            RedisError: the answer is lost; settlements are kept for the next time.
+        """
+        waited, self.state = self.state == "waiting", "silent"
+        self.claimant.nudge_at = None
+        if waited:
+            connection.read_response()
+            self.may_have_more = True
+            return False
+        try:
+            answer = connection.read_response()
+        except NoScriptError:
+            self._send_claim(connection, text=True)
+            return False
+        except BaseException:
+            self.drop()
+            raise
+        self.accept(answer)
+        return self.claimant.ahead > 0
+
+    def accept(self, answer: list[Any]) -> None:
+        """Take what a claim returned into the claimant."""
+        until_change, more, *by_queue = answer
+        self._carried = {}
+        self.may_have_more = bool(more)
+        self._change_at = None if until_change < 0 else self._clock() + until_change / scripts.MICROSECONDS
+        if set(self.claimant.queues) <= set(self._asked):
+            self.claimant.renewed()
+        for queue, (taken, dead, revoked) in zip(self._asked, by_queue, strict=True):
+            tell_worker(revoked)
+            triples = zip(taken[::3], taken[1::3], taken[2::3], strict=True)
+            self.claimant.claimed(Claimed(queue, tag.decode(), body, past) for tag, body, past in triples)
+            if dead:
+                self.claimant.on_dead(queue, [tag.decode() for tag in dead])
+
+    def drop(self) -> None:
+        """The connection is gone, with the answer: whatever was carried goes again."""
+        self.claimant.nudge_at = None
+        self.state = "silent"
+        self.may_have_more = True
+        self._change_at = None
+        carried, self._carried = self._carried, {}
+        self.claimant.put_back(carried)

@@ -1,0 +1,5 @@
+-- Something is due: one of those who wait shall look. KEYS: bases.
+for _, base in ipairs(KEYS) do
+  wake(base)
+end
+return #KEYS

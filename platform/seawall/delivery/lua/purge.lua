@@ -1,0 +1,13 @@
+-- Removes messages that wait, in line or for their moment. What is held, parked or dead stays.
+-- KEYS: base. ARGV: most to remove in this call. Returns how many were removed.
+local base, removed = KEYS[1], 0
+for _, name in ipairs({ ':ready', ':delayed' }) do
+  local left = tonumber(ARGV[1]) - removed
+  local popped = left > 0 and redis.call('ZPOPMIN', base .. name, left) or {}
+  for i = 1, #popped, 2 do
+    redis.call('HDEL', base .. ':messages', popped[i])
+    redis.call('HDEL', base .. ':history', popped[i])
+  end
+  removed = removed + #popped / 2
+end
+return removed

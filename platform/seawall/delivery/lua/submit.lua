@@ -1,0 +1,50 @@
+-- Puts messages in line, all or none: the queue's max_length holds for the whole batch.
+-- KEYS: base.
+-- ARGV: max_length (0 = none), expires (ms without use after which the queue goes, 0 = never),
+--       then per message: id, due (us, 0 = now), body, unique key ('' = none), unique for (ms).
+-- Returns {"full", length} or {"ok", index, owner id, index, owner id, ...}: the submissions (from 1) that
+-- were refused because a unique key is taken. Submitting an id twice changes nothing: a producer whose
+-- reply was lost may repeat itself.
+local base = KEYS[1]
+local max_length, expires = tonumber(ARGV[1]), tonumber(ARGV[2])
+local count = (#ARGV - 2) / 5
+
+if max_length > 0 then
+  local length = redis.call('HLEN', base .. ':messages') - redis.call('ZCARD', base .. ':dead')
+  if length + count > max_length then
+    return { 'full', length }
+  end
+end
+
+local reply, place, woken = { 'ok' }, places(base, count), false
+for i = 0, count - 1 do
+  local id, due, body = ARGV[i * 5 + 3], tonumber(ARGV[i * 5 + 4]), ARGV[i * 5 + 5]
+  local unique, unique_for = ARGV[i * 5 + 6], ARGV[i * 5 + 7]
+  local owner = id
+  if unique ~= '' and not redis.call('SET', base .. ':unique:' .. unique, id, 'NX', 'PX', unique_for) then
+    owner = redis.call('GET', base .. ':unique:' .. unique)
+  end
+  if owner ~= id then
+    table.insert(reply, i + 1)
+    table.insert(reply, owner)
+  elseif redis.call('HSETNX', base .. ':messages', id, body) == 1 then
+    if due > NOW then
+      local first = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
+      woken = woken or not first[2] or due < tonumber(first[2])
+      redis.call('ZADD', base .. ':delayed', digits(due), id)
+    else
+      line_up(base, id, digits(level_of(id) * LEVEL + place + i))
+      woken = true
+    end
+  end
+end
+
+if woken then
+  wake(base)
+end
+if expires > 0 then
+  for _, name in ipairs({ ':messages', ':ready', ':last', ':delayed', ':consumers', ':wake' }) do
+    redis.call('PEXPIRE', base .. name, expires)
+  end
+end
+return reply

@@ -1,0 +1,186 @@
+"""The operator's view of the queues: count, pause, purge, park and release, dead letters, dead workers."""
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kombu import Connection
+from redis import Redis
+
+from seawall.delivery import scripts
+from seawall.delivery.channel import Channel
+from seawall.delivery.options import Options
+from seawall.delivery.scripts import MICROSECONDS, Keys, micros
+from seawall.errors import ConfigError
+
+_RELEASED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What one queue holds, by where it is; `oldest` is the wait in seconds of the next in line."""
+
+    ready: int
+    delayed: int
+    held: int
+    parked: dict[str, int]
+    dead: int
+    paused: bool
+    oldest: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up, and why: history is (seconds since the epoch, consumer, reason)."""
+
+    id: str
+    died_at: float
+    message: dict[str, Any]
+    history: list[tuple[float, str, str]]
+
+
+class Queues:
+    """The verbs on queues, over one client. `open` gives one for a kombu connection."""
+
+    def __init__(self, client: "Redis", *, prefix: str = "", options: Options | None = None) -> None:
+        self._client = client
+        self._keys = Keys(prefix)
+        self._options = options or Options()
+
+    @classmethod
+    @contextmanager
+    def open(cls, connection: Connection) -> Iterator["Queues"]:
+        """The queues behind a connection (`app.connection_for_write()`), for the length of a block.
+
+        Raises:
+            ConfigError: the connection does not use this transport.
+        """
+        with connection.channel() as channel:
+            if not isinstance(channel, Channel):
+                raise ConfigError(
+                    f"{connection.as_uri()} uses {type(channel).__module__}: these verbs need "
+                    "broker_transport='seawall.delivery:Transport'."
+                )
+            yield cls(channel.redis, prefix=channel.keys.prefix, options=channel.delivery)
+
+    def names(self) -> list[str]:
+        """Every queue that was declared and not deleted."""
+        members: Any = self._client.smembers(self._keys.queues)
+        return sorted(member.decode() for member in members)
+
+    def counts(self, queue: str) -> Counts:
+        """What the queue holds now."""
+        ready, delayed, held, dead, paused, waited, parked = self._run(scripts.count, queue)
+        cluster_paused = bool(self._client.exists(self._keys.paused))
+        return Counts(
+            ready=ready,
+            delayed=delayed,
+            held=held,
+            dead=dead,
+            paused=bool(paused) or cluster_paused,
+            oldest=None if waited < 0 else waited / MICROSECONDS,
+            parked={name.decode(): n for name, n in zip(parked[::2], parked[1::2], strict=True)},
+        )
+
+    def _run(self, verb: scripts.Verb, queue: str, *arguments: scripts.Argument) -> Any:
+        return verb(self._client, [self._keys.base(queue)], list(arguments))
+
+    def pause(self, queue: str | None = None) -> None:
+        """Claims get nothing from this queue, or from any; what is held goes on."""
+        self._client.set(self._pause_key(queue), "1")
+
+    def resume(self, queue: str | None = None) -> None:
+        """Undo `pause`. A queue paused by its own name stays so when all are resumed."""
+        self._client.delete(self._pause_key(queue))
+        for name in self.names() if queue is None else [queue]:
+            self._client.lpush(self._keys.wake(name), "1")
+
+    def _pause_key(self, queue: str | None) -> str:
+        return self._keys.paused if queue is None else f"{self._keys.base(queue)}:paused"
+
+    def purge(self, queue: str) -> int:
+        """Remove what waits in line or for its moment; returns how many. Parked and dead ones stay."""
+        purged = 0
+        while removed := self._run(scripts.purge, queue, 10_000):
+            purged += removed
+        return purged
+
+    def release(self, queue: str, dependency: str, *, rate: float | None = None) -> int:
+        """Let go of what is parked for `dependency`: all at once, or `rate` a second. Returns how many."""
+        gap = 0 if rate is None else micros(1 / rate)
+        released = 0
+        while count := self._run(scripts.release, queue, dependency, _RELEASED_AT_ONCE, gap, released):
+            released += count
+        return released
+
+    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+        """Dead letters, the latest first."""
+        base = self._keys.base(queue)
+        latest: Any = self._client.zrevrange(f"{base}:dead", 0, limit - 1, withscores=True)
+        if not latest:
+            return []
+        ids = [tag for tag, _ in latest]
+        bodies: Any = self._client.hmget(f"{base}:messages", ids)
+        histories: Any = self._client.hmget(f"{base}:history", ids)
+        return [
+            DeadLetter(
+                id=tag.decode(),
+                died_at=died_at / MICROSECONDS,
+                message=_readable(body),
+                history=[tuple(event) for event in json.loads(history or b'{"events": []}')["events"]],
+            )
+            for (tag, died_at), body, history in zip(latest, bodies, histories, strict=True)
+        ]
+
+    def revive(self, queue: str, ids: Sequence[str]) -> int:
+        """Put dead letters back in line with a clean history; returns how many there were."""
+        return int(self._run(scripts.revive, queue, *ids))
+
+    def discard(self, queue: str, ids: Sequence[str]) -> int:
+        """Forget dead letters for good; returns how many there were."""
+        return int(self._run(scripts.discard, queue, *ids))
+
+    # For the process that supervises workers
+
+    def consumers(self, queue: str) -> dict[str, float]:
+        """Who takes part in a queue, as host:pid:serial, and seconds until the lease ends."""
+        now: Any = self._client.time()
+        leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
+        return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
+
+    def renew(self, queues: Sequence[str], pids: Sequence[int]) -> None:
+        """Extend the leases of processes of this machine that are known to live."""
+        for queue in queues:
+            if names := self._of(queue, pids):
+                self._run(scripts.renew, queue, micros(self._options.lease), *names)
+
+    def lost(self, queues: Sequence[str], pid: int, *, started: Sequence[str] = ()) -> list[str]:
+        """A process of this machine is dead: its messages are back now and not when its lease ends.
+
+        `started` are tags that are known to have run there, beyond those on record; they are charged.
+        Returns the ids that became dead letters.
+        """
+        dead: list[str] = []
+        for queue in queues:
+            for name in self._of(queue, [pid]):
+                if started:
+                    marks = [f"s{tag}" for tag in started]
+                    self._run(scripts.settle, queue, name, self._options.delivery_limit, *marks)
+                given_up = self._run(scripts.lose, queue, name, self._options.delivery_limit)
+                dead += [tag.decode() for tag in given_up]
+        return dead
+
+    def _of(self, queue: str, pids: Sequence[int]) -> list[str]:
+        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+        return [name for name in self.consumers(queue) if name.startswith(here)]
+
+
+def _readable(body: bytes | None) -> dict[str, Any]:
+    try:
+        message = json.loads(body or b"")
+    except ValueError:
+        return {"unreadable": repr(body)}
+    return message if isinstance(message, dict) else {"unreadable": repr(body)}

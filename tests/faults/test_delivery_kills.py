@@ -1,0 +1,356 @@
+"""Storms over real workers: what delivery promises when processes, connections and servers die.
+
+Each storm runs for our transport and for the stock one, which is expected to fall short: its row is printed
+and only ours is judged. `-m slow` runs them at full size; the plain run is a short version of each.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from celery import Celery
+
+from seawall import delivery
+from seawall.delivery import Queues
+from support.delivery import OURS, Server, Site, own_server, site
+from support.processes import Proc
+from support.waiting import wait_until
+
+LEASE = 3.0
+STOCK_AT_ITS_BEST = {"visibility_timeout": 10, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with own_server(tmp_path / "server") as running:
+        yield running
+
+
+@dataclass
+class Storm:
+    """What a storm did to the tasks."""
+
+    place: Site
+    tasks: int
+    faults: list[float]
+    restored: list[float]
+
+    def report(self, name: str) -> dict[str, Any]:
+        marks = self.place.marks
+        ends, starts = marks.times("end"), marks.times("start")
+        back = sorted(
+            again - fault
+            for times in starts.values()
+            for before, again in pairwise(sorted(times))
+            for fault in [next((fault for fault in self.faults if fault >= before), None)]
+            if fault is not None and fault <= again
+        )
+        found = {
+            "faults": len(self.faults),
+            "lost": self.tasks - len(ends),
+            "started again": sum(len(times) - 1 for times in starts.values()),
+            "finished twice": sum(len(times) > 1 for times in ends.values()),
+            "started again after, median s": round(back[len(back) // 2], 2) if back else None,
+            "started again after, worst s": round(back[-1], 2) if back else None,
+            "back in line after, worst s": round(max(self.restored), 2) if self.restored else None,
+        }
+        print(f"\n{name} {self.place.transport}: {found}")  # noqa: T201 - the table is the point
+        return found
+
+    def finished(self) -> bool:
+        return len(self.place.marks.counts("end")) >= self.tasks
+
+    def wait_for_progress(self, lines: int) -> None:
+        target = len(self.place.marks.lines()) + lines
+        wait_until(
+            lambda: len(self.place.marks.lines()) >= target or self.finished(),
+            timeout=120,
+            what="the tasks to go on",
+        )
+
+
+@pytest.fixture
+def storm(server: Server, tmp_path: Path) -> Iterator[Callable[..., Storm]]:
+    open_sites = []
+
+    def begin(*, transport: str, tasks: int, pool: str = "prefork", seconds: float = 0.02) -> Storm:
+        options = STOCK_AT_ITS_BEST if transport == "stock" else {}
+        manager = site(
+            server.url, tmp_path / transport, transport=transport, delivery={"lease": LEASE}, options=options
+        )
+        place = manager.__enter__()
+        open_sites.append(manager)
+        place.submit("work", [(number, seconds) for number in range(tasks)])
+        for _ in range(2):
+            place.worker(pool=pool)
+        return Storm(place, tasks, [], [])
+
+    yield begin
+    for manager in open_sites:
+        manager.__exit__(None, None, None)
+
+
+def watch(storm: Storm, watchers: list[threading.Thread], pid: int) -> None:
+    """Note how long after now the messages of a killed worker are back in line."""
+    base, killed = "seawall:{celery}:consumers", time.monotonic()
+    with redis.Redis.from_url(storm.place.url) as client:
+        members: Any = client.zrange(base, 0, -1)
+    names = [name for name in members if f":{pid}:" in name.decode()]
+
+    def note() -> None:
+        with redis.Redis.from_url(storm.place.url) as client:
+            wait_until(lambda: not any(client.zscore(base, name) for name in names), timeout=60)
+        storm.restored.append(time.monotonic() - killed)
+
+    if names:
+        watchers.append(threading.Thread(target=note, name=f"watch-{pid}"))
+        watchers[-1].start()
+
+
+def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork", wait: bool = True) -> None:
+    chance = random.Random(7)  # noqa: S311
+    watchers: list[threading.Thread] = []
+    for _ in range(kills):
+        storm.wait_for_progress(chance.randint(1, max(20, storm.tasks // kills)))
+        if storm.finished():
+            break
+        victim = chance.choice(storm.place.workers)
+        storm.faults.append(time.time())
+        storm.place.kill(victim)
+        watch(storm, watchers, victim.pid)
+        storm.place.worker(pool=pool, wait=wait)
+    for watcher in watchers:
+        watcher.join()
+    wait_until(storm.finished, timeout=120, what="every task to end")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Storm], pool: str) -> None:
+    raging = storm(transport="ours", tasks=300, pool=pool)
+    kill_workers(raging, 4, pool=pool)
+    found = raging.report(f"4 kills, {pool},")
+    assert found["lost"] == 0
+    assert found["started again"] <= 4 * 4  # two running per killed worker, and what it had in its window
+    assert max(raging.restored, default=0.0) <= LEASE + 1.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("transport", ["ours", "stock"])
+def test_two_hundred_kills(storm: Callable[..., Storm], transport: str) -> None:
+    raging = storm(transport=transport, tasks=20_000, seconds=0.04)
+    try:
+        kill_workers(raging, 200, wait=False)
+    except AssertionError:
+        if transport == "ours":
+            raise
+    found = raging.report("200 kills,")
+    if transport == "ours":
+        assert found["faults"] == 200
+        assert found["lost"] == 0
+        assert found["back in line after, worst s"] <= LEASE + 1.2
+
+
+def restart_server(storm: Storm, server: Server, rounds: int) -> list[float]:
+    """Kill and restart the server; returns the seconds from its answer to the next start of a task."""
+    chance = random.Random(3)  # noqa: S311
+    resumed: list[float] = []
+    for _ in range(rounds):
+        storm.wait_for_progress(chance.randint(10, 60))
+        if storm.finished():
+            break
+        storm.faults.append(time.time())
+        server.kill()
+        server.start()
+        back = time.time()
+        storm.wait_for_progress(1)
+        resumed.append(time.time() - back)
+    wait_until(storm.finished, timeout=120, what="every task to end")
+    return resumed
+
+
+def cut_connections(storm: Storm, server: Server, rounds: int) -> None:
+    chance = random.Random(3)  # noqa: S311
+    for _ in range(rounds):
+        storm.wait_for_progress(chance.randint(5, 60))
+        storm.faults.append(time.time())
+        with server.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    wait_until(storm.finished, timeout=120, what="every task to end")
+
+
+def test_a_killed_server_loses_nothing_and_workers_resume(
+    storm: Callable[..., Storm], server: Server
+) -> None:
+    raging = storm(transport="ours", tasks=400)
+    resumed = restart_server(raging, server, 3)
+    found = raging.report("3 server restarts,")
+    assert found["lost"] == 0
+    assert found["finished twice"] <= 3 * 4
+    assert max(resumed) < 5.0
+    assert all(worker.popen.poll() is None for worker in raging.place.workers)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_cut_connections_repeat_nothing(storm: Callable[..., Storm], server: Server, pool: str) -> None:
+    raging = storm(transport="ours", tasks=300, pool=pool)
+    cut_connections(raging, server, 4)
+    found = raging.report(f"4 cuts, {pool},")
+    assert found["lost"] == 0
+    assert found["finished twice"] <= 4
+    assert all(worker.popen.poll() is None for worker in raging.place.workers)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("transport", ["ours", "stock"])
+def test_twenty_restarts_and_fifty_cuts(storm: Callable[..., Storm], server: Server, transport: str) -> None:
+    raging = storm(transport=transport, tasks=6000)
+    try:
+        resumed = restart_server(raging, server, 20)
+        cut_connections(raging, server, 50)
+    except AssertionError:
+        if transport == "ours":
+            raise
+        resumed = []
+    found = raging.report(f"20 restarts, 50 cuts, slowest resume {max(resumed, default=0):.2f} s,")
+    if transport == "ours":
+        assert found["lost"] == 0
+        assert max(resumed) < 5.0
+
+
+def test_a_task_outlives_its_lease_many_times_and_runs_once(server: Server, tmp_path: Path) -> None:
+    with site(server.url, tmp_path / "long", delivery={"lease": 0.6}) as place:
+        place.submit("work", [("long", 4.0)])
+        for pool in ("prefork", "solo"):
+            place.worker(pool=pool)
+        wait_until(lambda: place.marks.counts("end")["long"], timeout=30)
+        assert place.marks.counts("start")["long"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_minutes_under_a_five_second_lease(server: Server, tmp_path: Path) -> None:
+    with site(server.url, tmp_path / "long", delivery={"lease": 5.0}) as place:
+        place.submit("work", [("long", 120.0)])
+        place.worker()
+        place.worker()
+        wait_until(lambda: place.marks.counts("end")["long"], timeout=200)
+        assert place.marks.counts("start")["long"] == 1
+
+
+def test_a_killer_of_its_child_runs_three_times_and_harms_nobody(server: Server, tmp_path: Path) -> None:
+    with site(server.url, tmp_path / "killer", delivery={"lease": LEASE}) as place, place.connection() as c:
+        place.submit("kill_child", [("killer",)])
+        place.submit("work", [(number, 0.05) for number in range(40)])
+        place.worker()
+        with Queues.open(c) as queues:
+            wait_until(lambda: queues.counts("celery").dead == 1, timeout=90, what="the dead letter")
+            wait_until(lambda: len(place.marks.counts("end")) == 40, timeout=60)
+            (letter,) = queues.dead("celery")
+        starts = place.marks.counts("start")
+        assert starts.pop("killer") == 3
+        assert set(starts.values()) == {1}
+        assert len(letter.history) == 3
+
+
+def ended_or(condition: Callable[[], bool], worker: Proc) -> bool:
+    return condition() or worker.popen.poll() is not None
+
+
+def test_a_killer_of_workers_is_given_up_and_its_neighbours_are_not(server: Server, tmp_path: Path) -> None:
+    with site(server.url, tmp_path / "killer", delivery={"lease": 0.5}) as place, place.connection() as c:
+        place.submit("kill_worker", [("killer",)])
+        place.submit("work", [(number, 0.0) for number in range(10)])
+        with Queues.open(c) as queues:
+
+            def given_up() -> bool:
+                return queues.counts("celery").dead == 1
+
+            for _ in range(8):
+                worker = place.worker(wait=False)
+                wait_until(partial(ended_or, given_up, worker), timeout=60)
+                if given_up():
+                    break
+                place.kill(worker)
+            assert given_up()
+            wait_until(lambda: len(place.marks.counts("end")) == 10, timeout=30)
+            assert queues.counts("celery").dead == 1
+        assert 3 <= place.marks.counts("start")["killer"] <= 5
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_stopped_worker_loses_nothing_and_repeats_nothing(
+    server: Server, tmp_path: Path, pool: str
+) -> None:
+    with (
+        site(server.url, tmp_path / pool, delivery={"lease": 30.0}) as place,
+        place.connection() as connection,
+    ):
+        place.submit("work", [(number, 0.05) for number in range(100)])
+        leaving = place.worker(pool=pool)
+        wait_until(lambda: len(place.marks.counts("end")) >= 10, timeout=30)
+        assert place.stop(leaving) < 15.0
+        with Queues.open(connection) as queues:
+            assert queues.counts("celery").held == 0  # given back, not left to the lease
+        place.worker(pool=pool)
+        wait_until(lambda: len(place.marks.counts("end")) == 100, timeout=60)
+        assert set(place.marks.counts("start").values()) == {1}
+
+
+def delayed(server: Server, tmp_path: Path, *, many: int, sampled: int, within: float) -> None:
+    with site(server.url, tmp_path / "delayed") as place, Celery("bulk", broker=server.url) as app:
+        app.conf.broker_transport = OURS
+        far, near = time.time() + 86_400, time.time() + within
+        for start in range(0, many, 10_000):
+            count = min(10_000, many - start)
+            signature = app.signature("support.delivery_app.punctual", args=(far,))
+            delivery.submit_many((signature.clone().set(eta=moment_of(far)) for _ in range(count)), app=app)
+        worker = place.worker(pool="threads")
+        before = memory_of(worker.pid)
+        near = max(near, time.time() + 2.0)
+        moments = [near + 5.0 * number / sampled for number in range(sampled)]
+        task = app.signature("support.delivery_app.punctual")
+        delivery.submit_many(
+            (task.clone(args=(at,)).set(eta=moment_of(at)) for at in moments),
+            app=app,
+        )
+        wait_until(lambda: len(place.marks.values("late")) == sampled, timeout=60, what="the sampled tasks")
+        late = place.marks.values("late")
+        grown = memory_of(worker.pid) - before
+        print(  # noqa: T201 - the figures are the point
+            f"\n{many} delayed: worker {before / 2**20:.0f} MiB, grew {grown / 2**20:.1f} MiB; "
+            f"late p50 {late[sampled // 2] * 1e3:.1f} ms, p99 {late[sampled * 99 // 100] * 1e3:.1f} ms"
+        )
+        assert late[0] >= 0
+        assert late[sampled * 99 // 100] < 0.1
+        assert grown < 16 * 2**20
+
+
+def moment_of(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def memory_of(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def test_delayed_tasks_cost_no_worker_memory_and_come_on_time(server: Server, tmp_path: Path) -> None:
+    delayed(server, tmp_path, many=5_000, sampled=100, within=3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_million_delayed_tasks(server: Server, tmp_path: Path) -> None:
+    delayed(server, tmp_path, many=1_000_000, sampled=1000, within=5.0)

@@ -1,0 +1,485 @@
+"""Delivery over a real server, without workers: what each verb promises."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu import Connection
+
+from seawall import delivery
+from seawall.delivery import Queues
+from seawall.delivery.channel import Channel
+from seawall.errors import AlreadySubmitted, ConfigError, MessageTooLarge, QueueFull
+from support.waiting import wait_until
+
+OURS = "seawall.delivery:Transport"
+Connect = Callable[..., Connection]
+
+
+@pytest.fixture
+def connect(redis_url: str) -> Iterator[Connect]:
+    opened = []
+
+    def connect(**options: Any) -> Connection:
+        connection = Connection(redis_url, transport=OURS, transport_options={"delivery": options})
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        connection.release()
+
+
+def channel_of(connection: Connection) -> Channel:
+    channel = connection.channel()
+    assert isinstance(channel, Channel)
+    return channel
+
+
+def put(connection: Connection, body: object, *, queue: str = "q", **options: Any) -> None:
+    with connection.Producer() as producer:
+        producer.publish(body, routing_key=queue, **options)
+
+
+def get(channel: Channel, queue: str = "q") -> Any:
+    return channel.basic_get(queue)
+
+
+def bodies(channel: Channel, count: int, queue: str = "q") -> list[Any]:
+    """The bodies of the next `count` messages, all acknowledged."""
+    found: list[Any] = []
+    for _ in range(count):
+        message = get(channel, queue)
+        assert message is not None, f"only {found}"
+        found.append(message.decode())
+        message.ack()
+    return found
+
+
+def test_urgent_first_and_in_order_within_a_priority(connect: Connect) -> None:
+    connection = connect()
+    for number in range(30):
+        put(connection, number, priority=number % 10)
+    expected = sorted(range(30), key=lambda number: (-(number % 10), number))
+    assert bodies(channel_of(connection), 30) == expected
+
+
+def test_a_returned_message_keeps_its_place(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(3):
+        put(connection, number)
+    message = get(channel)
+    message.requeue()
+    wait_until(lambda: channel._size("q") == 3)
+    assert bodies(channel, 3) == [0, 1, 2]
+
+
+def test_the_oldest_passes_more_urgent_ones_once_it_has_aged(connect: Connect) -> None:
+    connection = connect(ageing=0.05, ageing_share=5)
+    channel = channel_of(connection)
+    put(connection, "old", priority=1)
+    waited = Queues(channel.redis)
+    wait_until(lambda: (waited.counts("q").oldest or 0) > 0.06)
+    for _ in range(20):
+        put(connection, "new", priority=9)
+    assert "old" in bodies(channel, 6)
+
+
+def test_without_ageing_only_priority_counts(connect: Connect) -> None:
+    connection = connect(ageing=None)
+    channel = channel_of(connection)
+    put(connection, "low", priority=1)
+    for _ in range(20):
+        put(connection, "high", priority=9)
+    assert bodies(channel, 20) == ["high"] * 20
+
+
+def test_a_delayed_message_comes_when_it_is_due_and_waits_in_the_server(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    due = time.time() + 0.3
+    put(connection, "later", headers={"eta": datetime.fromtimestamp(due, UTC).isoformat()})
+    assert get(channel) is None
+    assert Queues(channel.redis).counts("q").delayed == 1
+    message = wait_until(lambda: get(channel))
+    assert 0 <= time.time() - due < 0.1
+    assert message.headers["eta"] is None
+
+
+def test_an_idle_consumer_is_woken_for_a_delay_within_a_tenth_of_a_second(connect: Connect) -> None:
+    connection = connect()
+    late: list[float] = []
+    due = time.time() + 0.4
+    with connection.SimpleQueue("q") as queue:
+        queue.put("later", headers={"eta": datetime.fromtimestamp(due, UTC).isoformat()})
+        queue.get(timeout=5).ack()
+        late.append(time.time() - due)
+    assert 0 <= late[0] < 0.1
+
+
+def test_a_dead_consumers_messages_are_back_within_its_lease(connect: Connect) -> None:
+    silent, living = connect(lease=0.5), connect(lease=0.5)
+    put(living, "kept")
+    channel = channel_of(silent)
+    assert get(channel) is not None
+    assert channel.claimant is not None
+    channel.claimant.left = True  # the keeper forgets it, as if its process were gone
+    begun = time.monotonic()
+    other = channel_of(living)
+    message = wait_until(lambda: get(other), timeout=5)
+    assert time.monotonic() - begun < 1.5
+    assert message.delivery_info["redelivered"] is True
+    assert message.delivery_info["strikes"] == 0
+
+
+def test_a_held_message_stays_held_for_as_long_as_its_consumer_lives(connect: Connect) -> None:
+    connection, other = connect(lease=0.3), connect(lease=0.3)
+    put(connection, "long")
+    message = get(channel_of(connection))
+    waiting = channel_of(other)
+    begun = time.monotonic()
+    wait_until(lambda: get(waiting) or time.monotonic() - begun > 1.5)
+    assert time.monotonic() - begun > 1.5
+    message.ack()
+    wait_until(lambda: Queues(waiting.redis).counts("q").held == 0)
+
+
+def test_closing_a_channel_gives_back_what_is_not_settled(connect: Connect) -> None:
+    connection, other = connect(), connect()
+    put(connection, "mine")
+    channel = channel_of(connection)
+    assert get(channel) is not None
+    channel.close()
+    counts = Queues(channel_of(other).redis).counts("q")
+    assert (counts.ready, counts.held) == (1, 0)
+    assert Queues(channel_of(other).redis).consumers("q") == {}
+
+
+def test_an_acknowledgement_survives_the_loss_of_its_connection(connect: Connect) -> None:
+    connection, other = connect(lease=5), connect()
+    put(connection, "running")
+    message = get(channel_of(connection))
+    connection.collect()  # what kombu and Celery do with a broken connection
+    queues = Queues(channel_of(other).redis)
+    assert queues.counts("q").held == 1
+    message.ack()
+    wait_until(lambda: queues.counts("q").held == 0)
+    assert queues.counts("q").ready == 0
+    wait_until(lambda: queues.consumers("q") == {})
+
+
+def test_what_is_forgotten_after_a_lost_connection_goes_back(connect: Connect) -> None:
+    connection, other = connect(lease=5), connect()
+    put(connection, "forgotten")
+    message = get(channel_of(connection))
+    connection.collect()
+    del message
+    queues = Queues(channel_of(other).redis)
+    wait_until(lambda: queues.counts("q").ready == 1)
+
+
+def test_a_claim_whose_answer_was_lost_is_reconciled(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    put(connection, "known")
+    put(connection, "leaked")
+    assert get(channel) is not None
+    claimant = channel.claimant
+    assert claimant is not None
+    assert get(channel) is not None
+    leaked = next(tag for tag in reversed(claimant._held))
+    claimant._held.pop(leaked)
+    claimant.reconcile()
+    counts = Queues(channel.redis).counts("q")
+    assert (counts.ready, counts.held) == (1, 1)
+
+
+def test_a_running_message_that_was_restored_is_taken_again(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    put(connection, "running")
+    message = get(channel)
+    claimant = channel.claimant
+    assert claimant is not None
+    channel.redis.delete(f"seawall:{{q}}:held:{claimant.name}")
+    channel.redis.zadd("seawall:{q}:ready", {message.delivery_tag: 5.0})
+    claimant.reconcile()
+    counts = Queues(channel.redis).counts("q")
+    assert (counts.ready, counts.held) == (0, 1)
+
+
+def test_a_late_acknowledgement_cancels_a_restored_copy(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    put(connection, "done")
+    message = get(channel)
+    claimant = channel.claimant
+    assert claimant is not None
+    channel.redis.delete(f"seawall:{{q}}:held:{claimant.name}")
+    channel.redis.zadd("seawall:{q}:ready", {message.delivery_tag: 5.0})
+    message.ack()
+    claimant.flush()
+    assert Queues(channel.redis).counts("q").ready == 0
+    assert not channel.redis.exists("seawall:{q}:messages")
+
+
+def test_strikes_lead_to_the_dead_letters_with_their_history(connect: Connect) -> None:
+    connection = connect(delivery_limit=2)
+    channel = channel_of(connection)
+    heard: list[Any] = []
+
+    def listen(**fields: Any) -> None:
+        heard.append(fields)
+
+    delivery.poisoned.connect(listen)
+    put(connection, "bad", headers={"task": "t", "id": "1"})
+    for _ in range(2):
+        message = wait_until(lambda: get(channel))
+        delivery.started(message)
+        assert delivery.strike(message, "signal 9")
+    queues = Queues(channel.redis)
+    wait_until(lambda: queues.counts("q").dead == 1)
+    (letter,) = queues.dead("q")
+    assert [reason for _, _, reason in letter.history] == ["signal 9", "signal 9"]
+    assert letter.message["headers"]["id"] == "1"
+    wait_until(lambda: heard)
+    assert heard[0]["queue"] == "q"
+    assert queues.revive("q", [letter.id]) == 1
+    assert bodies(channel, 1) == ["bad"]
+
+
+def test_a_message_that_cannot_be_read_is_a_dead_letter(connect: Connect, redis_url: str) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    with connection.SimpleQueue("q") as queue:
+        with redis.Redis.from_url(redis_url) as client:
+            client.hset("seawall:{q}:messages", "5x", "no json")
+            client.zadd("seawall:{q}:ready", {"5x": 1.0})
+        queue.put("fine")
+        message = queue.get(timeout=5)
+        assert message.decode() == "fine"
+        message.ack()
+    queues = Queues(channel.redis)
+    wait_until(lambda: queues.counts("q").dead == 1)
+    assert "cannot be read" in queues.dead("q")[0].history[0][2]
+    assert queues.discard("q", ["5x"]) == 1
+
+
+def test_a_message_can_be_deferred_without_cost(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    put(connection, "not yet")
+    begun = time.monotonic()
+    assert delivery.defer(get(channel), 0.3)
+    message = wait_until(lambda: get(channel))
+    assert 0.29 < time.monotonic() - begun < 0.6
+    assert "redelivered" not in message.delivery_info
+
+
+def test_parked_messages_wait_for_their_dependency(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(4):
+        put(connection, number)
+        delivery.park(get(channel), "payments")
+    assert channel.claimant is not None
+    channel.claimant.flush()
+    queues = Queues(channel.redis)
+    assert queues.counts("q").parked == {"payments": 4}
+    assert get(channel) is None
+    assert queues.release("q", "payments") == 4
+    assert bodies(channel, 4) == [0, 1, 2, 3]
+    assert queues.counts("q").parked == {}
+
+
+def test_a_release_can_be_spread_over_time(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(10):
+        put(connection, number)
+        delivery.park(get(channel), "d")
+    assert channel.claimant is not None
+    channel.claimant.flush()
+    queues = Queues(channel.redis)
+    begun = time.monotonic()
+    assert queues.release("q", "d", rate=20) == 10
+    last = [wait_until(lambda: get(channel)) for _ in range(10)]
+    assert 0.4 < time.monotonic() - begun < 1.0
+    for message in last:
+        message.ack()
+
+
+def test_a_unique_submission_is_refused_while_its_key_is_taken(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    headers = {"unique_key": "invoice-1", "unique_for": 0.3, "id": "first"}
+    put(connection, 1, headers=headers)
+    with pytest.raises(AlreadySubmitted, match="invoice-1 is taken by first") as refusal:
+        put(connection, 2, headers=headers)
+    assert refusal.value.task_id == "first"
+    put(connection, 3, headers=headers | {"unique_key": "invoice-2"})
+    wait_until(lambda: not channel.redis.exists("seawall:{q}:unique:invoice-1"))
+    put(connection, 4, headers=headers)
+    assert bodies(channel, 3) == [1, 3, 4]
+
+
+def test_a_full_queue_refuses(connect: Connect) -> None:
+    connection = connect(max_length={"q": 2})
+    put(connection, 1)
+    put(connection, 2)
+    with pytest.raises(QueueFull, match="queue q holds 2 messages and max_length is 2"):
+        put(connection, 3)
+    put(connection, 3, queue="other")
+
+
+def test_a_full_queue_can_block_until_there_is_room(connect: Connect) -> None:
+    connection = connect(max_length=1, when_full="block", block_for=0.3)
+    put(connection, 1)
+    begun = time.monotonic()
+    with pytest.raises(QueueFull):
+        put(connection, 2)
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_a_large_message_is_refused(connect: Connect) -> None:
+    with pytest.raises(MessageTooLarge, match="max_message is 1000"):
+        put(connect(max_message=1000), "x" * 2000)
+
+
+def test_a_paused_queue_gives_nothing_and_others_do(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    queues = Queues(channel.redis)
+    with connection.SimpleQueue("q"):
+        put(connection, 1)
+        put(connection, 2, queue="other")
+        queues.pause("q")
+        assert queues.counts("q").paused
+        assert get(channel) is None
+        assert bodies(channel, 1, "other") == [2]
+        queues.resume("q")
+        assert bodies(channel, 1) == [1]
+        put(connection, 3)
+        queues.pause()
+        assert get(channel) is None
+        queues.resume()
+        assert bodies(channel, 1) == [3]
+
+
+def test_messages_of_stock_publishers_are_imported(connect: Connect, redis_url: str) -> None:
+    with Connection(redis_url, transport="redis") as stock, stock.Producer() as producer:
+        for number in range(3):
+            producer.publish(number, routing_key="q", priority=0)
+        producer.publish("nine", routing_key="q", priority=9)
+    assert bodies(channel_of(connect()), 4) == ["nine", 0, 1, 2]
+
+
+def test_counting_and_purging_see_what_waits(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(5):
+        put(connection, number)
+    put(connection, "later", headers={"eta": "2100-01-01T00:00:00+00:00"})
+    held = get(channel)
+    assert channel._size("q") == 5
+    assert channel.queue_purge("q") == 5
+    assert channel._size("q") == 0
+    held.requeue()
+    wait_until(lambda: channel._size("q") == 1)
+
+
+def test_deleting_a_queue_leaves_no_key(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    with connection.SimpleQueue("gone") as queue:
+        queue.put(1)
+        queue.queue.delete()
+    wait_until(lambda: not channel.redis.keys("seawall:{gone}*"))
+
+
+def test_a_binary_body_travels(connect: Connect) -> None:
+    connection = connect()
+    put(connection, b"\x00\xff", content_type="application/data", content_encoding="binary")
+    message = get(channel_of(connection))
+    assert message.body == b"\x00\xff"
+    message.ack()
+
+
+def test_a_retried_submission_is_in_line_once(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    message = channel.prepare_message("once", properties={"delivery_mode": 2})
+    for _ in range(2):  # kombu repeats a publish whose confirmation was lost
+        channel.basic_publish(message, "", "q")
+    assert channel._size("q") == 1
+
+
+def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
+    connection = connect()
+    for number in range(10):
+        put(connection, number)
+    channel = channel_of(connection)
+    channel.basic_qos(0, 3, False)  # noqa: FBT003 - kombu's
+    got: list[Any] = []
+    channel.basic_consume("q", False, got.append, "tag")  # noqa: FBT003 - kombu's
+
+    def drain() -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connection.drain_events(timeout=0.2)
+
+    drain()
+    assert len(got) == 3
+    got[0].ack()
+    drain()
+    assert len(got) == 4
+    channel.close()
+
+
+def test_two_consumers_share_a_queue_without_repeating(connect: Connect) -> None:
+    connections = [connect(), connect()]
+    for number in range(200):
+        put(connections[0], number)
+    channels = [channel_of(connection) for connection in connections]
+    seen = [body for _ in range(100) for channel in channels for body in bodies(channel, 1)]
+    assert sorted(seen) == list(range(200))
+
+
+def test_many_are_submitted_in_few_round_trips(redis_url: str) -> None:
+    with Celery("bulk", broker=redis_url) as app:
+        app.conf.broker_transport = OURS
+
+        @app.task(name="bulk.t")
+        def task(number: int) -> None: ...
+
+        with redis.Redis.from_url(redis_url) as client:
+            delivery.submit_many([task.s(-1)], app=app)
+            before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+            ids = delivery.submit_many(
+                [task.s(n).set(countdown=n % 2 * 100, priority=7) for n in range(2000)], app=app
+            )
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 4
+        assert len(set(ids)) == 2000
+        with app.connection_for_read() as connection:
+            channel = channel_of(connection)
+            counts = Queues(channel.redis).counts("celery")
+            assert (counts.ready, counts.delayed) == (1001, 1000)
+            message = get(channel, "celery")
+            assert message.headers["id"] == ids[0]
+            assert message.payload[0] == [0]
+            assert message.properties["priority"] == 7
+
+
+def test_a_cluster_is_refused_and_a_stranger_has_no_queues(redis_url: str) -> None:
+    with (
+        Connection(redis_url, transport="redis") as stock,
+        pytest.raises(ConfigError, match="these verbs need"),
+        Queues.open(stock),
+    ):
+        pass

@@ -1,0 +1,223 @@
+"""What delivery decides without a server."""
+
+import json
+from typing import Any
+
+import pytest
+
+from seawall.delivery import Options, transport_for
+from seawall.delivery.claimant import Claimant, Claimed
+from seawall.delivery.envelope import unwrap, wrap
+from seawall.delivery.line import Line
+from seawall.delivery.scripts import Keys
+from seawall.delivery.server import warnings_about
+from seawall.errors import ConfigError, MessageTooLarge
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def claimant(clock: Clock) -> Claimant:
+    unused: Any = None
+    return Claimant(
+        keys=Keys(), options=Options(), client=unused, on_dead=lambda _queue, _ids: None, clock=clock
+    )
+
+
+def message(**headers: Any) -> dict[str, Any]:
+    return {
+        "body": "[[], {}, {}]",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": "t", "id": "1", **headers},
+        "properties": {"delivery_tag": "abc", "priority": 5, "delivery_info": {}},
+    }
+
+
+def claimed(*ids: str, queue: str = "q", history: bytes = b"") -> list[Claimed]:
+    return [Claimed(queue, tag, b"{}", history) for tag in ids]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"),
+    [
+        ("lease", 0, "a number of seconds above 0"),
+        ("lease", "15s", "a number of seconds above 0"),
+        ("delivery_limit", 0, "a whole number above 0"),
+        ("delivery_limit", True, "a whole number above 0"),
+        ("claim_ahead", -1, "0 or more"),
+        ("max_batch", 5000, "at most 1000"),
+        ("ageing", 0, "or None"),
+        ("max_length", {"q": 0}, "a mapping of queue to one"),
+        ("when_full", "drop", '"refuse", "block"'),
+        ("queue_order", "random", '"weighted", "strict"'),
+        ("queue_weights", {"q": 0}, "a number above 0"),
+        ("import_stock", 1, "True or False"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(field: str, value: object, fix: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\['{field}'\] is .*") as refusal:
+        Options.from_transport_options({"delivery": {field: value}})
+    assert fix in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_option_of_ours_is_refused_and_kombus_are_left_alone() -> None:
+    with pytest.raises(ConfigError, match=r"\['leese'\] is unknown: use lease"):
+        Options.from_transport_options({"delivery": {"leese": 3}})
+    assert Options.from_transport_options({"visibility_timeout": 10}) == Options()
+
+
+@pytest.mark.parametrize(
+    ("url", "transport"),
+    [
+        ("redis://h/0", "seawall.delivery:Transport"),
+        ("valkey://h:1", "seawall.delivery:Transport"),
+        ("rediss://h", "seawall.delivery:SecureTransport"),
+        ("sentinel://a:1;sentinel://b:2", "seawall.delivery:SentinelTransport"),
+        (["redis://a", "redis://b"], "seawall.delivery:Transport"),
+        ("amqp://h", None),
+        ("memory://", None),
+    ],
+)
+def test_the_url_chooses_the_transport(url: str | list[str], transport: str | None) -> None:
+    assert transport_for(url) == transport
+
+
+def test_a_cluster_url_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Redis Cluster is not supported"):
+        transport_for("redis+cluster://h")
+
+
+def test_a_message_keeps_its_eta_with_the_server() -> None:
+    envelope = wrap(message(eta="2030-01-01T00:00:00+00:00"), level=4, limit=10_000)
+    assert envelope.id == "4abc"
+    assert envelope.due == 1_893_456_000_000_000
+    headers = json.loads(envelope.body)["headers"]
+    assert headers["eta"] is None
+    assert headers["delayed_until"] == "2030-01-01T00:00:00+00:00"
+
+
+def test_a_message_over_the_limit_is_refused_with_its_size() -> None:
+    with pytest.raises(MessageTooLarge, match=r"t takes \d+ bytes and max_message is 100"):
+        wrap(message(), level=4, limit=100)
+
+
+def test_a_redelivered_message_says_so() -> None:
+    body = json.dumps(message()).encode()
+    first = unwrap(Claimed("q", "4abc", body, b""))
+    again = unwrap(Claimed("q", "4abc", body, b'{"strikes": 2, "events": [[1, "c", "r"]]}'))
+    assert first["properties"]["delivery_tag"] == "4abc"
+    assert "redelivered" not in first["properties"]["delivery_info"]
+    assert again["properties"]["delivery_info"] == {"redelivered": True, "strikes": 2}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"properties": 1}'])
+def test_what_is_no_message_is_named_as_such(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        unwrap(Claimed("q", "4abc", body, b""))
+
+
+def test_a_server_that_can_lose_messages_is_named() -> None:
+    assert warnings_about({"aof_enabled": 1, "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}) == []
+    evicting, forgetful = warnings_about(
+        {"aof_enabled": 0, "maxmemory": 1, "maxmemory_policy": "allkeys-lru"}
+    )
+    assert "maxmemory-policy is allkeys-lru" in evicting
+    assert "appendonly is off" in forgetful
+
+
+def test_only_the_last_word_about_a_message_is_sent(claimant: Claimant) -> None:
+    claimant.claimed(claimed("4a", "4b"))
+    claimant.started("4a")
+    claimant.settle("4a", "a")
+    claimant.started("4b")
+    assert claimant.take_outbox() == {"q": {"4a": "a4a", "4b": "s4b"}}
+    assert not claimant.settle("4a", "r")
+
+
+def test_a_settlement_without_confirmation_goes_again_unless_overtaken(claimant: Claimant) -> None:
+    claimant.claimed(claimed("4a", "4b"))
+    claimant.started("4a")
+    claimant.settle("4b", "a")
+    lost = claimant.take_outbox()
+    claimant.settle("4a", "a")
+    claimant.put_back(lost)
+    assert claimant.take_outbox() == {"q": {"4a": "a4a", "4b": "a4b"}}
+
+
+def test_what_was_claimed_ahead_of_a_long_task_goes_back(claimant: Claimant, clock: Clock) -> None:
+    claimant.claimed(claimed("4a", "4b"))
+    assert claimant.next() == claimed("4a")[0]
+    clock.now += 1
+    assert claimant.give_back(lambda waited, _message: waited > 0.5) == 1
+    assert claimant.take_outbox() == {"q": {"4b": "r4b"}}
+    assert claimant.held == 1
+
+
+def test_a_loop_that_hangs_loses_its_lease_but_a_task_inside_it_does_not(
+    claimant: Claimant, clock: Clock
+) -> None:
+    claimant.turned()
+    clock.now += 61
+    found = []
+    for looping, busy in [(False, False), (True, False), (True, True)]:
+        claimant.looping, claimant.busy = looping, busy
+        found.append(claimant.stalled)
+    assert found == [False, True, False]  # without an event loop nobody can tell
+
+
+def test_a_line_claims_until_nothing_is_left_and_then_waits(claimant: Claimant) -> None:
+    line = Line(claimant)
+    assert line.wish(room=2) == "claim"
+    line.prepare(["q"], 2)
+    line.accept([-1, 0, [[b"4a", b"{}", b""], [], []]])
+    assert line.wish(room=2) == ""  # first hand out what is here
+    claimant.next()
+    assert line.wish(room=1) == "wait"
+    claimant.settle("4a", "a")
+    assert line.wish(room=2) == "claim"  # it carries the settlement
+
+
+def test_a_line_with_a_full_window_only_settles(claimant: Claimant, clock: Clock) -> None:
+    line = Line(claimant, clock=clock)
+    claimant.claimed(claimed("4a"))
+    claimant.next()
+    assert line.wish(room=0) == ""
+    claimant.settle("4a", "r")
+    clock.now += 1
+    assert line.wish(room=0) == "claim"
+
+
+def test_the_pace_decides_how_much_is_claimed_ahead(claimant: Claimant, clock: Clock) -> None:
+    line = Line(claimant, clock=clock)
+    assert line._appetite(4) == 4
+    for _ in range(10):  # 2,000 a second: 40 in the 20 ms that may be claimed ahead
+        claimant.acknowledged += 200
+        clock.now += 0.1
+        wanted = line._appetite(4)
+    assert 40 <= wanted <= 44
+    clock.now += 60
+    assert line._appetite(4) < 44
+    assert line._appetite(0) == 0
+
+
+def test_weights_decide_how_often_a_queue_is_first(claimant: Claimant) -> None:
+    options = Options(queue_weights={"often": 9.0})
+    claimant.options = options
+    line = Line(claimant)
+    first = [line._in_order(["often", "rarely"])[0] for _ in range(2000)]
+    assert 0.85 < first.count("often") / 2000 < 0.95
+    claimant.options = Options(queue_order="strict")
+    assert line._in_order(["b", "a"]) == ["b", "a"]
