@@ -293,7 +293,7 @@ class TestFailures:
             keeper.suspend()
             try:
                 with pytest.raises(StartupError, match=r"not ready within 0\.2 s"):
-                    attach(home, timeout=0.2)
+                    attach(home, database=False, timeout=0.2)
             finally:
                 keeper.resume()
 

@@ -41,7 +41,9 @@ def stop(home: Path) -> None:
     """End the keeper of `home`, whoever uses it, and wait until all of its processes are gone."""
     before = status(home)
     if before.running:
-        os.kill(before.pids["keeper"], signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(before.pids["keeper"], signal.SIGTERM)
+        wait_until(lambda: not status(home).running, timeout=20, what="the keeper to leave")
     directory = before.directory
     if directory is not None and directory.exists():
         descriptor = os.open(directory, os.O_RDONLY)

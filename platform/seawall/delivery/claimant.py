@@ -201,10 +201,15 @@ class Claimant:
             self.flush()
 
     def must_run_alone(self, message: Claimed) -> bool:
-        """Whether its next run is the last in which others could be blamed for it, or it for others."""
+        """Whether its next run is the last in which others could be blamed for it, or it for others.
+
+        Only a lost worker leaves that in doubt: a lost child is known by its pid.
+        """
         if not message.history:
             return False
-        return len(json.loads(message.history)["events"]) >= max(self.options.delivery_limit - 1, 1)
+        reasons = [reason for _, _, reason in json.loads(message.history)["events"]]
+        workers_lost = sum(reason.startswith("worker lost") for reason in reasons)
+        return workers_lost >= max(self.options.delivery_limit - 1, 1)
 
     def run_alone(self, message: Claimed) -> None:
         """It is handed out with nothing beside it, and put on record as started.

@@ -22,7 +22,7 @@ from seawall.embedded.home import Home
 from seawall.embedded.wire import Answer, Ask, receive_answer, send
 from seawall.errors import StartupError
 
-_ANSWER_TIMEOUT = 5.0  # a keeper that is making a database answers half a second late
+_ANSWER_TIMEOUT = 20.0  # a keeper that makes a database is half a second late, seconds on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
