@@ -3,18 +3,15 @@
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from seawall import servers
 from seawall.cli import migrate
+from seawall.cli.application import load_app
 from seawall.config import hide_passwords, settings
 from seawall.errors import ConfigError
 from seawall.fleet import Console, Fleet, FleetSpec
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 
 @click.command()
@@ -58,18 +55,3 @@ def dashboard(options: tuple[str, ...]) -> None:
     os.execv(  # noqa: S606 - Flower takes this process over, signals and exit code included
         sys.executable, [sys.executable, "-m", "celery", "-A", spec.app, "flower", *address, *options]
     )
-
-
-def load_app(path: str) -> "Celery":
-    """The Celery application at `path`, as `celery -A` finds it.
-
-    Raises:
-        ConfigError: there is none, or its module cannot be imported.
-    """
-    from celery.app.utils import find_app
-
-    try:
-        app: Celery = find_app(path)
-    except (ImportError, AttributeError, ValueError) as exc:
-        raise ConfigError(f"app={path!r} cannot be loaded ({exc}): name a module with a Celery app") from exc
-    return app

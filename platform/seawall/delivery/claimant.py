@@ -209,7 +209,7 @@ class Claimant:
             return False
         reasons = [reason for _, _, reason in json.loads(message.history)["events"]]
         workers_lost = sum(reason.startswith("worker lost") for reason in reasons)
-        return workers_lost >= max(self.options.delivery_limit - 1, 1)
+        return bool(workers_lost >= max(self.options.delivery_limit - 1, 1))
 
     def run_alone(self, message: Claimed) -> None:
         """It is handed out with nothing beside it, and put on record as started.
