@@ -80,7 +80,14 @@ class Proc:
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Those of `processes` that still run (zombies do not)."""
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
