@@ -131,7 +131,7 @@ def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork", wait: bool 
         storm.place.worker(pool=pool, wait=wait)
     for watcher in watchers:
         watcher.join()
-    wait_until(storm.finished, timeout=120, what="every task to end")
+    wait_until(storm.finished, timeout=120 + storm.tasks / 20, what="every task to end")
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -188,8 +188,10 @@ class Claimant:
     def started(self, tag: str) -> None:
         """A task begins to run: from now on it is charged for the loss of its process.
 
-        For a suspect the call returns when the server has it on record, and raises if it cannot: then
-        the task must not run.
+        For a suspect the call returns when the server has it on record.
+
+        Raises:
+            RedisError: it could not be put on record yet; it will be with the next settlements.
         """
         with self._lock:
             queue = self._held.get(tag)

@@ -4,20 +4,28 @@ Each takes the kombu message of a request. On another transport `started` does n
 return False: the caller falls back to what that broker can do.
 """
 
+import logging
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from seawall.delivery.channel import Channel
 from seawall.delivery.scripts import micros
+
+logger = logging.getLogger(__name__)
 
 
 def started(message: Any) -> None:
     """The task begins to run in some process. Call it before the task's own code, on every attempt.
 
-    A message that once came back from a lost worker is put on record before this returns; if the broker
-    cannot be reached for that, the error is raised and the task must not run.
+    A message that once came back from a lost worker is put on record before this returns. If the broker
+    cannot be reached for that the task runs all the same: refusing would leave it to nobody.
     """
     if isinstance(message.channel, Channel):
-        message.channel.started(message.delivery_tag)
+        try:
+            message.channel.started(message.delivery_tag)
+        except RedisError as exc:
+            logger.warning("the start of %s goes on record later: %s", message.delivery_tag, exc)
 
 
 def strike(message: Any, reason: str = "child lost") -> bool:
