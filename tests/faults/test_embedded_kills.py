@@ -43,9 +43,17 @@ def kill_and_take_port(home: Path, name: str) -> socket.socket:
     try:
         server.kill()
         wait_until(lambda: gone([server]), what="the server's death")
-        return socket.create_server(("127.0.0.1", now.ports[name]))
+        # Its main thread is dead at once, its socket only when the last of its threads is.
+        return wait_until(lambda: taken(now.ports[name]), what="its port")
     finally:
         keeper.resume()
+
+
+def taken(port: int) -> socket.socket | None:
+    """The port, if it can be had."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", port))
+    return None
 
 
 def test_a_killed_user_takes_the_servers_with_him(home: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_histories_are_counted_by_themselves_and_undone_newest_first(shop: Shop,
 
 def test_settings_of_one_file_do_not_reach_the_next(shop: Shop) -> None:
     shop.write(
-        "0001_a", "SET search_path = nowhere; SET ROLE pg_monitor; SET statement_timeout = 1; RESET ROLE;"
+        "0001_a", "SET search_path = nowhere; SET ROLE pg_monitor; SET statement_timeout = 30000; RESET ROLE;"
     )
     shop.write("0002_b", "CREATE TABLE b AS SELECT current_setting('statement_timeout') AS x;")
     shop.migrations.up()

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T | None], *, timeout: float = 10.0, what: str = "the condition") -> T:
     """Poll `condition` until it returns something true and return that.
 
     Raises:

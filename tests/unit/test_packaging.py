@@ -31,7 +31,9 @@ def tree(tmp_path: Path) -> Path:
 
 def run(argv: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
     variables = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SEAWALL_", "PYTEST_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SEAWALL_", "PYTEST_", "COV"))  # coverage imports platform first
     }
     return subprocess.run(argv, cwd=directory, env=variables, capture_output=True, text=True, check=False)
 

@@ -12,12 +12,12 @@ Two things happen here that stock Celery gets wrong for production:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import WorkerLostError
-from celery import Celery, signals
+from celery import Celery, signals, states
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
@@ -34,7 +34,7 @@ class Request(CeleryRequest):
     """Celery's request with the two endings above."""
 
     _context: Any  # celery-types knows neither of these two
-    _success_was_stored: Callable[[], object]
+    _success_was_stored: Callable[[], Any]
 
     def on_failure(
         self,
@@ -49,17 +49,31 @@ class Request(CeleryRequest):
         if isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = _raised(MemoryBudgetExceeded(message))
-        elif isinstance(exc, WorkerLostError) and self.task.acks_late and not self._success_was_stored():
-            if _stopping():
-                return self._give_back()
-            if delivery.strike(self.message, str(exc)):
-                return state.task_ready(self)
-            strikes = self._strikes + 1
-            if strikes < DELIVERY_LIMIT:
-                return self._deliver_again(strikes, exc)
-            message = f"{self.name}[{self.id}] killed its process {strikes} times, the last time with: {exc}"
-            exc_info = _raised(Poisoned(message))
+        elif isinstance(exc, WorkerLostError) and self.task.acks_late:
+            if stored := self._success_was_stored():
+                self._count_for_chord(stored)
+            elif (poisoned := self._redeliver(exc)) is None:
+                return None
+            else:
+                exc_info = _raised(poisoned)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _count_for_chord(self, stored: Mapping[str, Any]) -> None:
+        """Count a result whose process died between storing and counting it; counting twice changes nothing."""
+        if self._context.chord:
+            self.task.backend.on_chord_part_return(self._context, states.SUCCESS, stored["result"])
+
+    def _redeliver(self, exc: WorkerLostError) -> Poisoned | None:
+        """Have the task delivered again, wherever that is decided; the error if it must be given up here."""
+        if _stopping():  # this worker ended the process itself: not the task's doing, no strike
+            self.reject(requeue=True)
+        elif not delivery.strike(self.message, str(exc)):
+            strikes = self._strikes + 1
+            if strikes >= DELIVERY_LIMIT:
+                return _poisoned(self, strikes, str(exc))
+            self._publish_again(strikes, exc)
+        state.task_ready(self)
+        return None
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """The task begins: from now on it answers for the loss of its process."""
@@ -70,17 +84,11 @@ class Request(CeleryRequest):
     def _strikes(self) -> int:
         return int((self._context.headers or {}).get(STRIKES_HEADER, 0))
 
-    def _give_back(self) -> None:
-        """This worker killed the process itself because it is stopping: not the task's doing, no strike."""
-        state.task_ready(self)
-        self.reject(requeue=True)
-
-    def _deliver_again(self, strikes: int, exc: WorkerLostError) -> None:
+    def _publish_again(self, strikes: int, exc: WorkerLostError) -> None:
         logger.warning(
             "%s[%s] lost its process (%s); delivering it again, strike %d of %d",
             self.name, self.id, exc, strikes, DELIVERY_LIMIT,
         )  # fmt: skip
-        state.task_ready(self)
         headers = {**(self._context.headers or {}), STRIKES_HEADER: strikes}
         self.task.signature_from_request(self._context, headers=headers).apply_async()
         self.acknowledge()
@@ -92,11 +100,7 @@ def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: li
     request = Request(
         sender.message_to_python(message), app=app, task=app.tasks.get(message["headers"]["task"])
     )
-    _, _, reason = history[-1]
-    strikes = len(history)
-    error = Poisoned(
-        f"{request.name}[{request.id}] killed its process {strikes} times, the last time with: {reason}"
-    )
+    error = _poisoned(request, len(history), history[-1][2])
     failure, context = _raised(error), request._context  # noqa: SLF001
     request.task.backend.mark_as_failure(
         request.id, error, request=context, store_result=request.store_errors
@@ -109,6 +113,12 @@ def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: li
         kwargs=context.kwargs,
         traceback=failure.traceback,
         einfo=failure,
+    )
+
+
+def _poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
+    return Poisoned(
+        f"{request.name}[{request.id}] killed its process {strikes} times, the last time with: {last}"
     )
 
 
