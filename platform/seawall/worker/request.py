@@ -59,7 +59,7 @@ class Request(CeleryRequest):
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _count_for_chord(self, stored: Mapping[str, Any]) -> None:
-        """Count a result whose process died between storing and counting it; counting twice changes nothing."""
+        """Count a result whose process died between storing and counting it; twice changes nothing."""
         if self._context.chord:
             self.task.backend.on_chord_part_return(self._context, states.SUCCESS, stored["result"])
 
