@@ -5,7 +5,6 @@ there: a difference that goes away has to be taken out of the table.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     if reason := ABSENT.get((name, function)):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     opened: list[Connection] = []
-    url = _url_of(name, request)
+    url = str(request.getfixturevalue("rabbitmq_url" if name == "rabbitmq" else "redis_url"))
     options: dict[str, dict[str, Any]] = {
         "ours": {"delivery": {"lease": LEASE, "max_length": 100}},
         "stock": {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
@@ -76,18 +75,12 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
         opened.append(Connection(url, transport=transport, transport_options=options[name]))
         return opened[-1]
 
+    if name == "rabbitmq":  # its queues are durable, and one node serves all tests
+        with connect() as connection:
+            Queue("conformance")(connection.default_channel).delete()
     yield Broker(name, connect)
     for connection in opened:
         connection.release()
-
-
-def _url_of(name: str, request: pytest.FixtureRequest) -> str:
-    if name != "rabbitmq":
-        return str(request.getfixturevalue("redis_url"))
-    if url := os.environ.get("RABBITMQ_URL"):
-        return url
-    reason = "RABBITMQ_URL is not set: no RabbitMQ to test against"
-    return str(pytest.skip(reason))
 
 
 def test_first_come_first_served(broker: Broker) -> None:
