@@ -33,8 +33,9 @@ def finish(word="finished"):
     print(word)
     sys.exit(0)
 def ready():
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.sendto(b"STATUS=up\\nREADY=1", "\\0" + os.environ["NOTIFY_SOCKET"].removeprefix("@"))
+    # Closed by name: a handler's SystemExit that meets a finalizer would be swallowed.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"STATUS=up\\nREADY=1", "\\0" + os.environ["NOTIFY_SOCKET"].removeprefix("@"))
 def forever():
     while True:
         time.sleep(0.05)  # not pause: a signal just before it would go unheard
