@@ -8,6 +8,8 @@ RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
 JOBS ?= 2
+# The locks are complete: pip resolves nothing, so a newer release of anything changes nothing.
+FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
@@ -19,12 +21,12 @@ help: ## Show this list.
 $(RUN): deploy/locks/run.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seawall needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes -r deploy/locks/run.txt
+	$(FROM_LOCK) deploy/locks/run.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): $(RUN) deploy/locks/dev.txt
-	$(PIP) install --require-hashes -r deploy/locks/dev.txt
+	$(FROM_LOCK) deploy/locks/dev.txt
 	@touch $@
 
 install: $(RUN) ## Set up the virtual environment and nothing else.
@@ -56,6 +58,7 @@ check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy fi
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(PIP) check
 	deploy/check
 
 format: $(DEV) ## Format the code and mend what ruff can mend.
