@@ -26,6 +26,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from seawall.cluster import Argument
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
 from seawall.delivery.envelope import SUBMISSION, Envelope, unwrap, wrap
@@ -33,7 +34,7 @@ from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
 from seawall.delivery.options import Options
 from seawall.delivery.revocation import revoked_by, write_down
-from seawall.delivery.scripts import Argument, Keys
+from seawall.delivery.scripts import Keys
 from seawall.delivery.window import Window
 from seawall.errors import AlreadySubmitted, QueueFull
 

@@ -36,9 +36,10 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
+from seawall.cluster import Script, micros
 from seawall.delivery import scripts
 from seawall.delivery.options import Options
-from seawall.delivery.scripts import Keys, micros
+from seawall.delivery.scripts import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +282,7 @@ class Claimant:
                 raise
             del taken[queue]
 
-    def _send(self, verb: scripts.Verb, queue: str, settlements: list[str]) -> None:
+    def _send(self, verb: Script, queue: str, settlements: list[str]) -> None:
         step = 500
         for start in range(0, max(len(settlements), 1), step):
             part = settlements[start : start + step]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from kombu.utils.json import dumps as dumps_extended
 from kombu.utils.json import loads as loads_extended
 
+from seawall.cluster import MICROSECONDS, micros
 from seawall.delivery.claimant import Claimed
-from seawall.delivery.scripts import MICROSECONDS, micros
 from seawall.errors import ConfigError, MessageTooLarge
 
 SUBMISSION = "seawall_submission"

@@ -9,8 +9,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from seawall.cluster import micros
 from seawall.delivery.channel import Channel
-from seawall.delivery.scripts import micros
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from seawall.cluster import MICROSECONDS, Argument, micros
 from seawall.delivery import scripts
 from seawall.delivery.claimant import Claimant, Claimed, Settlements
 from seawall.delivery.revocation import tell_worker
-from seawall.delivery.scripts import Argument, micros
 
 _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment costs the others this much
 _UNLIMITED = 1_000_000
@@ -150,7 +150,7 @@ class Line:
         until_change, more, *by_queue = answer
         self._carried = {}
         self.may_have_more = bool(more)
-        self._change_at = None if until_change < 0 else self._clock() + until_change / scripts.MICROSECONDS
+        self._change_at = None if until_change < 0 else self._clock() + until_change / MICROSECONDS
         if set(self.claimant.queues) <= set(self._asked):
             self.claimant.renewed()
         for queue, (taken, dead, revoked) in zip(self._asked, by_queue, strict=True):

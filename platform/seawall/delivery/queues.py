@@ -10,10 +10,11 @@ from typing import Any
 from kombu import Connection
 from redis import Redis
 
+from seawall.cluster import MICROSECONDS, Argument, Script, micros
 from seawall.delivery import scripts
 from seawall.delivery.channel import Channel
 from seawall.delivery.options import Options
-from seawall.delivery.scripts import MICROSECONDS, Keys, micros
+from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
 
 _RELEASED_AT_ONCE = 1000
@@ -85,7 +86,7 @@ class Queues:
             parked={name.decode(): n for name, n in zip(parked[::2], parked[1::2], strict=True)},
         )
 
-    def _run(self, verb: scripts.Verb, queue: str, *arguments: scripts.Argument) -> Any:
+    def _run(self, verb: Script, queue: str, *arguments: Argument) -> Any:
         return verb(self._client, [self._keys.base(queue)], list(arguments))
 
     def pause(self, queue: str | None = None) -> None:

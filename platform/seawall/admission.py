@@ -1,0 +1,71 @@
+"""What is decided about a request before it runs, and who decides.
+
+The worker's gate asks every `Account` in turn. An account owns one scarce thing: memory, a limit, the state
+of a circuit. Admission reserves a share of it, given back when the request has ended, however it ended.
+A refusal or a wait costs none of the task's retries and counts as nobody's failure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from seawall.errors import SeawallError
+from seawall.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One request at the gate. `arguments()` decodes the task's (args, kwargs) when somebody needs them."""
+
+    id: str
+    name: str
+    queue: str
+    priority: int
+    policy: Policy
+    arguments: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """It may run: the share is reserved until `release`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """It waits in the worker, which asks again on a release and after `retry_after` seconds at latest."""
+
+    reason: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """It waits in the broker until `dependency` is released there, `retry_after` seconds at most."""
+
+    dependency: str
+    reason: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """It will not run here or anywhere: it fails with `error`."""
+
+    error: SeawallError
+
+
+Verdict = Admit | Hold | Park | Refuse
+
+ADMIT = Admit()
+
+
+class Account(Protocol):
+    """One thing that requests need a share of. Called from the consumer's thread only; must not block."""
+
+    name: str
+
+    def ask(self, candidate: Candidate) -> Verdict:
+        """Decide; on `Admit` the share is taken."""
+
+    def release(self, candidate: Candidate) -> None:
+        """Give the share back. Safe for a candidate that was never admitted."""
