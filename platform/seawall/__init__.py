@@ -6,7 +6,7 @@ is imported only when an app is made, so that the command line stays quick and t
 
 from typing import TYPE_CHECKING, Any
 
-from seawall import errors
+from seawall import errors, memory
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
@@ -40,6 +40,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Limit",
     # what a task uses
     "database",
+    "memory",
     # configuration
     "Settings",
     "settings",

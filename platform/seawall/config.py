@@ -55,12 +55,43 @@ class DatabaseSettings(_Section):
 
 
 class MemorySettings(_Section):
-    """Memory of one worker."""
+    """Memory of the workers of one machine."""
 
     budget: Bytes | None = Field(
         default=None,
-        description="Bytes one worker with all its processes should stay under, such as `512MiB`. "
-        "A prefork child that used more than its share is replaced after the task that did.",
+        description="Bytes that the workers of this machine may use together, such as `4GiB`: one worker "
+        "with its processes, or all that `seawall up` runs. Unset: the limit of the control group or "
+        "container, else `fraction`.",
+    )
+    fraction: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Share of the machine's memory that is the budget without any limit.",
+    )
+    warning: float = Field(
+        default=0.5, description="Share of the budget in use at which pressure is WARNING."
+    )
+    critical: float = Field(default=0.8, description="The same for CRITICAL.")
+    exhausted: float = Field(
+        default=0.95, description="The same for EXHAUSTED; also what may be promised to tasks in all."
+    )
+    hysteresis: float = Field(default=0.05, description="How far below its share a level is left.")
+    warning_priority: int = Field(
+        default=5, ge=0, le=9, description="The least priority that still starts under WARNING."
+    )
+    critical_priority: int = Field(default=9, ge=0, le=9, description="The same under CRITICAL.")
+    unknown_task: Bytes | None = Field(
+        default=None,
+        description="Bytes reserved for a task that declares no budget and was not seen yet. "
+        "Unset: a fair share of the budget.",
+    )
+    recycle_leaks: bool = Field(
+        default=False,
+        description="Replace a process after it ran a task that is flagged as leaking and grew.",
+    )
+    board: str | None = Field(
+        default=None, description="Set by `seawall up` for its workers: where they share their budget."
     )
 
 
@@ -310,5 +341,5 @@ def _kind(field: FieldInfo) -> str:
     for part in metadata:
         if isinstance(part, Unit):
             return part.name
-    words = {SecretStr: "URL", Path: "path", int: "number"}
+    words = {SecretStr: "URL", Path: "path", bool: "yes or no", int: "number", float: "number"}
     return next((words[option] for option in options if option in words), "text")

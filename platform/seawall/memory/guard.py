@@ -1,0 +1,238 @@
+"""The supervisor's watch over memory: who uses what, how near that is to the budget, who goes too far.
+
+`Guard.look` reads, updates the board and returns what is to be done; doing it (a signal, SIGKILL) is the
+caller's. How soon to look again follows from how soon the nearest limit could be passed, and from what
+looking costs: never more than `SHARE` of a core.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from seawall import events
+from seawall.memory.board import Board, Busy, Kind, Row
+from seawall.memory.budget import ControlGroup
+from seawall.memory.events import LimitExceeded, PressureChanged
+from seawall.memory.levels import Marks, Pressure
+from seawall.memory.meter import Meter
+from seawall.quantity import format_bytes
+
+logger = logging.getLogger(__name__)
+
+SHARE: Final = 0.004
+"""Of one core, for looking; exact readings of the meter come on top, see there."""
+
+SOONEST: Final = 0.02
+LATEST: Final = 0.25
+GROWTH: Final = 2 << 30
+"""Bytes a second that a process may come to use: what a core can write."""
+
+GROUP_EVERY: Final = 1.0
+STALLED: Final = 0.2
+"""Share of time in which all of a control group waits for memory that counts as CRITICAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """A task that uses too much. `hard`: kill its process, else tell it."""
+
+    pid: int
+    generation: int
+    id: str
+    name: str
+    used: int
+    limit: int
+    hard: bool
+    row: Row
+
+    def stands(self) -> bool:
+        """Whether the same task still runs: asked just before acting."""
+        return self.row.pid == self.pid and self.row.generation == self.generation
+
+
+class Guard:
+    """One worker's. `slots` is how many tasks it runs at a time; `clock` measures what looking costs."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        board: Board,
+        *,
+        marks: Marks | None = None,
+        slots: int = 1,
+        group: ControlGroup | None = None,
+        meter: Meter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._board = board
+        self._marks = marks or Marks()
+        self._slots = slots
+        self._group = group
+        self._meter = meter or Meter()
+        self._clock = clock
+        self._row: Row | None = None
+        self._group_read_at = float("-inf")
+        self._group_used = 0
+        self._stalled = False
+        self._kills = group.kills if group else 0
+        self.interval = SOONEST
+        """Seconds until the next look."""
+
+    def look(self, pids: Collection[int], now: float) -> list[Overrun]:
+        """Read this process and `pids`, those that run its tasks; what is to be done."""
+        begun = self._clock()
+        resident = self._meter.read([os.getpid(), *pids], now)
+        runs = [row for row in self._board.rows(Kind.RUN) if row.generation and row.pid in resident]
+        using = {row.pid: max(0, resident[row.pid] - row.begun) for row in runs}
+        for row in runs:
+            row.used = max(row.used, using[row.pid])
+        used = self._update(runs, using, now)
+        found = self._overruns(runs, using, used)
+        cost = self._clock() - begun
+        self.interval = max(self._nearest(runs, using, used), cost / SHARE)
+        return found
+
+    def _update(self, runs: list[Row], using: dict[int, int], now: float) -> int:
+        """Tell the board; what all workers use."""
+        mine = self._meter.total()
+        inside = sum(min(using[row.pid], row.size) for row in runs)
+        self._read_group(now)
+        try:
+            with self._board.locked():
+                if self._row is None:
+                    self._row = self._board.take(Kind.WORKER, slots=self._slots)
+                if self._row is not None:
+                    self._row.used = mine
+                    self._board.change(self._row, max(0, mine - inside))
+                used = max(self._board.used(), self._group_used)
+                change = self._level(used, now)
+        except Busy:
+            return mine
+        if change is not None:
+            self._announce(change)
+        return used
+
+    def _level(self, used: int, now: float) -> PressureChanged | None:
+        before = self._board.level
+        level = self._marks.level(used / self._board.budget, before=before)
+        if self._stalled:
+            level = max(level, Pressure.CRITICAL)
+        if level == before:
+            return None
+        self._board.set_level(level, now)
+        return PressureChanged(before=before, level=level, used=used, budget=self._board.budget)
+
+    def _announce(self, change: PressureChanged) -> None:
+        logger.log(
+            logging.WARNING if change.level > change.before else logging.INFO,
+            "memory pressure %s (was %s): %s of %s used",
+            change.level.name, change.before.name, format_bytes(change.used), format_bytes(change.budget),
+        )  # fmt: skip
+        events.emit(change)
+
+    def _read_group(self, now: float) -> None:
+        """The kernel's own account, once a second: what is charged, stalls, kills."""
+        if self._group is None or now - self._group_read_at < GROUP_EVERY:
+            return
+        self._group_read_at = now
+        self._group_used = self._group.used or 0
+        self._stalled = self._group.stalled >= STALLED
+        kills = self._group.kills
+        if kills > self._kills:
+            logger.error(
+                "the kernel killed %d processes of %s for memory", kills - self._kills, self._group.path
+            )
+        self._kills = kills
+
+    def _overruns(self, runs: list[Row], using: dict[int, int], used: int) -> list[Overrun]:
+        found = []
+        for row in runs:
+            size = using[row.pid]
+            if row.hard and size > row.hard:
+                found.append(_overrun(row, size, row.hard, hard=True))
+            elif row.soft and size > row.soft and row.told != row.generation:
+                found.append(_overrun(row, size, row.soft, hard=False))
+        if not found and used > self._board.budget * self._marks.exhausted:
+            found += self._worst(runs, using, hard=used > self._board.budget)
+        return found
+
+    def _worst(self, runs: list[Row], using: dict[int, int], *, hard: bool) -> list[Overrun]:
+        """With the budget spent, the task that is furthest beyond what it reserved has to go."""
+        beyond = [row for row in runs if using[row.pid] > row.size and (hard or row.told != row.generation)]
+        worst = max(beyond, key=lambda row: using[row.pid] - row.size, default=None)
+        return [] if worst is None else [_overrun(worst, using[worst.pid], worst.size, hard=hard)]
+
+    def _nearest(self, runs: list[Row], using: dict[int, int], used: int) -> float:
+        """Seconds in which the nearest limit could be passed."""
+        room = [max(0, self._board.budget - used)]
+        for row in runs:
+            limits = [limit for limit in (row.soft, row.hard) if limit > using[row.pid]]
+            room += [limit - using[row.pid] for limit in limits]
+        return min(LATEST, max(SOONEST, min(room) / GROWTH)) if runs else LATEST
+
+    def died(self, pid: int) -> Row | None:
+        """A process has ended: what it held is free. Its last row, if memory was why it was killed."""
+        last = None
+        for row in self._board.rows(Kind.RUN):
+            if row.pid == pid and row.killed:
+                last = Row.from_buffer_copy(row)
+        self._board.forget(pid)
+        return last
+
+    def retained(self, pids: Collection[int]) -> dict[int, int]:
+        """What each process has of its own, as last read: the largest is worth replacing when it is idle."""
+        return {pid: self._meter.own(pid) for pid in pids}
+
+    def close(self) -> None:
+        """Give up the worker's row."""
+        self._meter.close()
+        self._board.forget(os.getpid())
+        self._row = None
+
+
+def _overrun(row: Row, used: int, limit: int, *, hard: bool) -> Overrun:
+    return Overrun(
+        pid=row.pid,
+        generation=row.generation,
+        id=row.id.decode(errors="replace"),
+        name=row.name.decode(errors="replace"),
+        used=used,
+        limit=limit,
+        hard=hard,
+        row=row,
+    )
+
+
+def act(overrun: Overrun, send: Callable[[int, int], None], *, tell: int, kill: int) -> bool:
+    """Send the signal for an overrun, if its task still runs; whether it was sent.
+
+    What is written to the row says why, before the signal arrives.
+    """
+    if not overrun.stands():
+        return False
+    if overrun.hard:
+        overrun.row.killed = overrun.used
+    else:
+        overrun.row.told = overrun.generation
+    try:
+        send(overrun.pid, kill if overrun.hard else tell)
+    except ProcessLookupError:
+        return False
+    logger.warning(
+        "%s[%s] uses %s of memory, %s %s: %s",
+        overrun.name, overrun.id, format_bytes(overrun.used), "limit" if overrun.hard else "budget",
+        format_bytes(overrun.limit), "killed its process" if overrun.hard else "told it",
+    )  # fmt: skip
+    events.emit(
+        LimitExceeded(
+            task=overrun.name,
+            id=overrun.id,
+            pid=overrun.pid,
+            used=overrun.used,
+            limit=overrun.limit,
+            hard=overrun.hard,
+        )
+    )
+    return True

@@ -1,0 +1,11 @@
+-- What tasks were seen to use, for all workers of a cluster. KEYS[1] is the base, seawall:memory.
+--   base:tasks       set   names with a record
+--   base:task:<n>    hash  runs        measured runs, halved with the buckets
+--                          p<bucket>   runs whose peak fell into that bucket (quantiles.py)
+--                          k<bucket>   runs that kept so much
+--                          score       of growth from run to run (leaks.py)
+--                          leaking     1 while flagged
+--                          grown       runs that kept more than the floor, and
+--                          kept        the bytes they kept in all
+-- A record nobody adds to for 30 days goes.
+local KEPT_FOR = 30 * 86400

@@ -1,0 +1,195 @@
+"""The side that runs tasks: what each run uses, and being told that it is too much.
+
+Around a run stand one row of the board, two small readings and one system call: some 30 microseconds. What a
+run kept is measured after it has ended, and only while that costs less than a set share of the time: a
+collection and a trim take milliseconds.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Final
+
+from seawall.errors import MemoryBudgetExceeded
+from seawall.memory import cleanup, leaks
+from seawall.memory.board import Board, Busy, Kind, Row
+from seawall.memory.learned import Sample
+from seawall.memory.meter import Own
+from seawall.policy import Policy
+from seawall.quantity import format_bytes
+
+SIGNAL: Final = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else None
+"""Tells a process that its task has passed its soft limit."""
+
+_SHARE_FOR_MEASURING: Final = 0.01
+_SHARE_FOR_TRIMS: Final = 0.05
+_FIRST: Final = 1.0
+"""Seconds a fresh process may spend on either, beside the share of its time."""
+
+_SLACK: Final = 32 << 20
+"""Free memory that the allocator may keep after a run before it is trimmed."""
+
+_NEAR: Final = 4 << 20
+"""A run that began with more slack than this says nothing about what its task needs."""
+
+
+class Reports:
+    """Samples on their way from the processes that run tasks to the one that keeps records.
+
+    A datagram socket made before the first fork: sending never blocks, and what does not fit is lost.
+    """
+
+    def __init__(self) -> None:
+        self._here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._here.settimeout(0)
+        self._there.settimeout(0)
+
+    def send(self, sample: Sample) -> None:
+        """From any process."""
+        kept = "-" if sample.kept is None else sample.kept
+        with contextlib.suppress(OSError):
+            self._there.send(f"{sample.peak} {kept} {sample.name}".encode())
+
+    def received(self) -> Iterator[Sample]:
+        """What has arrived, for the one that keeps records."""
+        while True:
+            try:
+                peak, kept, name = self._here.recv(4096).decode(errors="replace").split(" ", 2)
+            except OSError:
+                return
+            yield Sample(name, int(peak), None if kept == "-" else int(kept))
+
+    def close(self) -> None:
+        """Done with."""
+        self._here.close()
+        self._there.close()
+
+
+class Runs:
+    """The runs of one process, one at a time, in its main thread."""
+
+    def __init__(self, board: Board, report: Callable[[Sample], None]) -> None:
+        self._board = board
+        self._report = report
+        self._pid = 0
+        self._inside = False
+        self._generation = 0
+
+    def _start_process(self) -> None:
+        """On the first run after a fork."""
+        self._pid = os.getpid()
+        self._own = Own()
+        self._row: Row | None = None
+        self._runs: Counter[str] = Counter()
+        self._clean: int | None = None
+        self._floor = self._own.rss()
+        self._born = time.monotonic()
+        self._spent = 0.0
+        self._level = self._board.level
+
+    @contextlib.contextmanager
+    def run(self, request: str, name: str, policy: Policy, reserved: int) -> Iterator[None]:
+        """The task's code runs in the block, and is interrupted there.
+
+        Raises:
+            MemoryBudgetExceeded: it used more than its soft limit.
+        """
+        if self._pid != os.getpid():
+            self._start_process()
+        row = self._begin(request, name, policy, reserved)
+        begun = self._own.rss()
+        if row is not None:
+            row.begun = begun
+            self._generation += 1
+            row.generation = self._generation
+        self._own.reset_peak()
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            if row is not None:
+                row.generation = 0
+            self._runs[name] += 1
+            self._name = name
+            self._telling = begun - self._floor <= _NEAR
+            self._peak = max(0, self._own.peak() - begun)
+
+    def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:
+        if self._row is None:
+            with contextlib.suppress(Busy), self._board.locked(patience=0.05):
+                self._row = self._board.take(Kind.RUN)
+            if self._row is not None and SIGNAL and threading.current_thread() is threading.main_thread():
+                signal.signal(SIGNAL, self._on_signal)
+        row = self._row
+        if row is not None:
+            row.id, row.name = request.encode()[:63], name.encode()[:127]
+            row.used = row.killed = 0
+            row.size = reserved
+            row.soft, row.hard = policy.memory or 0, policy.memory_limit or 0
+        return row
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        """The supervisor found too much: true still, and of the task that runs now?"""
+        row = self._row
+        if row is None or not self._inside or row.told != row.generation:
+            return
+        used = self._own.rss() - row.begun
+        if row.soft and used <= row.soft:
+            return
+        self._inside = False  # once: what the task does about it is not interrupted again
+        raise MemoryBudgetExceeded(exceeded(row, used, hard=False))
+
+    def after(self) -> None:
+        """When the outcome is settled: report the last run, and give memory back if it is time to."""
+        kept = self._measure()
+        if self._telling or kept is not None:
+            self._report(Sample(self._name, self._peak, kept))
+        level = self._board.level
+        if level > self._level:
+            cleanup.CLEANER.react(level)
+            self._clean = None
+            self._floor = self._own.rss()
+        self._level = level
+
+    def _measure(self) -> int | None:
+        """What the run kept, if the process was clean before it and that is within its share of the time."""
+        now = time.monotonic()
+        lived = now - self._born
+        before, self._clean = self._clean, None
+        if before is not None or self._spent <= _FIRST + _SHARE_FOR_MEASURING * lived:
+            cleanup.release()
+            self._clean = self._floor = self._own.rss()
+        elif self._own.rss() - self._floor > _SLACK and self._spent <= _FIRST + _SHARE_FOR_TRIMS * lived:
+            cleanup.trim()
+            self._floor = self._own.rss()
+        self._spent += time.monotonic() - now
+        if before is None or self._clean is None or self._runs[self._name] <= leaks.FIRST_RUNS:
+            return None
+        kept = max(0, self._clean - before)
+        if self._spent > _FIRST + _SHARE_FOR_MEASURING * lived:
+            self._clean = None
+        return kept
+
+
+def exceeded(row: Row, used: int, *, hard: bool, arguments: str = "") -> str:
+    """The message of a MEMORY failure."""
+    limit = row.hard if hard else (row.soft or row.size)
+    word = "was stopped at" if hard else "exceeded"
+    return (
+        f"{row.name.decode()} {word} its memory {'limit' if hard else 'budget'} of {format_bytes(limit)}: "
+        f"it used {format_bytes(used)} beyond its start{arguments}; raise its policy's memory or use less"
+    )
+
+
+def sizes(args: Any, kwargs: Any) -> str:
+    """The arguments by their sizes, for messages: values may be secret or huge, sizes are neither."""
+    named = [*((str(n), value) for n, value in enumerate(args or ())), *dict(kwargs or {}).items()]
+    listed = ", ".join(f"{name}: {format_bytes(len(repr(value)))}" for name, value in named[:10])
+    return f" (arguments {listed})" if named else ""
