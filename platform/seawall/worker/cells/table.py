@@ -17,8 +17,10 @@ then every cell has a row. A field has exactly one writer:
             soft_asked    u64   supervisor   the generation that is to be interrupted for its soft limit
             recalled      u64   supervisor   the generation during which `ahead` was given back
             killed        u8    supervisor   why this process is being killed, see `Killed`
+            doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
             budget, used  u64   -            bytes: kept for the memory guard
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
+            description   the message itself, for a task that the broker has no lease for
             ring          the last acknowledgements: a tag and its queue each
 
 A reader takes a row's task with `Row.task`, which reads the generation before and after: what it returns is
@@ -35,7 +37,9 @@ _HEADER: Final = mmap.PAGESIZE
 _RING_AT: Final = 2048
 _RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgements can be lost with a process
 _SLOT: Final = struct.Struct("=384p")
-_ROW: Final = -(-(_RING_AT + _RING_SLOTS * _SLOT.size) // mmap.PAGESIZE) * mmap.PAGESIZE
+_DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
+_DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
+_ROW: Final = -(-(_DESCRIPTION_AT + 4 + _DESCRIPTION_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 _READ_ATTEMPTS: Final = 50
 
 
@@ -105,6 +109,8 @@ class Row:
     recalled = _Number(48, "Q")
     budget = _Number(56, "Q")
     used = _Number(64, "Q")
+    doomed = _Number(72, "Q")
+    _described = _Number(_DESCRIPTION_AT, "I")
 
     def __init__(self, memory: mmap.mmap, seat: int) -> None:
         self.memory = memory
@@ -116,6 +122,7 @@ class Row:
         generation = self.generation
         self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
         self.generation = (generation + 2) & ~1
+        self._described = 0
 
     # Written by the cell
 
@@ -154,7 +161,21 @@ class Row:
         )
         self.acks = count + 1
 
+    def describe(self, message: bytes) -> None:
+        """The message of the task that is about to begin; empty if the broker keeps it."""
+        if len(message) > _DESCRIPTION_MAX:
+            message = b""
+        place = self.start + _DESCRIPTION_AT + 4
+        self.memory[place : place + len(message)] = message
+        self._described = len(message)
+
     # Read by the supervisor
+
+    @property
+    def description(self) -> bytes:
+        """What `describe` wrote."""
+        place = self.start + _DESCRIPTION_AT + 4
+        return self.memory[place : place + self._described]
 
     def task(self) -> Running | None:
         """The task that runs there now."""
