@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from seawall.cluster import micros
 from seawall.delivery.channel import Channel
+from seawall.delivery.guardian import Estate
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ def bury(message: Any, reason: str) -> bool:
 
 def _settle(message: Any, kind: str, detail: str) -> bool:
     channel = message.channel
-    if not isinstance(channel, Channel):
+    if not isinstance(channel, Channel | Estate):
         return False
-    channel.qos.settle(message.delivery_tag, kind, detail)
+    (channel if isinstance(channel, Estate) else channel.qos).settle(message.delivery_tag, kind, detail)
     message._state = "REQUEUED"  # noqa: SLF001 - kombu refuses to acknowledge it a second time
     return True

@@ -1,0 +1,113 @@
+"""The Celery node that the cluster sees: it answers, beats and watches, and consumes no task itself."""
+
+from typing import Any, Final
+
+import click
+from celery import concurrency, signals
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.tasks import Tasks as CeleryTasks
+from kombu.common import QoS
+
+from seawall.worker.cells.pool import Pool
+
+
+NAME: Final = "cells"
+_PATH: Final = f"{Pool.__module__}:{Pool.__qualname__}"
+
+
+def connect() -> None:
+    """Make the pool known as `cells`, and give workers that use it a consumer that leaves the queues to them."""
+    concurrency.ALIASES.setdefault(NAME, _PATH)
+    signals.worker_init.connect(_prepare, dispatch_uid="seawall.cells.supervisor")
+
+
+def _prepare(sender: Any = None, **_: Any) -> None:
+    pool = concurrency.get_implementation(sender.pool_cls)
+    if not (isinstance(pool, type) and issubclass(pool, Pool)):
+        return
+    if _prefork_was_typed():
+        sender.pool_cls = concurrency.get_implementation("prefork")
+    else:
+        sender.pool_cls = pool
+        sender.consumer_cls = Consumer
+        sender.use_eventloop = True
+
+
+def _prefork_was_typed() -> bool:
+    """Whether the command line says `-P prefork`: Celery's command replaces that by the configured pool."""
+    command = click.get_current_context(silent=True)
+    if command is None or command.params.get("pool") is None:
+        return False
+    typed = command.get_parameter_source("pool") is click.core.ParameterSource.COMMANDLINE
+    return typed and concurrency.ALIASES.get("custom") not in (NAME, _PATH)
+
+
+class Queues:
+    """Stands where Celery's consumer of the task queues would: it passes changes on to the cells."""
+
+    on_message: Any = None
+
+    def __init__(self, consumer: "Consumer") -> None:
+        self._consumer = consumer
+        self.channel = consumer.connection.default_channel
+
+    @property
+    def queues(self) -> list[Any]:
+        """What the cells consume."""
+        return list(self._consumer.app.amqp.queues.consume_from.values())
+
+    def consuming_from(self, queue: Any) -> bool:
+        """Whether the cells consume it; the supervisor tells them each time, which changes nothing twice."""
+        return False
+
+    def add_queue(self, queue: Any) -> Any:
+        """Have the cells consume it too."""
+        self._consumer.pool.tell("add_queue", queue=queue.as_dict(recurse=True))
+        return queue
+
+    def cancel_by_queue(self, queue: str) -> None:
+        """Have the cells leave it."""
+        self._consumer.pool.tell("cancel_queue", queue=queue)
+
+    def consume(self, no_ack: bool | None = None) -> None:
+        """The cells do."""
+
+    def cancel(self) -> None:
+        """The cells are stopped by the pool."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Tasks(CeleryTasks):
+    """The step that would start consuming."""
+
+    def start(self, c: Any) -> None:
+        """Have all that other steps and commands ask for, and no consumer."""
+        c.update_strategies()
+        c.qos_global = False
+        c.task_consumer = Queues(c)
+        c.qos = QoS(lambda **_: None, 0)
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer without task queues."""
+
+    def __init__(self, *args: Any, pool: Any = None, controller: Any = None, **kwargs: Any) -> None:
+        pool.controller = controller
+        super().__init__(*args, pool=pool, controller=controller, **kwargs)
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Its steps."""
+
+        default_steps = [  # noqa: RUF012 - Celery's
+            "celery.worker.consumer.connection:Connection",
+            "celery.worker.consumer.mingle:Mingle",
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.gossip:Gossip",
+            "celery.worker.consumer.heart:Heart",
+            "celery.worker.consumer.control:Control",
+            Tasks,
+            "celery.worker.consumer.consumer:Evloop",
+            "celery.worker.consumer.agent:Agent",
+        ]
