@@ -80,7 +80,7 @@ class Row(ctypes.Structure):
             and last asked. id: which.
     RUN     id, name: the task; begun: RSS at its start; soft, hard: limits in bytes beyond that, 0 for none;
             size: its budget; generation: counts tasks, 0 while none runs. Written by the supervisor: used
-            (the highest seen), told (the generation that was told of its soft limit), killed.
+            (the highest seen) and told (the generation that was told of its soft limit).
     """
 
     kind: int
@@ -93,7 +93,6 @@ class Row(ctypes.Structure):
     hard: int
     generation: int
     told: int
-    killed: int
     priority: int
     slots: int
     since: float
@@ -111,7 +110,6 @@ class Row(ctypes.Structure):
         ("hard", ctypes.c_uint64),
         ("generation", ctypes.c_uint64),
         ("told", ctypes.c_uint64),
-        ("killed", ctypes.c_uint64),
         ("priority", ctypes.c_uint32),
         ("slots", ctypes.c_uint32),
         ("since", ctypes.c_double),

@@ -172,15 +172,6 @@ class Guard:
             room += [limit - using[row.pid] for limit in limits]
         return min(LATEST, max(SOONEST, min(room) / GROWTH)) if runs else LATEST
 
-    def died(self, pid: int) -> Row | None:
-        """A process has ended: what it held is free. Its last row, if memory was why it was killed."""
-        last = None
-        for row in self._board.rows(Kind.RUN):
-            if row.pid == pid and row.killed:
-                last = Row.from_buffer_copy(row)
-        self._board.forget(pid)
-        return last
-
     def retained(self, pids: Collection[int]) -> dict[int, int]:
         """What each process has of its own, as last read: the largest is worth replacing when it is idle."""
         return {pid: self._meter.own(pid) for pid in pids}
@@ -205,20 +196,16 @@ def _overrun(row: Row, used: int, limit: int, *, hard: bool) -> Overrun:
     )
 
 
-def act(overrun: Overrun, send: Callable[[int, int], None], *, tell: int, kill: int) -> bool:
-    """Send the signal for an overrun, if its task still runs; whether it was sent.
+def act(overrun: Overrun, send: Callable[[Overrun], bool]) -> bool:
+    """Do something about an overrun, if its task still runs; whether it was done.
 
-    What is written to the row says why, before the signal arrives.
+    `send` tells or kills the process and answers whether it did.
     """
     if not overrun.stands():
         return False
-    if overrun.hard:
-        overrun.row.killed = overrun.used
-    else:
+    if not overrun.hard:
         overrun.row.told = overrun.generation
-    try:
-        send(overrun.pid, kill if overrun.hard else tell)
-    except ProcessLookupError:
+    if not send(overrun):
         return False
     logger.warning(
         "%s[%s] uses %s of memory, %s %s: %s",

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, Final
 
@@ -34,6 +34,11 @@ _FIRST: Final = 1.0
 
 _SLACK: Final = 32 << 20
 """Free memory that the allocator may keep after a run before it is trimmed."""
+
+_NAMED: Final = 10
+"""Arguments that a message lists."""
+
+Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 _NEAR: Final = 4 << 20
 """A run that began with more slack than this says nothing about what its task needs."""
@@ -94,7 +99,9 @@ class Runs:
         self._level = self._board.level
 
     @contextlib.contextmanager
-    def run(self, request: str, name: str, policy: Policy, reserved: int) -> Iterator[None]:
+    def run(
+        self, request: str, name: str, policy: Policy, reserved: int, arguments: Arguments = ((), {})
+    ) -> Iterator[None]:
         """The task's code runs in the block, and is interrupted there.
 
         Raises:
@@ -103,6 +110,7 @@ class Runs:
         if self._pid != os.getpid():
             self._start_process()
         row = self._begin(request, name, policy, reserved)
+        self._arguments = arguments
         begun = self._own.rss()
         if row is not None:
             row.begun = begun
@@ -117,6 +125,7 @@ class Runs:
             if row is not None:
                 row.generation = 0
             self._runs[name] += 1
+            self._arguments = ((), {})
             self._name = name
             self._telling = begun - self._floor <= _NEAR
             self._peak = max(0, self._own.peak() - begun)
@@ -130,7 +139,7 @@ class Runs:
         row = self._row
         if row is not None:
             row.id, row.name = request.encode()[:63], name.encode()[:127]
-            row.used = row.killed = 0
+            row.used = 0
             row.size = reserved
             row.soft, row.hard = policy.memory or 0, policy.memory_limit or 0
         return row
@@ -144,13 +153,19 @@ class Runs:
         if row.soft and used <= row.soft:
             return
         self._inside = False  # once: what the task does about it is not interrupted again
-        raise MemoryBudgetExceeded(exceeded(row, used, hard=False))
+        raise MemoryBudgetExceeded(exceeded(row.name.decode(), row.soft or row.size, used, self._arguments))
 
     def after(self) -> None:
         """When the outcome is settled: report the last run, and give memory back if it is time to."""
         kept = self._measure()
         if self._telling or kept is not None:
             self._report(Sample(self._name, self._peak, kept))
+        self.heed()
+
+    def heed(self) -> None:
+        """Between tasks: clean up once pressure has risen."""
+        if self._pid != os.getpid():
+            self._start_process()
         level = self._board.level
         if level > self._level:
             cleanup.CLEANER.react(level)
@@ -178,18 +193,16 @@ class Runs:
         return kept
 
 
-def exceeded(row: Row, used: int, *, hard: bool, arguments: str = "") -> str:
-    """The message of a MEMORY failure."""
-    limit = row.hard if hard else (row.soft or row.size)
-    word = "was stopped at" if hard else "exceeded"
+def exceeded(name: str, limit: int, used: int, arguments: Arguments) -> str:
+    """The message of a task that used too much."""
     return (
-        f"{row.name.decode()} {word} its memory {'limit' if hard else 'budget'} of {format_bytes(limit)}: "
-        f"it used {format_bytes(used)} beyond its start{arguments}; raise its policy's memory or use less"
+        f"{name} used {format_bytes(used)} of memory beyond its start, {format_bytes(limit)} are allowed"
+        f"{sizes(*arguments)}: raise its policy's memory or use less"
     )
 
 
-def sizes(args: Any, kwargs: Any) -> str:
+def sizes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """The arguments by their sizes, for messages: values may be secret or huge, sizes are neither."""
-    named = [*((str(n), value) for n, value in enumerate(args or ())), *dict(kwargs or {}).items()]
-    listed = ", ".join(f"{name}: {format_bytes(len(repr(value)))}" for name, value in named[:10])
+    named = [*((str(place), value) for place, value in enumerate(args)), *kwargs.items()]
+    listed = ", ".join(f"{name}: {format_bytes(len(repr(value)))}" for name, value in named[:_NAMED])
     return f" (arguments {listed})" if named else ""

@@ -1,0 +1,326 @@
+"""Memory in a worker: the watch of its main process, and what surrounds a task where it runs.
+
+The main process (in a worker of cells, the supervisor) samples the processes that run tasks, tells or kills
+what goes too far, keeps the records in Redis and publishes what they say to the board. A task's process
+reports its runs and cleans up between them. Both sides are set up before the first fork.
+
+Where a process runs one task at a time (cells, prefork) all of it holds. With threads, gevent or solo there
+is admission and the level of pressure, and no memory that is one task's.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from celery import bootsteps
+from celery.app.base import Celery
+from redis.exceptions import RedisError
+
+from seawall import cluster, events, memory
+from seawall.config import MemorySettings, settings
+from seawall.memory import Marks, Pressure, meter
+from seawall.memory.account import MemoryAccount
+from seawall.memory.board import Board, Busy
+from seawall.memory.budget import ControlGroup, find
+from seawall.memory.cleanup import CLEANER, release
+from seawall.memory.events import BudgetFarOff, CellRecycled, LeakCleared, LeakSuspected
+from seawall.memory.guard import Guard, Overrun, act
+from seawall.memory.learned import Judged, Learned, Record, Sample
+from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
+from seawall.policy import policy_of
+from seawall.quantity import format_bytes
+
+logger = logging.getLogger(__name__)
+
+_WRITE_EVERY: Final = 2.0
+_READ_EVERY: Final = 10.0
+_RECYCLE_EVERY: Final = 5.0
+_WORTH_RECYCLING: Final = 32 << 20
+_FAR_OFF: Final = 4
+_KEPT_VERDICTS: Final = 100
+_SAMPLES_KEPT: Final = 10_000
+
+
+class Watch:
+    """The main process's side. `forks`: tasks run in processes of their own, one at a time in each."""
+
+    def __init__(self, app: Celery, *, slots: int, forks: bool) -> None:
+        chosen = settings().memory
+        self.marks = marks_of(chosen)
+        self.board, group = board_of(chosen)
+        self.account = MemoryAccount(self.board, self.marks, unknown=chosen.unknown_task)
+        self.reports = Reports()
+        self.runs = Runs(self.board, self.reports.send) if forks else None
+        self._app = app
+        self._forks = forks
+        self._recycles_leaks = chosen.recycle_leaks
+        self._guard = Guard(self.board, marks=self.marks, slots=slots, group=group)
+        self._records = _Records(app, self.board, self.reports)
+        self._verdicts: dict[int, Overrun] = {}
+        self._level = Pressure.NORMAL
+        self._look_at = self._write_at = self._recycle_at = 0.0
+        memory.attach(self.board)
+
+    def tick(self, now: float, pids: Collection[int], kill: Callable[[Overrun], bool]) -> None:
+        """Look, if it is time to: `pids` run the tasks, and `kill` ends one that may have to be ended."""
+        if now < self._look_at:
+            return
+        for overrun in self._guard.look(pids, now) if self._forks else self._look_at_pressure(now):
+            if act(overrun, kill if overrun.hard else _tell) and overrun.hard:
+                self._remember(overrun)
+        self._look_at = now + self._guard.interval
+        if self.board.level > self._level:
+            self._clean_up()
+        self._level = self.board.level
+        if now >= self._write_at:
+            self._write_at = now + _WRITE_EVERY
+            self._records.keep(now)
+
+    def _look_at_pressure(self, now: float) -> list[Overrun]:
+        self._guard.look((), now)
+        return []
+
+    def _clean_up(self) -> None:
+        """In the main process callbacks would stop the heartbeat, unless tasks run here too."""
+        if self._forks:
+            release()
+        else:
+            CLEANER.react(self.board.level)
+
+    def recycle(self, now: float, idle: Collection[int]) -> int | None:
+        """The idle process that is worth replacing: under pressure, or because tasks leak, the largest."""
+        leaking = self._recycles_leaks and self._records.leaking
+        if now < self._recycle_at or not idle or not (leaking or self.board.level >= Pressure.CRITICAL):
+            return None
+        self._recycle_at = now + _RECYCLE_EVERY
+        held = self._guard.retained(idle)
+        pid = max(held, key=lambda each: held[each])
+        if held[pid] < _WORTH_RECYCLING:
+            return None
+        reason = "pressure" if self.board.level >= Pressure.CRITICAL else "leaks"
+        logger.info("replacing process %d, which retains %s: %s", pid, format_bytes(held[pid]), reason)
+        events.emit(CellRecycled(pid=pid, retained=held[pid], reason=reason))
+        return pid
+
+    def died(self, pid: int) -> None:
+        """A process that ran tasks is gone, and so are its shares."""
+        with contextlib.suppress(Busy):
+            self.board.forget(pid)
+
+    def _remember(self, overrun: Overrun) -> None:
+        self._verdicts[overrun.pid] = overrun
+        if len(self._verdicts) > _KEPT_VERDICTS:
+            del self._verdicts[next(iter(self._verdicts))]
+
+    def verdict(self, pid: int | None, request: str) -> Overrun | None:
+        """Why the process of a request was killed, if that was for memory."""
+        overrun = self._verdicts.get(pid or 0)
+        return overrun if overrun is not None and overrun.id == request[:63] else None
+
+    def close(self) -> None:
+        """The worker stops: its last samples are written, its row given up."""
+        self._records.keep(float("inf"))
+        with contextlib.suppress(Busy):
+            self._guard.close()
+        self.reports.close()
+        memory.attach(None)
+
+
+class _Records:
+    """What the watch knows of tasks, kept in Redis and on the board."""
+
+    def __init__(self, app: Celery, board: Board, reports: Reports) -> None:
+        self._app = app
+        self._board = board
+        self._reports = reports
+        self._samples: list[Sample] = []
+        self._read_at = self._away_until = 0.0
+        self._reported: set[str] = set()
+        self.leaking: set[str] = set()
+
+    def keep(self, now: float) -> None:
+        """Write what was reported, read what is known; while Redis is away, nothing."""
+        self._samples += self._reports.received()
+        del self._samples[:-_SAMPLES_KEPT]
+        if now < self._away_until:
+            return
+        try:
+            learned = Learned(cluster.client())
+            if self._samples:
+                for judged in learned.add(self._samples):
+                    self._judge(judged, learned)
+                self._samples.clear()
+            if now >= self._read_at:
+                self._read_at = now + _READ_EVERY
+                self._publish(learned.records())
+        except (RedisError, Busy) as exc:
+            self._away_until = now + _READ_EVERY
+            logger.debug("records of memory are kept later: %s", exc)
+
+    def _judge(self, judged: Judged, learned: Learned) -> None:
+        if judged.leaking and not judged.before:
+            growth = learned.record(judged.name).growth or 0
+            logger.warning(
+                "%s seems to leak %s a run: `seawall memory profile %s` finds the line",
+                judged.name, format_bytes(growth), judged.name,
+            )  # fmt: skip
+            events.emit(LeakSuspected(task=judged.name, growth=growth))
+        elif judged.before and not judged.leaking:
+            logger.info("%s does not seem to leak any more", judged.name)
+            events.emit(LeakCleared(task=judged.name))
+
+    def _publish(self, records: list[Record]) -> None:
+        self.leaking = {record.name for record in records if record.leaking}
+        for record in records:
+            if (peak := record.peak()) is None:
+                continue
+            self._board.learn(record.name, peak)
+            task: Any = self._app.tasks.get(record.name)
+            declared = policy_of(task.run).memory if task is not None else None
+            if declared and record.name not in self._reported and _far_off(declared, peak):
+                self._reported.add(record.name)
+                logger.warning(
+                    "%s declares memory=%s and was seen to need %s (p95 of %d runs): correct its policy",
+                    record.name, format_bytes(declared), format_bytes(peak), record.runs,
+                )  # fmt: skip
+                events.emit(BudgetFarOff(task=record.name, declared=declared, learned=peak))
+
+
+def _far_off(declared: int, learned: int) -> bool:
+    """Too small, or several times too large; what is small in any case harms nobody."""
+    return learned > declared or (learned * _FAR_OFF < declared and declared > _WORTH_RECYCLING)
+
+
+def _tell(overrun: Overrun) -> bool:
+    if SIGNAL is None:
+        return False
+    try:
+        os.kill(overrun.pid, SIGNAL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def marks_of(chosen: MemorySettings) -> Marks:
+    """The levels of the settings.
+
+    Raises:
+        ConfigError: they are not in order.
+    """
+    return Marks(
+        warning=chosen.warning,
+        critical=chosen.critical,
+        exhausted=chosen.exhausted,
+        hysteresis=chosen.hysteresis,
+        warning_priority=chosen.warning_priority,
+        critical_priority=chosen.critical_priority,
+    )
+
+
+def board_of(chosen: MemorySettings) -> tuple[Board, ControlGroup | None]:
+    """The fleet's board, or one of this worker's, with the group whose limit is the budget."""
+    budget, group = find(setting=chosen.budget, fraction=chosen.fraction, machine=meter.machine())
+    if chosen.board is not None:
+        board = Board.open(chosen.board)
+        logger.info("memory budget %s, shared by the workers of the fleet", format_bytes(board.budget))
+        return board, group
+    logger.info("memory budget %s (%s)", format_bytes(budget.bytes), budget.source)
+    return Board.create(budget.bytes), group
+
+
+# One worker a process
+
+_watch: Watch | None = None
+
+
+def watch() -> Watch | None:
+    """The watch of this worker: in its main process, and as it was before the fork in its others."""
+    return _watch
+
+
+class Step(bootsteps.StartStopStep):
+    """The worker's step: sets the watch up before the pool forks, and looks on the worker's timer.
+
+    A pool of cells looks itself: its loop goes on while the worker drains.
+    """
+
+    label = "Memory"
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._stopped = False
+
+    def create(self, worker: Any) -> None:
+        """Before anything has started."""
+        global _watch  # noqa: PLW0603 - one worker a process
+        forks = hasattr(worker.pool_cls, "cells") or _is_prefork(worker)
+        _watch = Watch(worker.app, slots=worker.concurrency or os.cpu_count() or 1, forks=forks)
+
+    def start(self, worker: Any) -> None:
+        """Look from now on."""
+        if _watch is None or hasattr(worker.pool, "cells"):
+            return
+        look = _watch
+
+        def again() -> None:
+            if self._stopped:
+                return
+            look.tick(time.monotonic(), _children(worker), _kill)
+            worker.timer.call_after(max(0.02, look._look_at - time.monotonic()), again)  # noqa: SLF001
+
+        worker.timer.call_after(0.02, again)
+
+    def stop(self, worker: Any) -> None:  # noqa: ARG002
+        """Look no more."""
+        global _watch  # noqa: PLW0603
+        self._stopped = True
+        if _watch is not None:
+            _watch.close()
+            _watch = None
+
+    terminate = stop
+
+
+def _is_prefork(worker: Any) -> bool:
+    return getattr(worker.pool_cls, "__module__", "") == "celery.concurrency.prefork"
+
+
+def _children(worker: Any) -> list[int]:
+    pool = getattr(getattr(worker.pool, "_pool", None), "_pool", None)
+    return [process.pid for process in pool or () if getattr(process, "pid", None)]
+
+
+def _kill(overrun: Overrun) -> bool:
+    try:
+        os.kill(overrun.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def install(app: Celery) -> None:
+    """Give the app's workers the step. Safe to repeat."""
+    app.steps["worker"].add(Step)
+
+
+# Where a task runs
+
+
+def around(task: Any, request: Any, arguments: Arguments) -> contextlib.AbstractContextManager[None]:
+    """What a task's own code runs in."""
+    if _watch is None or _watch.runs is None:
+        return contextlib.nullcontext()
+    reserved = _watch.account.reservation(task.name, task.policy)
+    return _watch.runs.run(request.id or "", task.name, task.policy, reserved, arguments)
+
+
+def why(pid: int | None, request: str, arguments: Arguments) -> str | None:
+    """Why the process of a request was killed, in words, if that was for memory."""
+    overrun = None if _watch is None else _watch.verdict(pid, request)
+    if overrun is None:
+        return None
+    return "its process was killed: " + exceeded(overrun.name, overrun.limit, overrun.used, arguments)
