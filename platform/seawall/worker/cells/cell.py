@@ -7,6 +7,7 @@ surrounds it is the supervisor's. `Cell` stands where the consumer expects its w
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +20,9 @@ from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.delayed_delivery import DelayedDelivery
+from celery.worker.consumer.events import Events
+from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu import Queue, pools
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
@@ -69,6 +73,7 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     process._name = f"Cell-{seat + 1}"  # noqa: SLF001 - the name that logs show
     process._parent_pid = supervisor  # noqa: SLF001
     process.index = seat
+    multiprocessing.current_process().name = process._name  # noqa: SLF001
     app: Any = pool.app
     set_event_loop(None)
     pools.reset()
@@ -240,6 +245,18 @@ class Cell:
             consumer.consume()
 
 
+class Tasks(CeleryTasks):
+    """Celery's step, without the search for neighbours before it."""
+
+    requires = (Events,)
+
+
+class Delays(DelayedDelivery):
+    """Celery's step, after ours."""
+
+    requires = (Tasks,)
+
+
 class Consumer(CeleryConsumer):
     """Celery's consumer with what a cell needs of it."""
 
@@ -251,8 +268,8 @@ class Consumer(CeleryConsumer):
         default_steps = [  # noqa: RUF012 - Celery's
             "celery.worker.consumer.connection:Connection",
             "celery.worker.consumer.events:Events",
-            "celery.worker.consumer.tasks:Tasks",
-            "celery.worker.consumer.delayed_delivery:DelayedDelivery",
+            Tasks,
+            Delays,
             "celery.worker.consumer.consumer:Evloop",
         ]
 

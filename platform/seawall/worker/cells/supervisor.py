@@ -5,6 +5,7 @@ from typing import Any, Final
 import click
 from celery import concurrency, signals
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu.common import QoS
 
@@ -90,6 +91,12 @@ class Tasks(CeleryTasks):
         c.qos = QoS(lambda **_: None, 0)
 
 
+class Control(CeleryControl):
+    """Remote control, after our step instead of Celery's."""
+
+    requires = (Tasks,)
+
+
 class Consumer(CeleryConsumer):
     """Celery's consumer without task queues."""
 
@@ -106,7 +113,7 @@ class Consumer(CeleryConsumer):
             "celery.worker.consumer.events:Events",
             "celery.worker.consumer.gossip:Gossip",
             "celery.worker.consumer.heart:Heart",
-            "celery.worker.consumer.control:Control",
+            Control,
             Tasks,
             "celery.worker.consumer.consumer:Evloop",
             "celery.worker.consumer.agent:Agent",
