@@ -92,6 +92,7 @@ class Runs:
         self._own = Own()
         self._row: Row | None = None
         self._runs: Counter[str] = Counter()
+        self._ran = False
         self._clean: int | None = None
         self._floor = self._own.rss()
         self._born = time.monotonic()
@@ -127,6 +128,7 @@ class Runs:
             self._runs[name] += 1
             self._arguments = ((), {})
             self._name = name
+            self._ran = True
             self._telling = begun - self._floor <= _NEAR
             self._peak = max(0, self._own.peak() - begun)
 
@@ -157,6 +159,9 @@ class Runs:
 
     def after(self) -> None:
         """When the outcome is settled: report the last run, and give memory back if it is time to."""
+        if self._pid != os.getpid() or not self._ran:
+            return
+        self._ran = False
         kept = self._measure()
         if self._telling or kept is not None:
             self._report(Sample(self._name, self._peak, kept))

@@ -6,7 +6,7 @@ from celery import Celery
 
 from seawall.errors import ConfigError
 from seawall.priority import parse_priority
-from seawall.worker import lifecycle
+from seawall.worker import lifecycle, memory
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask
 
@@ -84,6 +84,7 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+    memory.install(app)
     lifecycle.connect()
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import billiard
 from celery import signals
 
-from seawall.config import settings
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
-from seawall.quantity import format_bytes
 from seawall.tether import die_with
+from seawall.worker import memory
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ def connect() -> None:
 
     supervisor.connect()
     uid = "seawall.lifecycle"
-    signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
+    signals.worker_shutdown.connect(memory.close, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
@@ -81,16 +80,6 @@ def _name_unenforced(app: Any) -> None:
 
 def _explicit(task: Any) -> frozenset[str]:
     return policy_of(task.run).explicit
-
-
-def _apply_memory_budget(sender: Any = None, **_: Any) -> None:
-    """Share the worker's budget among its children: one that peaked above its share is replaced."""
-    budget = settings().memory.budget
-    if budget is None or sender is None or sender.max_memory_per_child:
-        return
-    share = budget // max(1, sender.concurrency or os.cpu_count() or 1)
-    sender.max_memory_per_child = share // 1024
-    logger.info("memory budget %s: %s for each child", format_bytes(budget), format_bytes(share))
 
 
 def _die_with_parent(**_: Any) -> None:

@@ -41,6 +41,7 @@ _READ_EVERY: Final = 10.0
 _RECYCLE_EVERY: Final = 5.0
 _WORTH_RECYCLING: Final = 32 << 20
 _FAR_OFF: Final = 4
+_LOOK_FIRST: Final = 0.02
 _KEPT_VERDICTS: Final = 100
 _SAMPLES_KEPT: Final = 10_000
 
@@ -79,6 +80,10 @@ class Watch:
         if now >= self._write_at:
             self._write_at = now + _WRITE_EVERY
             self._records.keep(now)
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next look."""
+        return max(_LOOK_FIRST, self._look_at - now)
 
     def _look_at_pressure(self, now: float) -> list[Overrun]:
         self._guard.look((), now)
@@ -245,48 +250,43 @@ def watch() -> Watch | None:
 class Step(bootsteps.StartStopStep):
     """The worker's step: sets the watch up before the pool forks, and looks on the worker's timer.
 
-    A pool of cells looks itself: its loop goes on while the worker drains.
+    A pool of cells looks itself: it goes on while the worker drains.
     """
 
     label = "Memory"
 
-    def __init__(self, worker: Any, **options: Any) -> None:
-        super().__init__(worker, **options)
-        self._stopped = False
-
     def create(self, worker: Any) -> None:
         """Before anything has started."""
         global _watch  # noqa: PLW0603 - one worker a process
-        forks = hasattr(worker.pool_cls, "cells") or _is_prefork(worker)
+        forks = _is_prefork(worker.pool_cls) or _is_cells(worker.pool_cls)
         _watch = Watch(worker.app, slots=worker.concurrency or os.cpu_count() or 1, forks=forks)
 
     def start(self, worker: Any) -> None:
         """Look from now on."""
-        if _watch is None or hasattr(worker.pool, "cells"):
+        if not _is_cells(type(worker.pool)):
+            worker.timer.call_after(_LOOK_FIRST, self._look, (worker, _watch))
+
+    def _look(self, worker: Any, mine: Watch | None) -> None:
+        if mine is None or mine is not _watch:
             return
-        look = _watch
-
-        def again() -> None:
-            if self._stopped:
-                return
-            look.tick(time.monotonic(), _children(worker), _kill)
-            worker.timer.call_after(max(0.02, look._look_at - time.monotonic()), again)  # noqa: SLF001
-
-        worker.timer.call_after(0.02, again)
-
-    def stop(self, worker: Any) -> None:  # noqa: ARG002
-        """Look no more."""
-        global _watch  # noqa: PLW0603
-        self._stopped = True
-        if _watch is not None:
-            _watch.close()
-            _watch = None
-
-    terminate = stop
+        mine.tick(time.monotonic(), _children(worker), _kill)
+        worker.timer.call_after(mine.wait(time.monotonic()), self._look, (worker, mine))
 
 
-def _is_prefork(worker: Any) -> bool:
-    return getattr(worker.pool_cls, "__module__", "") == "celery.concurrency.prefork"
+def close(**_: Any) -> None:
+    """The worker has stopped."""
+    global _watch  # noqa: PLW0603
+    mine, _watch = _watch, None
+    if mine is not None:
+        mine.close()
+
+
+def _is_cells(pool: type) -> bool:
+    return pool.__module__.startswith("seawall.worker.cells")
+
+
+def _is_prefork(pool: type) -> bool:
+    return pool.__module__ == "celery.concurrency.prefork"
 
 
 def _children(worker: Any) -> list[int]:
@@ -318,7 +318,19 @@ def around(task: Any, request: Any, arguments: Arguments) -> contextlib.Abstract
     return _watch.runs.run(request.id or "", task.name, task.policy, reserved, arguments)
 
 
-def why(pid: int | None, request: str, arguments: Arguments) -> str | None:
+def ended() -> None:
+    """A task has ended and is settled, in a process that runs one at a time."""
+    if _watch is not None and _watch.runs is not None:
+        _watch.runs.after()
+
+
+def idle() -> None:
+    """Now and then, in a process without a task."""
+    if _watch is not None and _watch.runs is not None:
+        _watch.runs.heed()
+
+
+def why(pid: Any, request: str, arguments: Arguments) -> str | None:
     """Why the process of a request was killed, in words, if that was for memory."""
     overrun = None if _watch is None else _watch.verdict(pid, request)
     if overrun is None:

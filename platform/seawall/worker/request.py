@@ -1,12 +1,13 @@
 """One delivery of a task, in the process that watches over the pool.
 
-Two things happen here that stock Celery gets wrong for production:
+Three things happen here that stock Celery gets wrong for production:
 
 - A task whose process died (killed, crashed, out of memory) is delivered again, but counted: at the limit it
   fails as `Poisoned` instead of killing processes for ever. It costs none of the task's retries. Our
   transport counts by itself and keeps the message as a dead letter. On others the count travels in the
   header `seawall-strikes`, and a redelivery is published before the old message is acknowledged: a crash in
   between can double it, never lose it.
+- A task whose process this worker killed for its memory limit fails, and is not delivered again.
 - A `MemoryError` of a task, which Celery raises again in the worker's main process and so ends the worker,
   fails that task only.
 """
@@ -23,6 +24,7 @@ from celery.worker.request import Request as CeleryRequest
 
 from seawall import delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
+from seawall.worker import memory
 
 DELIVERY_LIMIT: Final = 3
 STRIKES_HEADER: Final = "seawall-strikes"
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Request(CeleryRequest):
-    """Celery's request with the two endings above."""
+    """Celery's request with the endings above."""
 
     _context: Any  # celery-types knows neither of these two
     _success_was_stored: Callable[[], Any]
@@ -46,7 +48,9 @@ class Request(CeleryRequest):
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        if isinstance(exc, MemoryError):
+        if isinstance(exc, WorkerLostError) and (why := self._killed_for_memory()):
+            exc_info = _raised(MemoryBudgetExceeded(why))
+        elif isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = _raised(MemoryBudgetExceeded(message))
         elif isinstance(exc, WorkerLostError) and self.task.acks_late:
@@ -57,6 +61,10 @@ class Request(CeleryRequest):
             else:
                 exc_info = _raised(poisoned)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _killed_for_memory(self) -> str | None:
+        """Why this worker killed the process, if it did so for memory: once is enough."""
+        return memory.why(self.worker_pid, self.id, (self.args or (), self.kwargs or {}))
 
     def _count_for_chord(self, stored: Mapping[str, Any]) -> None:
         """Count a result whose process died between storing and counting it; twice changes nothing."""

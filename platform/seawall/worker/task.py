@@ -13,8 +13,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from seawall.errors import ConfigError, MemoryBudgetExceeded
 from seawall.failure import retryable
+from seawall.memory.runs import sizes
 from seawall.policy import DEFAULT, Policy, policy_of
-from seawall.worker import interruption
+from seawall.worker import interruption, memory
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -53,16 +54,18 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
         request._protected = 1  # noqa: SLF001
         try:
-            interruption.mark(1)
-            try:
-                return self.run(*args, **kwargs)
-            finally:
-                interruption.mark(0)
+            with memory.around(self, request, (args, kwargs)):
+                interruption.mark(1)
+                try:
+                    return self.run(*args, **kwargs)
+                finally:
+                    interruption.mark(0)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
-            raise MemoryBudgetExceeded(f"{self.name} ran out of memory: {exc or 'no reason given'}") from exc
+            message = f"{self.name} ran out of memory{sizes(args, kwargs)}: {exc or 'no reason given'}"
+            raise MemoryBudgetExceeded(message) from exc
         except Exception as exc:
             if not self._deserves_retry(exc):
                 raise

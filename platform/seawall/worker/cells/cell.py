@@ -29,6 +29,7 @@ from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from seawall.tether import die_with
+from seawall.worker import memory
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.table import Row, State
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 _RESET: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 _IGNORED: Final = (signal.SIGINT, signal.SIGQUIT)  # a terminal sends them to every process: the supervisor decides
 _TELL_TOTALS_EVERY: Final = 1.0
+_HEED_PRESSURE_EVERY: Final = 0.5
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
 _DOOMED_WAIT: Final = 0.01
 
@@ -150,6 +152,7 @@ class Cell:
         hub.add_reader(self.channel.fileno(), self._listen)
         hub.add_reader(self._wakeup[0], self._woken)
         hub.call_repeatedly(_TELL_TOTALS_EVERY, self._tell_totals)
+        hub.call_repeatedly(_HEED_PRESSURE_EVERY, memory.idle)
 
     def _ready(self, _consumer: Any) -> None:
         self.row.state = State.IDLE
@@ -196,6 +199,7 @@ class Cell:
     def ended(self, request: Any) -> None:
         """A task has ended: heed what was decided about this cell meanwhile."""
         row = self.row
+        memory.ended()
         while row.doomed == row.generation:  # we are being killed for it: nothing else may start
             time.sleep(_DOOMED_WAIT)
         if row.recalled == row.generation:

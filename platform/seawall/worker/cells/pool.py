@@ -19,6 +19,8 @@ from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
 
 from seawall.backoff import equal_jitter, exponential
+from seawall.memory.guard import Overrun
+from seawall.worker import memory
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
@@ -190,6 +192,8 @@ class Pool(BasePool):
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),
         )
+        if (watch := memory.watch()) is not None:
+            watch.died(cell.pid)
         self._judge_start(cell, status)
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
@@ -222,6 +226,7 @@ class Pool(BasePool):
                 self._hold_to_limits(cell, task, now)
             if now > cell.kill_at:
                 _signal(cell.pid, signal.SIGKILL)
+        self._watch_memory(now)
         if now >= self._renew_at:
             self._renew(now)
         self.deaths.settle()
@@ -241,6 +246,22 @@ class Pool(BasePool):
                 logger.warning("Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id)
         if row.ahead and running > _RECALL_AFTER and row.recalled != task.generation:
             self._recall(cell, task)
+
+    def _watch_memory(self, now: float) -> None:
+        if (watch := memory.watch()) is None:
+            return
+        watch.tick(now, [cell.pid for cell in self.cells.values()], self._kill_for_memory)
+        idle = {cell.pid: cell for cell in self.cells.values() if cell.row.state == State.IDLE}
+        if self._state == self.RUN and (pid := watch.recycle(now, idle)) is not None:
+            idle[pid].channel.say("stop")
+            self.table.bump()
+
+    def _kill_for_memory(self, overrun: Overrun) -> bool:
+        for cell, task in self.running():
+            if cell.pid == overrun.pid and task.task_id[:63] == overrun.id and not cell.killed:
+                self._kill(cell, Killed.MEMORY, task)
+                return bool(cell.killed)
+        return False
 
     def _interrupt(self, cell: Seat, task: Running) -> None:
         cell.row.soft_asked = task.generation
