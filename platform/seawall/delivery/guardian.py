@@ -75,6 +75,8 @@ class Guardian:
 class Estate:
     """What a dead process held. Stands as the channel of the messages that are settled for it."""
 
+    no_ack_consumers: None = None  # kombu asks before it acknowledges
+
     def __init__(self, guardian: Guardian, names: dict[str, list[str]]) -> None:
         self._guardian = guardian
         self._names = names

@@ -26,7 +26,8 @@ PATIENCE: Final = 2.0
 SILENT: Final = 1.5
 """Seconds without asking after which a waiting request counts no more: revoked, or its process hangs."""
 
-ASK_AGAIN: Final = 0.25
+ASK_AGAIN: Final = 1.0
+ASK_UNDER_PRESSURE: Final = 5.0
 STUCK: Final = 10.0
 """Seconds of pressure with nothing running after which one request may start: waiting frees nothing then."""
 
@@ -86,7 +87,7 @@ class MemoryAccount:
         self._of_this_process()
         now, level = self._clock(), self._board.level
         if candidate.priority < self._marks.floor(level) and not self._stuck(now):
-            return Hold(f"memory pressure is {level.name}", ASK_AGAIN)
+            return Hold(f"memory pressure is {level.name}", ASK_UNDER_PRESSURE)
         size = self.reservation(candidate.name, candidate.policy)
         if size > self._board.budget:
             return Refuse(

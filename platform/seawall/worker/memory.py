@@ -33,6 +33,7 @@ from seawall.memory.learned import Judged, Learned, Record, Sample
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policy import policy_of
 from seawall.quantity import format_bytes
+from seawall.worker import gate
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Watch:
         self._level = Pressure.NORMAL
         self._look_at = self._write_at = self._recycle_at = 0.0
         memory.attach(self.board)
+        gate.use(self.account)
 
     def tick(self, now: float, pids: Collection[int], kill: Callable[[Overrun], bool]) -> None:
         """Look, if it is time to: `pids` run the tasks, and `kill` ends one that may have to be ended."""
@@ -128,6 +130,7 @@ class Watch:
 
     def close(self) -> None:
         """The worker stops: its last samples are written, its row given up."""
+        gate.disuse(self.account)
         self._records.keep(float("inf"))
         with contextlib.suppress(Busy):
             self._guard.close()

@@ -49,7 +49,7 @@ class Request(CeleryRequest):
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
         if isinstance(exc, WorkerLostError) and (why := self._killed_for_memory()):
-            exc_info = _raised(MemoryBudgetExceeded(why))
+            exc_info = raised(MemoryBudgetExceeded(why))
         elif isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = raised(MemoryBudgetExceeded(message))

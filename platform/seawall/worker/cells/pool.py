@@ -285,7 +285,7 @@ class Pool(BasePool):
                 row.doomed = 0  # it has ended in this moment
                 if why is not Killed.SHUTDOWN:
                     return
-        if why in {Killed.HARD_LIMIT, Killed.TERMINATED}:
+        if why in {Killed.HARD_LIMIT, Killed.TERMINATED, Killed.MEMORY}:
             self.deaths.foretell(row.description)
         cell.killed, cell.signum = why, signum
         row.killed = why
