@@ -1,18 +1,35 @@
-"""An application whose tasks use memory in every way there is. Sizes are arguments, in MiB."""
+"""An application whose tasks use memory in every way there is. Sizes are arguments, in MiB.
+
+With HUNGRY=plain in the environment it is a plain Celery application, to compare with.
+"""
 
 import functools
 import itertools
 import operator
 import os
 import time
+import types
+from collections.abc import Callable
 
 from celery import Celery
 from redis import Redis
 
 from seawall import MemoryBudgetExceeded, Seawall, policy
 
-app = Seawall("hungry", set_as_current=False)
 MB = 1 << 20
+SIZES = (40, 60, 80, 100, 120, 140)
+
+
+def create() -> Celery:
+    if os.environ.get("HUNGRY") != "plain":
+        return Seawall("hungry", set_as_current=False)
+    url = os.environ["SEAWALL_REDIS_URL"]
+    plain = Celery("hungry", broker=url, backend=url, set_as_current=False)
+    plain.conf.update(task_acks_late=True, worker_prefetch_multiplier=1)
+    return plain
+
+
+app = create()
 
 
 def note(task: object, line: str) -> None:
@@ -31,13 +48,36 @@ def filled(megabytes: int) -> bytearray:
     return block
 
 
-@app.task(name="hungry.hold", shared=False, bind=True)
 def hold(self: object, megabytes: int, seconds: float) -> int:
-    """Hold so much for so long; submitted with a policy of its own as `hungry.hold_N`."""
-    note(self, "hold")
+    """Hold so much for so long."""
+    note(self, f"hold {megabytes}")
     block = filled(megabytes)
     time.sleep(seconds)
     return len(block)
+
+
+for size in SIZES:  # tasks by what they declare: 10 MiB more than they hold
+    declared = policy(memory=f"{size + 10}MiB")(types.FunctionType(hold.__code__, globals(), f"hold_{size}"))
+    app.task(declared, name=f"hungry.hold_{size}", shared=False, bind=True)
+
+
+@app.task(name="hungry.unknown", shared=False)
+def unknown(megabytes: int, seconds: float) -> int:
+    """What is learned is all that is known of it."""
+    block = filled(megabytes)
+    time.sleep(seconds)
+    return len(block)
+
+
+def _clean(number: int) -> Callable[[], int]:
+    def clean() -> int:
+        return sum(len(str(value)) for value in range(number * 1000))
+
+    return clean
+
+
+for number in range(1, 10):
+    app.task(_clean(number), name=f"hungry.clean_{number}", shared=False)
 
 
 @app.task(name="hungry.greedy", shared=False, bind=True)

@@ -16,7 +16,7 @@ from typing import Final
 from seawall.admission import ADMIT, Candidate, Hold, Refuse, Verdict
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory.board import Board, Busy, Kind, Row
-from seawall.memory.levels import Marks
+from seawall.memory.levels import Marks, Pressure
 from seawall.policy import Policy
 from seawall.quantity import format_bytes
 
@@ -26,8 +26,10 @@ PATIENCE: Final = 2.0
 SILENT: Final = 1.5
 """Seconds without asking after which a waiting request counts no more: revoked, or its process hangs."""
 
-ASK_AGAIN: Final = 1.0
+ASK_AGAIN: Final = 0.02
 ASK_UNDER_PRESSURE: Final = 5.0
+"""Where there is no room for it here, a request waits so long in the broker."""
+
 STUCK: Final = 10.0
 """Seconds of pressure with nothing running after which one request may start: waiting frees nothing then."""
 
@@ -63,6 +65,7 @@ class MemoryAccount:
         self._shares: dict[str, Row] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._row: Row | None = None
+        self._freed = 0
         self._guard = threading.Lock()
 
     @property
@@ -101,6 +104,15 @@ class MemoryAccount:
                 return self._decide(candidate, size, now)
         except Busy:
             return Hold("the memory account is busy", 0.01)
+
+    def paused(self) -> bool:
+        """Whether nothing should be consumed: nothing may start, and what runs will change that."""
+        return self._board.level is Pressure.EXHAUSTED and not self._stuck(self._clock())
+
+    def worth_asking(self) -> bool:
+        """Whether requests of this process wait, and something was freed since this was last asked."""
+        freed, self._freed = self._freed, self._board.freed
+        return bool(self._waiting) and freed != self._freed
 
     def _decide(self, candidate: Candidate, size: int, now: float) -> Verdict:
         if candidate.id in self._shares:

@@ -53,6 +53,7 @@ class _Header(ctypes.Structure):
     rows: int
     shares: int
     waits: int
+    freed: int
     tasks: int
     level: int
     level_since: float
@@ -64,6 +65,7 @@ class _Header(ctypes.Structure):
         ("rows", ctypes.c_uint64),  # rows ever used: no scan goes further
         ("shares", ctypes.c_uint64),
         ("waits", ctypes.c_uint64),
+        ("freed", ctypes.c_uint64),  # counts promises taken back
         ("tasks", ctypes.c_uint64),
         ("level", ctypes.c_uint64),
         ("level_since", ctypes.c_double),
@@ -217,6 +219,11 @@ class Board:
         """Processes with a request that waits for a share."""
         return self._header.waits
 
+    @property
+    def freed(self) -> int:
+        """Changes whenever less is promised than before."""
+        return self._header.freed
+
     def used(self) -> int:
         """Bytes that all workers use, as their supervisors last measured."""
         return sum(row.used for row in self.rows(Kind.WORKER))
@@ -279,6 +286,7 @@ class Board:
         """Give a row of this process's another size. Under the lock."""
         if row.kind in _PROMISES:
             self._header.promised += size - row.size
+            self._header.freed += size < row.size
         row.size = size
 
     def free(self, row: Row) -> None:
@@ -327,6 +335,7 @@ class Board:
     def _count(self, row: Row, sign: int) -> None:
         if row.kind in _PROMISES:
             self._header.promised += sign * row.size
+            self._header.freed += sign < 0
         self._header.shares += sign * (row.kind == Kind.SHARE)
         self._header.waits += sign * (row.kind == Kind.WAIT)
 

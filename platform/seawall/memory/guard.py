@@ -126,7 +126,7 @@ class Guard:
 
     def _announce(self, change: PressureChanged) -> None:
         logger.log(
-            logging.WARNING if change.level > change.before else logging.INFO,
+            logging.WARNING if max(change.level, change.before) >= Pressure.CRITICAL else logging.INFO,
             "memory pressure %s (was %s): %s of %s used",
             change.level.name, change.before.name, format_bytes(change.used), format_bytes(change.budget),
         )  # fmt: skip

@@ -43,6 +43,7 @@ _RECYCLE_EVERY: Final = 5.0
 _WORTH_RECYCLING: Final = 32 << 20
 _FAR_OFF: Final = 4
 _LOOK_FIRST: Final = 0.02
+_FLOW_EVERY: Final = 0.05
 _KEPT_VERDICTS: Final = 100
 _SAMPLES_KEPT: Final = 10_000
 
@@ -306,8 +307,54 @@ def _kill(overrun: Overrun) -> bool:
 
 
 def install(app: Celery) -> None:
-    """Give the app's workers the step. Safe to repeat."""
+    """Give the app's workers the steps. Safe to repeat."""
     app.steps["worker"].add(Step)
+    app.steps["consumer"].add(Flow)
+
+
+# Where requests are consumed
+
+
+class Flow(bootsteps.StartStopStep):
+    """The consumer's step: pauses under EXHAUSTED, and asks for what is held once memory was freed elsewhere.
+
+    What was fetched before a pause stays with the gate. The pause belongs to one connection; the next one
+    begins anew, and is paused anew.
+    """
+
+    label = "Flow"
+
+    def __init__(self, c: Any, **options: Any) -> None:
+        super().__init__(c, **options)
+        self._timer: Any = None
+        self._paused = False
+
+    def include_if(self, c: Any) -> bool:
+        """Where requests are consumed; a supervisor consumes none."""
+        return bool(getattr(c, "runs_tasks", True))
+
+    def start(self, c: Any) -> None:
+        """A connection is there, and is consumed from."""
+        self._paused = False
+        self._timer = c.timer.call_repeatedly(_FLOW_EVERY, self._look, (c,))
+
+    def stop(self, c: Any) -> None:
+        """It is gone."""
+        if self._timer is not None:
+            c.timer.cancel(self._timer)
+            self._timer = None
+
+    def _look(self, c: Any) -> None:
+        if _watch is None or c.task_consumer is None:
+            return
+        paused = _watch.account.paused()
+        if paused and not self._paused:
+            c.task_consumer.cancel()
+        elif self._paused and not paused:
+            c.task_consumer.consume()
+        self._paused = paused
+        if _watch.account.worth_asking():
+            c.gate.pump()
 
 
 # Where a task runs

@@ -291,6 +291,7 @@ class Consumer(CeleryConsumer):
             Tasks,
             Delays,
             Gate,
+            memory.Flow,
             "celery.worker.consumer.consumer:Evloop",
         ]
 

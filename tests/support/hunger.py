@@ -1,0 +1,101 @@
+"""A worker of `support.hungry` with its memory watched from outside: for tests and benchmarks."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import Celery
+
+from seawall import Seawall
+from support.nodes import environment
+from support.processes import Proc
+from support.waiting import wait_until
+
+MB = 1 << 20
+
+
+def pss(process: psutil.Process) -> int:
+    """Bytes of a process, shared pages by their share; 0 when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/smaps_rollup") as rollup:
+        for line in rollup:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class Watched:
+    """A worker, and the most that it and its processes were seen to use together."""
+
+    def __init__(self, proc: Proc, *, every: float = 0.05) -> None:
+        self.proc = proc
+        self.peak = 0
+        self.readings: list[tuple[float, int]] = []
+        self._every = every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watching memory", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._every):
+            used = self.used()
+            self.peak = max(self.peak, used)
+            self.readings.append((time.monotonic(), used))
+
+    def used(self) -> int:
+        return sum(pss(process) for process in self.proc.tree())
+
+    def cpu(self) -> float:
+        """Seconds of CPU of the main process so far."""
+        times = psutil.Process(self.proc.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(20)
+        self.proc.destroy()
+
+
+@contextlib.contextmanager
+def hungry_worker(
+    url: str, folder: Path, *options: str, plain: bool = False, every: float = 0.05, **variables: str
+) -> Iterator[Watched]:
+    """A ready worker; `variables` are added to its environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if plain:
+        variables["HUNGRY"] = "plain"
+    argv = [sys.executable, "-m", "celery", "-A", "support.hungry", "worker", "-l", "INFO", *options]
+    name = f"{'plain' if plain else 'seawall'}-{time.monotonic_ns()}"
+    proc = Proc(
+        [*argv, "-n", f"{name}@host"],
+        log=folder / f"{name}.log",
+        env=environment(url, **variables),
+        cwd=folder,
+    )
+    try:
+        wait_until(lambda: "ready." in proc.output, timeout=60, what="the worker")
+        watched = Watched(proc, every=every)
+    except BaseException:
+        proc.destroy()
+        raise
+    try:
+        yield watched
+    finally:
+        watched.stop()
+
+
+@contextlib.contextmanager
+def hungry_producer(url: str, *, plain: bool = False) -> Iterator[Celery]:
+    """Who submits to it."""
+    app: Any = (Celery if plain else Seawall)("hungry", set_as_current=False)
+    app.conf.update(broker_url=url, result_backend=url)
+    if plain:
+        app.conf.broker_transport = "redis"
+    try:
+        yield app
+    finally:
+        app.close()
