@@ -12,6 +12,7 @@ from seawall.cli.application import load_app
 from seawall.config import hide_passwords, settings
 from seawall.errors import ConfigError
 from seawall.fleet import Console, Fleet, FleetSpec
+from seawall.quantity import format_bytes
 
 
 @click.command()
@@ -28,11 +29,18 @@ def up(*, migrations: bool) -> None:
         console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
     app = load_app(spec.app)
     from seawall.worker.lifecycle import notify
+    from seawall.worker.memory import board_of
 
     console.say(f"broker {hide_passwords(app.conf.broker_url)}")
     if migrations:
         migrate.apply(console.say)
-    programs = spec.programs(home=settings().home, has_schedule=bool(app.conf.beat_schedule))
+    board, _ = board_of(settings().memory)
+    console.say(f"memory budget of the workers: {format_bytes(board.budget)}")
+    programs = spec.programs(
+        home=settings().home,
+        has_schedule=bool(app.conf.beat_schedule),
+        environment={"SEAWALL_MEMORY__BOARD": board.path},
+    )
     fleet = Fleet(
         programs,
         console=console,

@@ -71,12 +71,14 @@ class Profile(_Table):
     def worker(self, name: str, celery: tuple[str, ...], environment: Mapping[str, str]) -> Program:
         """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one."""
         concurrency = () if self.concurrency is None else ("-c", str(self.concurrency))
-        memory = {} if self.memory is None else {"SEAWALL_MEMORY__BUDGET": str(self.memory)}
+        if self.memory is not None:  # a budget of its own, no share of the fleet's
+            environment = {name: value for name, value in environment.items() if name != "SEAWALL_MEMORY__BOARD"}
+            environment["SEAWALL_MEMORY__BUDGET"] = str(self.memory)
         options = ("-Q", ",".join(self.queues), *concurrency, "-P", self.pool, "--loglevel", "INFO")
         return Program(
             name=name,
             argv=(*celery, "worker", "-n", f"{name}@%h", *options, *self.options),
-            environment={**environment, **memory, **self.environment},
+            environment={**environment, **self.environment},
             needs_ready=True,
             stop_signal=signal.SIGQUIT,
         )

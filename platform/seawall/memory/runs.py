@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ SIGNAL: Final = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else None
 _SHARE_FOR_MEASURING: Final = 0.01
 _SHARE_FOR_TRIMS: Final = 0.05
 _FIRST: Final = 1.0
-"""Seconds a fresh process may spend on either, beside the share of its time."""
+"""Seconds of CPU that a fresh process may spend on either, beside the share of its time."""
 
 _SLACK: Final = 32 << 20
 """Free memory that the allocator may keep after a run before it is trimmed."""
@@ -47,11 +48,13 @@ _NEAR: Final = 4 << 20
 class Reports:
     """Samples on their way from the processes that run tasks to the one that keeps records.
 
-    A datagram socket made before the first fork: sending never blocks, and what does not fit is lost.
+    A socket of packets, made before the first fork: sending never blocks, and what does not fit is lost.
     """
 
     def __init__(self) -> None:
-        self._here, self._there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # Linux queues a handful of datagrams only; a sequence of packets is bounded by bytes.
+        kind = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
+        self._here, self._there = socket.socketpair(socket.AF_UNIX, kind)
         self._here.settimeout(0)
         self._there.settimeout(0)
 
@@ -180,8 +183,7 @@ class Runs:
 
     def _measure(self) -> int | None:
         """What the run kept, if the process was clean before it and that is within its share of the time."""
-        now = time.monotonic()
-        lived = now - self._born
+        lived, begun = time.monotonic() - self._born, time.thread_time()
         before, self._clean = self._clean, None
         if before is not None or self._spent <= _FIRST + _SHARE_FOR_MEASURING * lived:
             cleanup.release()
@@ -189,7 +191,7 @@ class Runs:
         elif self._own.rss() - self._floor > _SLACK and self._spent <= _FIRST + _SHARE_FOR_TRIMS * lived:
             cleanup.trim()
             self._floor = self._own.rss()
-        self._spent += time.monotonic() - now
+        self._spent += time.thread_time() - begun
         if before is None or self._clean is None or self._runs[self._name] <= leaks.FIRST_RUNS:
             return None
         kept = max(0, self._clean - before)

@@ -27,6 +27,7 @@ def connect() -> None:
 
     supervisor.connect()
     uid = "seawall.lifecycle"
+    signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
     signals.worker_shutdown.connect(memory.close, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)

@@ -9,6 +9,7 @@ is admission and the level of pressure, and no memory that is one task's.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.app.base import Celery
 from redis.exceptions import RedisError
 
@@ -80,6 +81,7 @@ class Watch:
         if self.board.level > self._level:
             self._clean_up()
         self._level = self.board.level
+        self._records.collect()
         if now >= self._write_at:
             self._write_at = now + _WRITE_EVERY
             self._records.keep(now)
@@ -132,6 +134,7 @@ class Watch:
     def close(self) -> None:
         """The worker stops: its last samples are written, its row given up."""
         gate.disuse(self.account)
+        self._records.collect()
         self._records.keep(float("inf"))
         with contextlib.suppress(Busy):
             self._guard.close()
@@ -151,10 +154,13 @@ class _Records:
         self._reported: set[str] = set()
         self.leaking: set[str] = set()
 
-    def keep(self, now: float) -> None:
-        """Write what was reported, read what is known; while Redis is away, nothing."""
+    def collect(self) -> None:
+        """Take what was reported."""
         self._samples += self._reports.received()
         del self._samples[:-_SAMPLES_KEPT]
+
+    def keep(self, now: float) -> None:
+        """Write what was reported, read what is known; while Redis is away, nothing."""
         if now < self._away_until:
             return
         try:
@@ -262,7 +268,10 @@ class Step(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         """Before anything has started."""
         global _watch  # noqa: PLW0603 - one worker a process
-        forks = _is_prefork(worker.pool_cls) or _is_cells(worker.pool_cls)
+        prefork = _is_prefork(worker.pool_cls)
+        forks = prefork or _is_cells(worker.pool_cls)
+        if prefork:  # a cell calls by itself, when the task is settled
+            signals.task_postrun.connect(ended, dispatch_uid="seawall.memory")
         _watch = Watch(worker.app, slots=worker.concurrency or os.cpu_count() or 1, forks=forks)
 
     def start(self, worker: Any) -> None:
@@ -275,6 +284,13 @@ class Step(bootsteps.StartStopStep):
             return
         mine.tick(time.monotonic(), _children(worker), _kill)
         worker.timer.call_after(mine.wait(time.monotonic()), self._look, (worker, mine))
+
+
+def freeze(**_: Any) -> None:
+    """Before prefork forks: no collection in a child touches what all share, which would copy it."""
+    if _watch is not None and not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
 
 
 def close(**_: Any) -> None:
@@ -368,7 +384,7 @@ def around(task: Any, request: Any, arguments: Arguments) -> contextlib.Abstract
     return _watch.runs.run(request.id or "", task.name, task.policy, reserved, arguments)
 
 
-def ended() -> None:
+def ended(**_: Any) -> None:
     """A task has ended and is settled, in a process that runs one at a time."""
     if _watch is not None and _watch.runs is not None:
         _watch.runs.after()
