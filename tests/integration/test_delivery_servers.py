@@ -14,6 +14,7 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from seawall.delivery import transport_for
+from seawall.errors import ConfigError
 from support.delivery import Server, own_server, valkey_server
 from support.processes import Proc
 from support.waiting import wait_until
@@ -55,6 +56,15 @@ def test_sentinel_finds_the_master_and_the_next_sentinel_keeps_the_transport(
             round_trip(connection)
     finally:
         sentinel.destroy()
+
+
+def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
+    with (
+        own_server(tmp_path / "node", fsync="no", extra=["--cluster-enabled", "yes"]) as node,
+        Connection(node.url, transport=transport_for(node.url)) as connection,
+        pytest.raises(ConfigError, match="is a node of a Redis Cluster"),
+    ):
+        connection.channel()
 
 
 @contextlib.contextmanager
