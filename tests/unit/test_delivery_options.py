@@ -211,6 +211,16 @@ def test_a_line_with_a_full_window_only_settles(claimant: Claimant, clock: Clock
     assert line.wish(room=0) == "claim"
 
 
+def test_a_line_settles_early_while_something_could_be_overtaken(claimant: Claimant, clock: Clock) -> None:
+    line = Line(claimant, clock=clock)
+    claimant.claimed(claimed("4a", "4b"))
+    claimant.next()
+    claimant.settle("4a", "a")
+    assert line.wish(room=1) == ""
+    clock.now += claimant.options.settle_within * 0.7
+    assert line.wish(room=1) == "claim"
+
+
 def test_the_pace_decides_how_much_is_claimed_ahead(claimant: Claimant, clock: Clock) -> None:
     line = Line(claimant, clock=clock)
     assert line._appetite(4) == 4

@@ -29,6 +29,7 @@ _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment 
 _UNLIMITED = 1_000_000
 _MIN_WAIT = 0.001
 _ANY_LEVEL = 10
+_EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
 
 
 class Line:
@@ -57,6 +58,8 @@ class Line:
             self.may_have_more = True
         if claimant.must_settle or (hungry and (self.may_have_more or claimant.decided)):
             return "claim"
+        if claimant.ahead and (claimant.outbox_age or 0.0) >= claimant.options.settle_within * _EARLY:
+            return "claim"  # something more urgent may have come meanwhile
         return "wait" if hungry else ""
 
     def ask(self, connection: Any, queues: Sequence[str], room: int) -> None:
