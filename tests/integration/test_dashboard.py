@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.delivery import ROOT, Site, site
+from support.delivery import ROOT, Site, free_port, site
 from support.processes import Proc
 from support.waiting import wait_until
 
@@ -25,9 +24,7 @@ def place(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Ite
 def test_flower_shows_how_much_waits(place: Site) -> None:
     place.submit("nothing", [()] * 3)
     place.submit("nothing", [()], queue="celery", priority=3)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     argv = [sys.executable, "-m", "seawall.dashboard", "-A", "support.delivery_app", "flower"]
     argv += ["--address=127.0.0.1", f"--port={port}"]
     environment = {**place.environment, "FLOWER_UNAUTHENTICATED_API": "true"}

