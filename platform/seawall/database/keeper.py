@@ -64,6 +64,7 @@ class Keeper:
         self._wake = threading.Event()
         self._stopping = False
         self._told_away = False
+        self._hungry = False
         self._renew_at = self._probe_at = 0.0
         self._thread: threading.Thread | None = None
 
@@ -96,7 +97,7 @@ class Keeper:
 
     def hungry(self) -> None:
         """Ask for more connections now: a caller waits for one."""
-        self._renew_at = 0.0
+        self._hungry = True
         self._wake.set()
 
     def _run(self) -> None:
@@ -116,8 +117,9 @@ class Keeper:
     def _govern(self, now: float) -> float:
         if self._governor is None or self._pool is None or self._demand is None:
             return _QUIET
-        if now < self._renew_at:
+        if now < self._renew_at and not self._hungry:
             return self._renew_at - now
+        self._hungry = False  # before the question: who gets hungry during it is asked for next
         want = self._demand.note(now, self._pool.demand(), self._pool.requests())
         grant, pause = self._governor.renew(now, want, self._pool.held())
         self._pool.cap(min(grant, self._pool.ceiling))
