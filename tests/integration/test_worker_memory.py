@@ -1,70 +1,145 @@
 """Memory in real workers: limits, admission, pressure, leaks; cells and stock prefork."""
 
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.result import AsyncResult
+from celery import Celery
 from redis import Redis
 
 from seawall import MemoryBudgetExceeded
+from seawall.memory import Pressure
+from seawall.memory.board import Board, Kind
+from seawall.memory.learned import Learned
+from support.hunger import MB, hungry_producer, hungry_worker
 from support.nodes import StartWorker
+from support.waiting import wait_until
 
-POOLS = [pytest.param([], id="cells"), pytest.param(["-P", "prefork"], id="prefork")]
+PLENTY = 64 << 30
 
 
 @pytest.fixture
-def app(redis_url: str) -> Any:
-    from seawall import Seawall
-
-    producer = Seawall("hungry", set_as_current=False)
-    producer.conf.update(broker_url=redis_url, result_backend=redis_url)
-    yield producer
-    producer.close()
+def app(redis_url: str) -> Iterator[Celery]:
+    with hungry_producer(redis_url) as producer:
+        yield producer
 
 
-def ran(redis_url: str, what: str) -> list[str]:
-    with Redis.from_url(redis_url) as client:
-        return [line.decode() for line in client.lrange("ran", 0, -1) if line.decode().startswith(what)]
+class Journal:
+    """What the tasks of `support.hungry` wrote: what ran, and in which process."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client = Redis.from_url(redis_url)
+
+    def lines(self, what: str = "") -> list[str]:
+        lines: Any = self._client.lrange("ran", 0, -1)
+        return [line.decode() for line in lines if line.decode().startswith(what)]
+
+    def clear(self) -> None:
+        self._client.delete("ran")
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_greedy_task_is_stopped_once_with_its_process_alone_and_its_neighbours_finish(
-    app: Any, redis_url: str, start_worker: StartWorker, pool: list[str]
+@pytest.fixture
+def journal(redis_url: str) -> Journal:
+    return Journal(redis_url)
+
+
+@pytest.mark.parametrize(
+    "pool", [pytest.param((), id="cells"), pytest.param(("-P", "prefork"), id="prefork")]
+)
+def test_limits_stop_the_task_that_passes_them_and_nobody_else(
+    app: Celery, journal: Journal, start_worker: StartWorker, pool: tuple[str, ...]
 ) -> None:
     worker = start_worker("support.hungry", "-c", "2", *pool)
+    # A budget is told inside the task, whose process lives.
+    assert app.send_task("hungry.careful").get(timeout=60) == "cleaned up"
+    with pytest.raises(MemoryBudgetExceeded, match=r"40 MiB are allowed \(arguments 0: 8 B, 1: 3 B\)"):
+        app.send_task("hungry.greedy", ("python", 400)).get(timeout=60)
+    before = {process.pid for process in worker.container.children()}
+    # So is a lack of memory that the task met by itself.
+    broken = [app.send_task("hungry.exhaust") for _ in range(5)]
+    for each in broken:
+        with pytest.raises(MemoryBudgetExceeded, match="ran out of memory: cannot allocate"):
+            each.get(timeout=60)
+    assert {process.pid for process in worker.container.children()} == before
+    # The limit costs one process, once; whatever runs beside it finishes.
     neighbours = [app.send_task("hungry.small", (n,)) for n in range(20)]
-    greedy: AsyncResult[Any] = app.send_task("hungry.greedy", ("c", 200))
+    greedy = app.send_task("hungry.greedy", ("c", 200))
     neighbours += [app.send_task("hungry.small", (n,)) for n in range(20, 40)]
     with pytest.raises(
         MemoryBudgetExceeded, match=r"process was killed: hungry.greedy used .*60 MiB are allowed"
     ):
         greedy.get(timeout=60)
     assert [each.get(timeout=60) for each in neighbours] == list(range(40))
-    assert len(ran(redis_url, "greedy")) == 1
+    assert len(journal.lines("greedy c")) == 1
+    assert len({process.pid for process in worker.container.children()} & before) == 1
     assert worker.container.status == "running"
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_task_above_its_budget_is_told_so_and_its_process_lives(
-    app: Any, redis_url: str, start_worker: StartWorker, pool: list[str]
+def test_tasks_that_do_not_fit_together_run_one_after_the_other(
+    app: Celery, redis_url: str, tmp_path: Path
 ) -> None:
-    start_worker("support.hungry", "-c", "1", *pool)
-    assert app.send_task("hungry.careful").get(timeout=60) == "cleaned up"
-    with pytest.raises(MemoryBudgetExceeded, match=r"40 MiB are allowed \(arguments 0: 8 B, 1: 3 B\)"):
-        app.send_task("hungry.greedy", ("python", 400)).get(timeout=60)
-    app.send_task("hungry.small", (1,)).get(timeout=60)
-    processes = {line.split()[-1] for line in ran(redis_url, "")}
-    assert len(processes) == 1
+    """Four at a time would need 4 x 60 MiB beside the 100 MiB of the worker itself."""
+    with hungry_worker(redis_url, tmp_path, "-c", "4", SEAWALL_MEMORY__BUDGET="260MiB") as worker:
+        results = [app.send_task("hungry.hold_60", (60, 0.1)) for _ in range(12)]
+        assert [each.get(timeout=90) for each in results] == [60 * MB] * 12
+        assert worker.peak < 260 * MB
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_a_memory_error_fails_its_task_and_nothing_else(
-    app: Any, start_worker: StartWorker, pool: list[str]
+def test_the_task_that_leaks_is_flagged_and_no_other(
+    app: Celery, redis_url: str, start_worker: StartWorker
 ) -> None:
-    start_worker("support.hungry", "-c", "2", *pool)
-    broken = [app.send_task("hungry.exhaust") for _ in range(10)]
-    whole = [app.send_task("hungry.small", (n,)) for n in range(10)]
-    for each in broken:
-        with pytest.raises(MemoryBudgetExceeded, match="ran out of memory: cannot allocate"):
-            each.get(timeout=60)
-    assert [each.get(timeout=60) for each in whole] == list(range(10))
+    start_worker("support.hungry", "-c", "2")
+    names = ["hungry.leak", *(f"hungry.clean_{n}" for n in range(1, 10))]
+    for _ in range(60):
+        for name in names:
+            app.send_task(name, ignore_result=True)
+    with Redis.from_url(redis_url) as client:
+        learned = Learned(client)
+        wait_until(lambda: learned.record("hungry.leak").leaking, timeout=90, what="the leak to be noticed")
+        flagged = [record for record in learned.records() if record.leaking]
+    assert [record.name for record in flagged] == ["hungry.leak"]
+    assert flagged[0].growth == pytest.approx(200_000, rel=0.15)
+
+
+def test_exhausted_workers_pause_survive_sigkill_in_between_and_resume_by_themselves(
+    app: Celery, journal: Journal, start_worker: StartWorker
+) -> None:
+    board = Board.create(PLENTY)  # ours, so that its budget can be made small for a while
+    shared = {"SEAWALL_MEMORY__BOARD": board.path}
+    first = start_worker("support.hungry", "-c", "2", env=shared)
+    app.send_task("hungry.small", (-1,)).get(timeout=60)
+    board._header.budget = MB
+    wait_until(lambda: board.level is Pressure.EXHAUSTED, timeout=30, what="the pressure")
+    for number in range(100):
+        app.send_task("hungry.small", (number,), ignore_result=True)
+    assert len(_quiet(journal)) == 1
+    first.kill()
+    with board.locked(patience=5):
+        board.sweep()
+    assert list(board.rows(Kind.WORKER)) == []
+    second = start_worker("support.hungry", "-c", "2", env=shared)
+    assert len(_quiet(journal)) == 1
+    board._header.budget = PLENTY
+
+    wait_until(lambda: len(journal.lines()) == 101, timeout=60, what="all tasks")
+    runs = Counter(line.split()[1] for line in _quiet(journal))
+    assert runs == {str(number): 1 for number in range(-1, 100)}
+    assert second.container.status == "running"
+
+
+def _quiet(journal: Journal) -> list[str]:
+    """What ran until nothing has for a second and a half."""
+    seen, since = journal.lines(), time.monotonic()
+
+    def settled() -> bool:
+        nonlocal seen, since
+        now = journal.lines()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > 1.5
+
+    wait_until(settled, timeout=30, what="a pause")
+    return seen

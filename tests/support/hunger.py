@@ -21,7 +21,7 @@ MB = 1 << 20
 
 def pss(process: psutil.Process) -> int:
     """Bytes of a process, shared pages by their share; 0 when it is gone."""
-    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/smaps_rollup") as rollup:
+    with contextlib.suppress(OSError), Path(f"/proc/{process.pid}/smaps_rollup").open() as rollup:
         for line in rollup:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024

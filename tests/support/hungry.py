@@ -10,6 +10,7 @@ import os
 import time
 import types
 from collections.abc import Callable
+from typing import Any
 
 from celery import Celery
 from redis import Redis
@@ -30,6 +31,11 @@ def create() -> Celery:
 
 
 app = create()
+
+
+def register(function: Callable[..., object], name: str, *, bind: bool = False) -> None:
+    options: dict[str, Any] = {"name": name, "bind": bind, "shared": False}
+    app.task(**options)(function)
 
 
 def note(task: object, line: str) -> None:
@@ -58,7 +64,7 @@ def hold(self: object, megabytes: int, seconds: float) -> int:
 
 for size in SIZES:  # tasks by what they declare: 10 MiB more than they hold
     declared = policy(memory=f"{size + 10}MiB")(types.FunctionType(hold.__code__, globals(), f"hold_{size}"))
-    app.task(declared, name=f"hungry.hold_{size}", shared=False, bind=True)
+    register(declared, f"hungry.hold_{size}", bind=True)
 
 
 @app.task(name="hungry.unknown", shared=False)
@@ -77,7 +83,7 @@ def _clean(number: int) -> Callable[[], int]:
 
 
 for number in range(1, 10):
-    app.task(_clean(number), name=f"hungry.clean_{number}", shared=False)
+    register(_clean(number), f"hungry.clean_{number}")
 
 
 @app.task(name="hungry.greedy", shared=False, bind=True)
@@ -106,11 +112,12 @@ def greedy(self: object, way: str, megabytes: int) -> None:
 @policy(memory="20MiB", memory_limit="1GiB")
 def careful(self: object) -> str:
     """Is told, lets go, and goes on."""
-    block = filled(40)
+    blocks = []
     try:
+        blocks.append(filled(40))
         time.sleep(30)
     except MemoryBudgetExceeded:
-        block.clear()
+        blocks.clear()
         time.sleep(0.3)
         return "cleaned up"
     return "never told"

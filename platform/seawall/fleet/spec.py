@@ -76,7 +76,9 @@ class Profile(_Table):
         """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one."""
         concurrency = () if self.concurrency is None else ("-c", str(self.concurrency))
         if self.memory is not None:  # a budget of its own, no share of the fleet's
-            environment = {name: value for name, value in environment.items() if name != "SEAWALL_MEMORY__BOARD"}
+            environment = {
+                name: value for name, value in environment.items() if name != "SEAWALL_MEMORY__BOARD"
+            }
             environment["SEAWALL_MEMORY__BUDGET"] = str(self.memory)
         pool = () if self.pool == "cells" else ("-P", self.pool)  # what the app's workers have anyway
         options = ("-Q", ",".join(self.queues), *concurrency, *pool, "--loglevel", "INFO")

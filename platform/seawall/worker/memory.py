@@ -295,7 +295,7 @@ def freeze(**_: Any) -> None:
 
 def close(**_: Any) -> None:
     """The worker has stopped."""
-    global _watch  # noqa: PLW0603
+    global _watch
     mine, _watch = _watch, None
     if mine is not None:
         mine.close()
