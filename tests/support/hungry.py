@@ -20,6 +20,8 @@ from seawall import MemoryBudgetExceeded, Seawall, policy
 MB = 1 << 20
 SIZES = (40, 60, 80, 100, 120, 140)
 
+_kept: list[bytearray] = []
+
 
 def create() -> Celery:
     if os.environ.get("HUNGRY") != "plain":
@@ -140,4 +142,8 @@ def small(self: object, number: int) -> int:
     return number
 
 
-_kept: list[bytearray] = []
+@app.task(name="hungry.timed", shared=False, bind=True)
+def timed(self: object, _number: int) -> None:
+    """When it starts, on the clock of the machine."""
+    store(self.app).rpush("starts", time.monotonic())  # type: ignore[attr-defined]
+    time.sleep(0.02)

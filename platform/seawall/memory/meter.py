@@ -180,10 +180,10 @@ class Meter:
         for pid in new or [min(self._watched, key=lambda pid: self._urgency(pid, now))]:
             begun = self._clock()
             watched = self._watched[pid]
-            exact = _pss(pid)
-            if exact is not None:
-                watched.shared = max(0, watched.rss - exact)
-            watched.exact_at, watched.exact_rss = now, watched.rss
+            if (exact := _exactly(pid)) is not None:
+                watched.exact_rss, proportional = exact
+                watched.shared = max(0, watched.exact_rss - proportional)
+            watched.exact_at = now
             cost = self._clock() - begun
             self._next_exact = max(now, self._next_exact) + cost / self._share
 
@@ -193,16 +193,19 @@ class Meter:
         return not doubled, watched.exact_at
 
 
-def _pss(pid: int) -> int | None:
-    """Proportional bytes; the summary of the kernel's, which psutil would add up line by line itself."""
+def _exactly(pid: int) -> tuple[int, int] | None:
+    """RSS and PSS of one moment: what a process frees in between would pass as shared for good."""
     try:
+        # The kernel's summary, which psutil would add up line by line itself.
         with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:  # noqa: PTH123
-            for line in rollup:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
+            sizes = {
+                line[:4]: int(line.split()[1]) * 1024 for line in rollup if line[:4] in (b"Rss:", b"Pss:")
+            }
+        return sizes[b"Rss:"], sizes[b"Pss:"]
+    except (OSError, KeyError):
         pass
     try:
-        return int(psutil.Process(pid).memory_full_info().pss)
+        full = psutil.Process(pid).memory_full_info()
+        return int(full.rss), int(full.pss)
     except (psutil.Error, AttributeError):
         return None
