@@ -317,7 +317,8 @@ def test_a_control_group_that_waits_for_memory_is_under_critical_pressure(tmp_pa
 
 def test_looking_never_costs_more_than_its_share_of_a_core() -> None:
     ticks = iter(range(1000))
-    guard = Guard(Board.create(PLENTY), clock=lambda: next(ticks) * 0.010)
+    meter = Meter(clock=lambda: 0.0)
+    guard = Guard(Board.create(PLENTY), meter=meter, clock=lambda: next(ticks) * 0.010)
     guard.look([], 1.0)
     assert guard.interval == pytest.approx(0.010 / SHARE)
     idle = Guard(Board.create(PLENTY), clock=lambda: 0.0)

@@ -26,8 +26,8 @@ SHARE: Final = 0.004
 """Of one core, for looking; exact readings of the meter come on top, see there."""
 
 SOONEST: Final = 0.02
-LATEST: Final = 0.25
-GROWTH: Final = 2 << 30
+LATEST: Final = 0.1
+GROWTH: Final = 4 << 30
 """Bytes a second that a process may come to use: what a core can write."""
 
 GROUP_EVERY: Final = 1.0
@@ -64,7 +64,7 @@ class Guard:
         slots: int = 1,
         group: ControlGroup | None = None,
         meter: Meter | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._board = board
         self._marks = marks or Marks()
@@ -90,7 +90,7 @@ class Guard:
             row.used = max(row.used, using[row.pid])
         used = self._update(runs, using, now)
         found = self._overruns(runs, using, used)
-        cost = self._clock() - begun
+        cost = self._clock() - begun - self._meter.exact_cost
         self.interval = max(self._nearest(runs, using, used), cost / SHARE)
         return found
 

@@ -122,12 +122,14 @@ class Meter:
     """Readings of a set of processes. One thread; `clock` measures what the exact readings cost."""
 
     def __init__(
-        self, *, share_for_pss: float = _SHARE_FOR_PSS, clock: Callable[[], float] = time.perf_counter
+        self, *, share_for_pss: float = _SHARE_FOR_PSS, clock: Callable[[], float] = time.thread_time
     ) -> None:
         self._watched: dict[int, _Watched] = {}
         self._clock = clock
         self._share = share_for_pss
         self._next_exact = float("-inf")
+        self.exact_cost = 0.0
+        """Seconds that exact readings took during the last `read`; they have a share of their own."""
 
     def read(self, pids: Iterable[int], now: float) -> dict[int, int]:
         """RSS by pid of those that live; dead ones are forgotten. `now` is monotonic."""
@@ -174,6 +176,7 @@ class Meter:
 
     def _measure_exactly(self, now: float) -> None:
         """PSS of the process that needs it most; new ones at once, old ones as the share allows."""
+        self.exact_cost = 0.0
         new = [pid for pid, each in self._watched.items() if each.exact_at == float("-inf")]
         if not new and (now < self._next_exact or not self._watched):
             return
@@ -185,6 +188,7 @@ class Meter:
                 watched.shared = max(0, watched.exact_rss - proportional)
             watched.exact_at = now
             cost = self._clock() - begun
+            self.exact_cost += cost
             self._next_exact = max(now, self._next_exact) + cost / self._share
 
     def _urgency(self, pid: int, now: float) -> tuple[bool, float]:
