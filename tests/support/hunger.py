@@ -1,6 +1,7 @@
 """A worker of `support.hungry` with its memory watched from outside: for tests and benchmarks."""
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -19,12 +20,17 @@ from support.waiting import wait_until
 MB = 1 << 20
 
 
-def pss(process: psutil.Process) -> int:
-    """Bytes of a process, shared pages by their share; 0 when it is gone."""
-    with contextlib.suppress(OSError), Path(f"/proc/{process.pid}/smaps_rollup").open() as rollup:
-        for line in rollup:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
+def exactly(pid: int) -> tuple[int, int]:
+    """RSS and PSS of one moment, in bytes; zeros when the process is gone."""
+    with contextlib.suppress(OSError), Path(f"/proc/{pid}/smaps_rollup").open() as rollup:
+        sizes = {line[:4]: int(line.split()[1]) * 1024 for line in rollup if line[:4] in ("Rss:", "Pss:")}
+        return sizes.get("Rss:", 0), sizes.get("Pss:", 0)
+    return 0, 0
+
+
+def resident(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
@@ -36,6 +42,8 @@ class Watched:
         self.peak = 0
         self.readings: list[tuple[float, int]] = []
         self._every = every
+        self._shared: dict[int, int] = {}
+        self._measure_at = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watching memory", daemon=True)
         self._thread.start()
@@ -47,7 +55,16 @@ class Watched:
             self.readings.append((time.monotonic(), used))
 
     def used(self) -> int:
-        return sum(pss(process) for process in self.proc.tree())
+        """What all of them use now, shared pages counted once.
+
+        The RSS of all is read in one go: during a walk over the pages of one, others would end and begin.
+        """
+        pids = [process.pid for process in self.proc.tree()]
+        if time.monotonic() > self._measure_at or not self._shared.keys() >= set(pids):
+            self._measure_at = time.monotonic() + 2
+            both = {pid: exactly(pid) for pid in pids}
+            self._shared = {pid: rss - proportional for pid, (rss, proportional) in both.items()}
+        return sum(max(0, resident(pid) - self._shared[pid]) for pid in pids)
 
     def cpu(self) -> float:
         """Seconds of CPU of the main process so far."""

@@ -17,7 +17,7 @@ from seawall.memory.board import Board, Busy, Kind, Row
 from seawall.memory.budget import ControlGroup
 from seawall.memory.events import LimitExceeded, PressureChanged
 from seawall.memory.levels import Marks, Pressure
-from seawall.memory.meter import Meter
+from seawall.memory.meter import YOUNG, Meter
 from seawall.quantity import format_bytes
 
 logger = logging.getLogger(__name__)
@@ -73,12 +73,21 @@ class Guard:
         self._meter = meter or Meter()
         self._clock = clock
         self._row: Row | None = None
+        self._expected = 0
+        self._settled_at = float("-inf")
         self._group_read_at = float("-inf")
         self._group_used = 0
         self._stalled = False
         self._kills = group.kills if group else 0
         self.interval = SOONEST
         """Seconds until the next look."""
+
+    def expect(self, processes: int, now: float) -> None:
+        """So many processes are about to be forked: until they are, what they may come to use is promised."""
+        self._expected = self._meter.read([os.getpid()], now)[os.getpid()] * (1 + processes)
+        self._settled_at = now + YOUNG
+        with self._board.locked(patience=1.0):
+            self._row = self._board.take(Kind.WORKER, slots=self._slots, size=self._expected)
 
     def look(self, pids: Collection[int], now: float) -> list[Overrun]:
         """Read this process and `pids`, those that run its tasks; what is to be done."""
@@ -97,6 +106,7 @@ class Guard:
     def _update(self, runs: list[Row], using: dict[int, int], now: float) -> int:
         """Tell the board; what all workers use."""
         mine = self._meter.total()
+        beside = max(self._meter.most(now), self._expected if now < self._settled_at else 0)
         inside = sum(min(using[row.pid], row.size) for row in runs)
         self._read_group(now)
         try:
@@ -105,7 +115,7 @@ class Guard:
                     self._row = self._board.take(Kind.WORKER, slots=self._slots)
                 if self._row is not None:
                     self._row.used = mine
-                    self._board.change(self._row, max(0, mine - inside))
+                    self._board.change(self._row, max(0, beside - inside))
                 used = max(self._board.used(), self._group_used)
                 change = self._level(used, now)
         except Busy:

@@ -19,6 +19,9 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SHARE_FOR_PSS: Final = 0.001
 """Of one core, for reading PSS."""
 
+YOUNG: Final = 2.0
+"""Seconds in which a forked process may still copy what it shares; then it is measured exactly again."""
+
 _STALE: Final = 2.0
 """Seconds after which a process whose RSS has doubled is measured exactly again."""
 
@@ -106,12 +109,17 @@ class _Watched:
     """One process under a meter."""
 
     statm: int | None
+    since: float
     rss: int = 0
     shared: int = 0
     """What RSS counts too much, when last measured exactly."""
 
     exact_at: float = float("-inf")
     exact_rss: int = 0
+
+    def due(self, now: float) -> bool:
+        """Whether it was never measured exactly, or only when it was young."""
+        return self.exact_at < self.since or (self.exact_at < self.since + YOUNG <= now)
 
     @property
     def own(self) -> int:
@@ -137,13 +145,18 @@ class Meter:
         for pid in self._watched.keys() - wanted:
             self._forget(pid)
         for pid in wanted:
-            self._read(pid)
+            self._read(pid, now)
         self._measure_exactly(now)
         return {pid: watched.rss for pid, watched in self._watched.items()}
 
     def total(self) -> int:
         """Bytes that the processes last read use together, each shared page counted once."""
         return sum(watched.own for watched in self._watched.values())
+
+    def most(self, now: float) -> int:
+        """As `total`, with all of the pages of young processes: they may come to own what they share."""
+        each = self._watched.values()
+        return sum(one.rss if now - one.since < YOUNG else one.own for one in each)
 
     def own(self, pid: int) -> int:
         """The part of `total` that is due to `pid`."""
@@ -155,10 +168,10 @@ class Meter:
         for pid in tuple(self._watched):
             self._forget(pid)
 
-    def _read(self, pid: int) -> None:
+    def _read(self, pid: int, now: float) -> None:
         watched = self._watched.get(pid)
         if watched is None:
-            watched = self._watched[pid] = _Watched(_open(f"/proc/{pid}/statm"))
+            watched = self._watched[pid] = _Watched(_open(f"/proc/{pid}/statm"), now)
         try:
             if watched.statm is None:
                 watched.rss = psutil.Process(pid).memory_info().rss
@@ -177,7 +190,7 @@ class Meter:
     def _measure_exactly(self, now: float) -> None:
         """PSS of the process that needs it most; new ones at once, old ones as the share allows."""
         self.exact_cost = 0.0
-        new = [pid for pid, each in self._watched.items() if each.exact_at == float("-inf")]
+        new = [pid for pid, each in self._watched.items() if each.due(now)]
         if not new and (now < self._next_exact or not self._watched):
             return
         for pid in new or [min(self._watched, key=lambda pid: self._urgency(pid, now))]:

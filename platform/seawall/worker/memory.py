@@ -67,6 +67,7 @@ class Watch:
         self._verdicts: dict[int, Overrun] = {}
         self._level = Pressure.NORMAL
         self._look_at = self._write_at = self._recycle_at = 0.0
+        self._guard.expect(slots if forks else 0, time.monotonic())
         memory.attach(self.board)
         gate.use(self.account)
 
