@@ -64,6 +64,18 @@ class MemorySettings(_Section):
     )
 
 
+class RetrySettings(_Section):
+    """How much trying again an outage may cost."""
+
+    budget: float = Field(
+        default=0.2,
+        ge=0,
+        le=10,
+        description="Retries per first attempt of a task, cluster-wide and over a minute. "
+        "Ten retries a minute are always granted.",
+    )
+
+
 class EmbeddedSettings(_Section):
     """The servers that are started when no URL is set."""
 
@@ -106,6 +118,7 @@ class Settings(BaseSettings):
     )
     database: DatabaseSettings = DatabaseSettings()
     memory: MemorySettings = MemorySettings()
+    retry: RetrySettings = RetrySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
 
     @field_validator("redis_url", "broker_url", "database_url")
