@@ -55,6 +55,11 @@ def _of_status(exc: Any) -> Verdict | None:
     return _INVALID
 
 
+def _of_response(exc: Any) -> Verdict | None:
+    """Clients that nobody told us of: what carries a response failed by its status."""
+    return _of_status(exc) if hasattr(exc, "response") else None
+
+
 def _of_database(exc: Any) -> Verdict | None:
     """By psycopg's error; whoever raised it has loaded psycopg already."""
     from seawall.database.sqlstate import Kind, kind_of
@@ -248,7 +253,7 @@ def _verdict_of_type(exc: BaseException) -> Verdict | None:
     except KeyError:
         rule = _known[kind] = _find(kind)
     if rule is None:
-        return _of_status(exc) if hasattr(exc, "response") else None
+        return _guarded(_of_response, exc)
     return rule if isinstance(rule, Verdict) else _guarded(rule, exc)
 
 

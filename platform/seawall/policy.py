@@ -149,6 +149,7 @@ class Policy:
     memory_limit: int | None = None
     requires: tuple[str, ...] = ()
     limit: Limit | None = None
+    redact: frozenset[str] = frozenset()
     explicit: frozenset[str] = frozenset()
 
     @property
@@ -169,6 +170,7 @@ def policy(  # noqa: PLR0913 - the face of the platform: one keyword per promise
     memory_limit: int | str | None = None,
     requires: tuple[str, ...] | list[str] | None = None,
     limit: Limit | None = None,
+    redact: tuple[str, ...] | list[str] | None = None,
 ) -> Callable[[F], F]:
     """The policy of the task defined below.
 
@@ -180,6 +182,7 @@ def policy(  # noqa: PLR0913 - the face of the platform: one keyword per promise
         memory_limit: where the task is stopped (1.5 x `memory`).
         requires: names of the breakers that must be closed for the task to run.
         limit: cluster-wide concurrency by a key made from the arguments.
+        redact: arguments that logs and events never show, beside those called password, token and the like.
 
     Raises:
         ConfigError: a field is wrong; the message names it, the value and the fix.
@@ -208,8 +211,9 @@ def _parse(given: dict[str, Any]) -> dict[str, Any]:
         "timeout": _parse_timeout,
         "memory": lambda value: parse_bytes(value, field="memory"),
         "memory_limit": lambda value: parse_bytes(value, field="memory_limit"),
-        "requires": _parse_requires,
+        "requires": lambda value: _parse_names("requires", value, "breaker"),
         "limit": lambda value: _check_type("limit", value, Limit),
+        "redact": lambda value: frozenset(_parse_names("redact", value, "argument")),
     }
     parsed = {name: parse[name](value) for name, value in given.items()}
     if (budget := parsed.get("memory")) is not None:
@@ -228,12 +232,12 @@ def _parse_timeout(value: object) -> float:
     return seconds
 
 
-def _parse_requires(value: object) -> tuple[str, ...]:
+def _parse_names(field: str, value: object, what: str) -> tuple[str, ...]:
     if isinstance(value, str) or not all(
-        isinstance(name, str) and name for name in _check_type("requires", value)
+        isinstance(name, str) and name for name in _check_type(field, value)
     ):
-        raise ConfigError(f"requires={value!r} is no list of breaker names: write requires=['payments']")
-    return tuple(_check_type("requires", value))
+        raise ConfigError(f"{field}={value!r} is no list of {what} names: write {field}=['payments']")
+    return tuple(_check_type(field, value))
 
 
 def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:

@@ -95,6 +95,11 @@ class RetryBudget:
             slot[2] += granted
         return granted
 
+    def forget(self) -> None:
+        """Count from zero in this process."""
+        with self._lock:
+            self._counts.clear()
+
     def _ask(self, task: str, report: int, share: float) -> bool | None:
         """The cluster's answer; None if it gave none."""
         try:

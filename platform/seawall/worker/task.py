@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.saferepr import saferepr
 
 from seawall import cluster, servers
 from seawall.classification import verdict_of
@@ -18,6 +19,7 @@ from seawall.config import settings
 from seawall.errors import ConfigError, MemoryBudgetExceeded
 from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
+from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
+
+_SHOWN = 1024
+"""Characters of a call's arguments in logs and events, as in Celery."""
 
 _LONGEST_WISH = 3600.0
 """Seconds of `Retry-After` that are honoured; more would be a task that nobody waits for any more."""
@@ -107,6 +112,19 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         exc.add_note(note)
         logger.warning("%s[%s] is %s", self.name, self.request.id, note)
         return False
+
+
+def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
+    """What logs, events and Flower show of a call, as the two headers that carry it: without secrets."""
+    if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
+        return {}  # Celery refuses those
+    shown = redact_arguments(
+        args or (),
+        kwargs or {},
+        function=getattr(task, "run", None),
+        names=getattr(task, "policy", DEFAULT).redact,
+    )
+    return {"argsrepr": saferepr(shown[0], _SHOWN), "kwargsrepr": saferepr(shown[1], _SHOWN)}
 
 
 def _attributes(cls: type[SeawallTask]) -> dict[str, Any]:
