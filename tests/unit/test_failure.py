@@ -1,5 +1,6 @@
 """Fingerprints, users' rules, the hints of the failed side, and redaction: all pure."""
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 import seawall.classification as rules
 from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
-from seawall.redaction import redact, redact_arguments, redact_text
+from seawall.redaction import RedactingFilter, redact, redact_arguments, redact_text
 from seawall.retries import RetryBudget, retry_after
 from seawall.retries.budget import ALWAYS
 
@@ -205,3 +206,9 @@ def test_arguments_are_hidden_by_name_at_any_depth_and_by_policy() -> None:
     value = {"dbPassword": SECRET}
     assert redact(value) == {"dbPassword": "***"}
     assert value == {"dbPassword": SECRET}
+
+
+def test_a_line_that_cannot_be_formatted_is_left_to_its_handler() -> None:
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d of %d", ("one",), None)
+    assert RedactingFilter().filter(record)
+    assert record.args == ("one",)
