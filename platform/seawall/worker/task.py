@@ -21,6 +21,7 @@ from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
+from seawall.worker import interruption
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,7 +72,11 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         if not request.retries:
             retry_budget.first_attempt(self.name)
         try:
-            return self.run(*args, **kwargs)
+            interruption.mark(1)
+            try:
+                return self.run(*args, **kwargs)
+            finally:
+                interruption.mark(0)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:
