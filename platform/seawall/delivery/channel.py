@@ -147,7 +147,7 @@ class Channel(stock.Channel):
                 keys=self.keys,
                 options=self.delivery,
                 client=Redis(connection_pool=pool),
-                on_dead=self._tell_poisoned,
+                on_dead=self.tell_poisoned,
             )
             self.line = Line(self.claimant)
             keeper.add(self.claimant)
@@ -216,16 +216,18 @@ class Channel(stock.Channel):
             if line.wish(self.qos.room):
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
         elif line.state == "waiting" and (claimant.decided or claimant.must_settle):
-            self._flush(claimant)
+            self.flush()
         if claimant.outbox_age is not None:
             keeper.prompt(claimant.options.settle_within)
         draining = claimant.draining and self.qos.messages
         if self.doorbell is not None and claimant.ahead and self.qos.room > 0 and not draining:
             self.doorbell.ring()
 
-    def _flush(self, claimant: Claimant) -> None:
+    def flush(self) -> None:
+        """Send what was decided, now; what cannot be sent is kept."""
         try:
-            claimant.flush()
+            if self.claimant is not None:
+                self.claimant.flush()
         except RedisError as exc:
             logger.debug("settlements wait for the broker: %s", exc)
 
@@ -312,7 +314,8 @@ class Channel(stock.Channel):
         if self.claimant is not None:
             self.claimant.started(tag)
 
-    def _tell_poisoned(self, queue: str, tags: list[str]) -> None:
+    def tell_poisoned(self, queue: str, tags: list[str]) -> None:
+        """Say that messages became dead letters."""
         base = self.keys.base(queue)
         for tag in tags:
             body, past = (self.redis.hget(f"{base}:{name}", tag) for name in ("messages", "history"))

@@ -125,6 +125,10 @@ class Claimant:
         """Of those, the ones not handed out yet."""
         return len(self._ahead)
 
+    def queue_of(self, tag: str) -> str:
+        """The queue of a message that is held; empty if it is not."""
+        return self._held.get(tag, "")
+
     def serve(self, queues: Iterable[str]) -> None:
         """Take part in these queues from now on: their leases are renewed."""
         with self._lock:

@@ -1,7 +1,6 @@
 """The operator's view of the queues: count, pause, purge, park and release, dead letters, dead workers."""
 
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,39 +165,11 @@ class Queues:
         starts = range(0, len(ids), _AT_ONCE)
         return sum(int(self._run(verb, queue, *ids[start : start + _AT_ONCE])) for start in starts)
 
-    # For the process that supervises workers
-
     def consumers(self, queue: str) -> dict[str, float]:
         """Who takes part in a queue, as host:pid:serial, and seconds until the lease ends."""
         now: Any = self._client.time()
         leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
         return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
-
-    def renew(self, queues: Sequence[str], pids: Sequence[int]) -> None:
-        """Extend the leases of processes of this machine that are known to live."""
-        for queue in queues:
-            if names := self._of(queue, pids):
-                self._run(scripts.renew, queue, micros(self._options.lease), *names)
-
-    def lost(self, queues: Sequence[str], pid: int, *, started: Sequence[str] = ()) -> list[str]:
-        """A process of this machine is dead: its messages are back now and not when its lease ends.
-
-        `started` are tags that are known to have run there, beyond those on record; they are charged.
-        Returns the ids that became dead letters.
-        """
-        dead: list[str] = []
-        for queue in queues:
-            for name in self._of(queue, [pid]):
-                if started:
-                    marks = [f"s{tag}" for tag in started]
-                    self._run(scripts.settle, queue, name, self._options.delivery_limit, *marks)
-                given_up = self._run(scripts.lose, queue, name, self._options.delivery_limit)
-                dead += [tag.decode() for tag in given_up]
-        return dead
-
-    def _of(self, queue: str, pids: Sequence[int]) -> list[str]:
-        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
-        return [name for name in self.consumers(queue) if name.startswith(here)]
 
 
 def _readable(body: bytes | None) -> dict[str, Any]:

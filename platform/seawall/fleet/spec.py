@@ -6,6 +6,8 @@ drain_timeout = "30s"
 demo = "workers.demo:group"
 [migrations]                    # SQL migrations of its own: name of the history = directory
 workers = "workers/migrations"
+[tables]                        # what its code expects of the database: name = "module:tables"
+demo = "workers.demo.tables:TABLES"
 [workers.default]               # a profile: a kind of worker
 queues = ["celery"]
 concurrency = 2                 # default: the cores
@@ -135,6 +137,7 @@ class FleetSpec(_Table):
     ] = 30.0
     commands: dict[Name, Reference] = Field(default_factory=dict)
     migrations: dict[Name, Path] = Field(default_factory=dict)
+    tables: dict[Name, Reference] = Field(default_factory=dict)
     workers: dict[Name, Profile] = Field(default_factory=dict)
     beat: Beat = Beat()
     flower: Flower = Flower()
