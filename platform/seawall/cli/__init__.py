@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "migrate": "seawall.cli.migrate:migrate",
     "status": "seawall.cli.status:status",
     "queues": "seawall.cli.queues:queues",
+    "dead": "seawall.cli.dead:dead",
     "config": "seawall.cli.config:config",
     "dashboard": "seawall.cli.up:dashboard",
 }

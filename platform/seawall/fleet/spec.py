@@ -101,6 +101,10 @@ class Flower(_Table):
         """Whether the dashboard extra is there."""
         return importlib.util.find_spec("flower") is not None
 
+    def command(self, python: str, app: str) -> tuple[str, ...]:
+        """Celery's `flower` command, in a process where it can read our queues."""
+        return (python, "-m", "seawall.dashboard", "-A", app, "flower")
+
     def wanted(self) -> bool:
         """Whether to run it.
 
@@ -203,7 +207,7 @@ class FleetSpec(_Table):
             programs.append(
                 Program(
                     name="flower",
-                    argv=(*celery, "flower", *address),
+                    argv=(*self.flower.command(python, self.app), *address),
                     environment=common,
                     outlives_others=True,
                 )
