@@ -1,0 +1,282 @@
+"""Remote control of the node: what the supervisor answers for all its cells, busy or not.
+
+Celery's own commands answer from `celery.worker.state`, which is empty here: the requests are in the cells.
+So a command that looks there is run while `Node.shown` holds what the table and the broker say in those
+places. A busy cell is never asked. What changes a cell (a revocation, a limit, events) is done here, for the
+cells forked later, and said to every living one, which heeds it before it starts another task (`heed`).
+"""
+
+import contextlib
+import functools
+import logging
+import signal as signals
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.worker import control, state
+from celery.worker.consumer.control import Control as CeleryControl
+from celery.worker.request import Request
+from kombu.transport.virtual import Message
+from kombu.utils.limits import TokenBucket
+
+from seawall.delivery import Held
+from seawall.worker.cells.deaths import signal_number
+
+if TYPE_CHECKING:
+    from seawall.worker.cells.cell import Cell
+    from seawall.worker.cells.pool import Pool, Seat
+    from seawall.worker.cells.table import Running
+
+logger = logging.getLogger(__name__)
+
+_LISTED: Final = 200  # most delayed or claimed requests in one answer
+_IDS_AT_ONCE: Final = 1000
+_SHOWN: Final = ("active", "reserved", "query_task", "revoke", "terminate", "revoke_by_stamped_headers")
+_ALIASES: Final = {"dump_active": "active", "dump_reserved": "reserved"}
+
+
+class Shown(Request):
+    """A request of a cell, as the supervisor shows it and can end it."""
+
+    _seat: "Seat | None" = None
+    _task: "Running | None" = None
+
+    def runs_in(self, seat: "Seat", task: "Running") -> None:
+        """It runs there now."""
+        self._seat, self._task = seat, task
+        self.worker_pid = seat.pid
+        self.time_start = time.time() - (time.monotonic() - task.started)
+        self.acknowledged = not self.task.acks_late  # type: ignore[attr-defined] # unknown to celery-types
+
+    def terminate(self, pool: "Pool", signal: Any = None) -> None:
+        """End it if it runs; otherwise its revocation does, when it would start."""
+        if self._seat is not None and self._task is not None:
+            pool.terminate_task(self._seat, self._task, signal_number(signal))
+
+
+class Node:
+    """The requests of all cells in one view."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._app = consumer.app
+
+    @property
+    def pool(self) -> "Pool":
+        """The cells."""
+        pool: Pool = self._consumer.pool
+        return pool
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """While this lasts, Celery's state of this worker is what its cells do."""
+        try:
+            for request in self._running():
+                state.requests[request.id] = request
+                state.reserved_requests.add(request)
+                state.active_requests.add(request)
+            for request, _ in self._listed("held"):
+                if request.id not in state.requests:
+                    state.requests[request.id] = request
+                    state.reserved_requests.add(request)
+            yield
+        finally:
+            for known in (state.requests, state.reserved_requests, state.active_requests):
+                known.clear()
+
+    def scheduled(self) -> list[dict[str, Any]]:
+        """What waits in the broker for its moment in the queues of this worker, the next ones first."""
+        return [
+            {"eta": due, "priority": request.delivery_info.get("priority"), "request": request.info()}
+            for request, due in self._listed("delayed")
+        ]
+
+    def _running(self) -> Iterator[Shown]:
+        running = self.pool.running()
+        messages = self._messages([(task.queue, task.tag) for _, task in running])
+        for seat, task in running:
+            message = messages.get(task.tag)
+            with contextlib.suppress(Exception):  # a message that cannot be read shows as what the table knows
+                request = self._request(message) if message is not None else self._described(seat, task)
+                request.runs_in(seat, task)
+                yield request
+
+    def _messages(self, places: list[tuple[str, str]]) -> dict[str, Any]:
+        try:
+            guardian = self.pool.deaths.guardian
+            return guardian.peek(places) if guardian is not None else {}
+        except self._consumer.connection_errors as exc:
+            logger.warning("the broker is away, arguments of what runs are not shown: %s", exc)
+            return {}
+
+    def _listed(self, where: str) -> list[tuple[Shown, str | None]]:
+        try:
+            guardian = self.pool.deaths.guardian
+            if guardian is None:
+                return []
+            pids = [cell.pid for cell in self.pool.cells.values()]
+            queues = [queue.name for queue in self._app.amqp.queues.consume_from.values()]
+            found: list[Held] = getattr(guardian, where)(queues, pids, limit=_LISTED)
+        except self._consumer.connection_errors as exc:
+            logger.warning("the broker is away, what is %s is not shown: %s", where, exc)
+            return []
+        return [(self._request(held.message), held.due) for held in found if self._known(held.message)]
+
+    def _known(self, message: Any) -> bool:
+        return message.headers.get("task") in self._app.tasks
+
+    def _request(self, message: Any) -> Shown:
+        request = Shown(
+            message,
+            app=self._app,
+            task=self._app.tasks[message.headers["task"]],
+            hostname=self._consumer.hostname,
+            eventer=self._consumer.event_dispatcher,
+        )
+        request.args, request.kwargs = request._args, request._kwargs  # noqa: SLF001 - decoded already
+        return request
+
+    def _described(self, seat: "Seat", task: "Running") -> Shown:
+        """For a broker whose messages cannot be looked at: the id, the name, and what the cell has described."""
+        if seat.row.description:
+            from seawall.worker.cells.deaths import Described
+
+            return self._request(Described(seat.row.description))
+        headers = {"id": task.task_id, "task": task.name, "lang": "py"}
+        raw = {"body": "W1tdLCB7fSwge31d", "content-type": "application/json", "content-encoding": "utf-8"}
+        return self._request(Message({**raw, "headers": headers, "properties": {}}, channel=None))
+
+
+class Control(CeleryControl):
+    """Celery's step, with our answers where Celery's would be about the supervisor alone."""
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self.box.node.handlers = handlers(Node(c))
+
+
+def handlers(node: Node) -> dict[str, Callable[..., Any]]:
+    """Every command by name, Celery's and the application's own among them."""
+    found: dict[str, Callable[..., Any]] = dict(control.Panel.data)
+    for name, own in (("scheduled", _scheduled), ("dump_schedule", _scheduled)):
+        found[name] = functools.partial(own, node)
+    for name in (*_SHOWN, *_ALIASES):
+        found[name] = _while_shown(node, found[name])
+    for name, to_say in _TO_CELLS.items():
+        found[name] = _and_tell(node, found[name], to_say)
+    return found
+
+
+def _scheduled(node: Node, _panel: Any, **_: Any) -> list[dict[str, Any]]:
+    return node.scheduled()
+
+
+def _while_shown(node: Node, command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def answer(*arguments: Any, **options: Any) -> Any:
+        with node.shown():
+            return command(*arguments, **options)
+
+    return answer
+
+
+def _and_tell(
+    node: Node, command: Callable[..., Any], to_say: Callable[..., list[dict[str, Any]]]
+) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def carry_out(panel: Any, *arguments: Any, **options: Any) -> Any:
+        messages = to_say(*arguments, **options)
+        # Before anything is ended: its cell must not start another one of those revoked.
+        answer = None
+        for message in messages if command.__name__.startswith(("revoke", "terminate")) else ():
+            node.pool.tell(**message)
+        answer = command(panel, *arguments, **options)
+        refused = isinstance(answer, dict) and "error" in answer
+        if not refused and not command.__name__.startswith(("revoke", "terminate")):
+            for message in messages:
+                node.pool.tell(**message)
+        return answer
+
+    return carry_out
+
+
+def _revoked(task_id: Any = (), **_: Any) -> list[dict[str, Any]]:
+    ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
+    parts = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
+    return [{"message": "revoke", "ids": part} for part in parts]
+
+
+def _terminated(signal: Any, task_id: Any = (), **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001
+    return _revoked(task_id)
+
+
+def _stamped(headers: Any, **_: Any) -> list[dict[str, Any]]:
+    pairs = dict(pair.split("=", 1) for pair in headers) if isinstance(headers, list) else headers
+    stamps = {key: [value] if isinstance(value, str) else list(value) for key, value in pairs.items()}
+    return [{"message": "revoke_stamps", "stamps": stamps}]
+
+
+def _rate(task_name: str, rate_limit: Any, **_: Any) -> list[dict[str, Any]]:
+    return [{"message": "rate_limit", "task": task_name, "rate": rate_limit}]
+
+
+def _limits(task_name: Any = None, hard: Any = None, soft: Any = None, **_: Any) -> list[dict[str, Any]]:
+    return [{"message": "time_limit", "task": task_name, "hard": hard, "soft": soft}]
+
+
+_TO_CELLS: Final[dict[str, Callable[..., list[dict[str, Any]]]]] = {
+    "revoke": _revoked,
+    "terminate": _terminated,
+    "revoke_by_stamped_headers": _stamped,
+    "rate_limit": _rate,
+    "time_limit": _limits,
+    "enable_events": lambda **_: [{"message": "events", "on": True}],
+    "disable_events": lambda **_: [{"message": "events", "on": False}],
+}
+
+
+# In the cell
+
+
+def heed(cell: "Cell", message: dict[str, Any]) -> None:
+    """Do what remote control has decided: revoke, revoke_stamps, rate_limit, share, time_limit, events."""
+    said, consumer, tasks = message["say"], cell.consumer, cell.app.tasks
+    if said == "revoke":
+        state.revoked.update(message["ids"])
+    elif said == "revoke_stamps":
+        for header, stamps in message["stamps"].items():
+            state.revoked_stamps[header] = [*(state.revoked_stamps.get(header) or []), *stamps]
+    elif said == "rate_limit":
+        tasks[message["task"]].rate_limit = message["rate"]
+        consumer.reset_rate_limits()
+    elif said == "share":
+        cell.share = message["cells"]
+        consumer.reset_rate_limits()
+    elif said == "time_limit":
+        task = tasks[message["task"]]
+        task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
+    elif said == "events":
+        send_events(consumer, on=message["on"])
+
+
+def send_events(consumer: Any, *, on: bool) -> None:
+    """Whether a cell sends the events of its tasks."""
+    dispatcher = consumer.event_dispatcher
+    if dispatcher is None:
+        return
+    if on:
+        dispatcher.groups = {"task"}
+        if not dispatcher.enabled:
+            dispatcher.enable()
+    elif dispatcher.enabled:
+        dispatcher.flush()
+        dispatcher.disable()
+
+
+def bucket(rate: float, share: int) -> TokenBucket | None:
+    """A cell's share of a task's rate limit: those of all cells add up to the limit of the worker."""
+    return TokenBucket(rate / max(share, 1), capacity=1) if rate else None
+
+
+TERMINATE_BY_DEFAULT: Final = signals.SIGTERM
