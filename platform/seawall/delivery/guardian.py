@@ -62,7 +62,7 @@ class Guardian:
     def _settle(self, queue: str, name: str, settlements: Iterable[str]) -> None:
         keys = [self.channel.keys.base(queue)]
         if settlements := list(settlements):
-            arguments = [name, self.channel.delivery.delivery_limit, *settlements]
+            arguments: list[Argument] = [name, self.channel.delivery.delivery_limit, *settlements]
             if dead := scripts.settle(self.channel.redis, keys, arguments):
                 self.channel.tell_poisoned(queue, [tag.decode() for tag in dead])
 

@@ -42,9 +42,10 @@ def defer(message: Any, seconds: float) -> bool:
     return _settle(message, "d", str(micros(seconds)))
 
 
-def park(message: Any, dependency: str) -> bool:
-    """Put the message aside until `Queues.release(queue, dependency)`."""
-    return _settle(message, "p", dependency)
+def park(message: Any, dependency: str, *, at_most: float | None = None) -> bool:
+    """Put the message aside until `Queues.release(queue, dependency)`, or for `at_most` seconds."""
+    detail = dependency if at_most is None else f"{dependency}\n{micros(at_most)}"
+    return _settle(message, "p", detail)
 
 
 def bury(message: Any, reason: str) -> bool:

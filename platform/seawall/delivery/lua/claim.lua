@@ -19,6 +19,24 @@ local function promote(base)
   end
 end
 
+-- What has been parked for as long as it may is asked for again.
+local function unpark(base)
+  local due = redis.call('ZRANGEBYSCORE', base .. ':unpark', '-inf', digits(NOW), 'LIMIT', 0, PROMOTED_AT_ONCE)
+  for _, entry in ipairs(due) do
+    local feed = string.find(entry, '\n', 1, true)
+    local id, parked = string.sub(entry, 1, feed - 1), base .. ':parked:' .. string.sub(entry, feed + 1)
+    local score = redis.call('ZSCORE', parked, id)
+    if score then
+      redis.call('ZREM', parked, id)
+      line_up(base, id, score)
+      if redis.call('EXISTS', parked) == 0 then
+        redis.call('SREM', base .. ':parked', string.sub(entry, feed + 1))
+      end
+    end
+    redis.call('ZREM', base .. ':unpark', entry)
+  end
+end
+
 local function restore(base, dead)
   local gone = redis.call('ZRANGEBYSCORE', base .. ':consumers', '-inf', digits(NOW), 'LIMIT', 0, 100)
   for _, name in ipairs(gone) do
@@ -127,6 +145,10 @@ end
 local function next_change(base)
   local delayed = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
   local moment = delayed[2] and tonumber(delayed[2])
+  local parked = redis.call('ZRANGE', base .. ':unpark', 0, 0, 'WITHSCORES')
+  if parked[2] and (not moment or tonumber(parked[2]) < moment) then
+    moment = tonumber(parked[2])
+  end
   local leases = redis.call('ZRANGE', base .. ':consumers', 0, 1, 'WITHSCORES')
   for i = 1, #leases, 2 do
     if leases[i] ~= consumer and (not moment or tonumber(leases[i + 1]) < moment) then
@@ -150,6 +172,7 @@ for i = 3, #KEYS do
   settle(base, consumer, settlements, limit, dead)
   restore(base, dead)
   promote(base)
+  unpark(base)
   if list ~= '' and list ~= '-' then
     adopt(base, list)
   end

@@ -7,6 +7,7 @@ surrounds it is the supervisor's. `Cell` stands where the consumer expects its w
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,8 +18,11 @@ import billiard.process
 from celery import platforms, signals
 from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
-from celery.worker import state
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.delayed_delivery import DelayedDelivery
+from celery.worker.consumer.events import Events
+from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu import Queue, pools
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
@@ -27,15 +31,21 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from seawall.tether import die_with
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.execution import Execution, build_handler
+from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
+from seawall.worker.gate import Gate
 
 if TYPE_CHECKING:
     from seawall.worker.cells.pool import Pool
 
 logger = logging.getLogger(__name__)
+state: Any = worker_state  # celery-types lacks half of it
 
 _RESET: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
-_IGNORED: Final = (signal.SIGINT, signal.SIGQUIT)  # a terminal sends them to every process: the supervisor decides
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+)  # a terminal sends them to every process: the supervisor decides
 _TELL_TOTALS_EVERY: Final = 1.0
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
 _DOOMED_WAIT: Final = 0.01
@@ -69,6 +79,7 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     process._name = f"Cell-{seat + 1}"  # noqa: SLF001 - the name that logs show
     process._parent_pid = supervisor  # noqa: SLF001
     process.index = seat
+    multiprocessing.current_process().name = process._name  # noqa: SLF001
     app: Any = pool.app
     set_event_loop(None)
     pools.reset()
@@ -89,7 +100,7 @@ class Cell:
     # What Celery's consumer asks of its worker.
     semaphore = None
     use_eventloop = True
-    state = state
+    state = worker_state
     max_concurrency = None
 
     def __init__(self, pool: "Pool", *, row: Row, channel: Channel) -> None:
@@ -120,7 +131,11 @@ class Cell:
             app=self.app,
             controller=self,
             hub=self.hub,
-            worker_options={"without_gossip": True, "without_heartbeat": True, "task_events": self.worker.task_events},
+            worker_options={
+                "without_gossip": True,
+                "without_heartbeat": True,
+                "task_events": self.worker.task_events,
+            },
             disable_rate_limits=self.worker.disable_rate_limits,
             prefetch_multiplier=1,
         )
@@ -128,12 +143,15 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        if self.consumer.conninfo.transport.driver_type == "amqp":
+            self.execution.pulse = Pulse(self.consumer, self.row)
+            self.execution.pulse.start()
         self.pool.start()
-        try:
+        with contextlib.suppress(WorkerShutdown, WorkerTerminate):
             self.consumer.start()
-        except (WorkerShutdown, WorkerTerminate):
-            pass
         self.row.state = State.LEAVING
+        if self.execution.pulse is not None:
+            self.execution.pulse.stop()
         self._tell_totals()
         self.consumer.stop()
         self.consumer.shutdown()
@@ -222,7 +240,7 @@ class Cell:
             self.hear(message)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """What the supervisor says: stop; add_queue (queue: its definition); cancel_queue (queue: its name)."""
+        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name)."""
         said = message["say"]
         if said == "stop":
             state.should_stop = 0
@@ -240,19 +258,35 @@ class Cell:
             consumer.consume()
 
 
+class Tasks(CeleryTasks):
+    """Celery's step, without the search for neighbours before it."""
+
+    requires = (Events,)
+
+
+class Delays(DelayedDelivery):
+    """Celery's step, after ours."""
+
+    requires = (Tasks,)
+
+
 class Consumer(CeleryConsumer):
     """Celery's consumer with what a cell needs of it."""
 
     controller: Cell
+    conninfo: Any
+    task_consumer: Any
+    strategies: Any
 
-    class Blueprint(CeleryConsumer.Blueprint):
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]
         """Its steps; those of applications run in the supervisor."""
 
         default_steps = [  # noqa: RUF012 - Celery's
             "celery.worker.consumer.connection:Connection",
             "celery.worker.consumer.events:Events",
-            "celery.worker.consumer.tasks:Tasks",
-            "celery.worker.consumer.delayed_delivery:DelayedDelivery",
+            Tasks,
+            Delays,
+            Gate,
             "celery.worker.consumer.consumer:Evloop",
         ]
 

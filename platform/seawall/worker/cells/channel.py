@@ -16,7 +16,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003 - the socket's signature
         self._waiting: deque[bytes] = deque()
 
     @classmethod
@@ -30,7 +30,7 @@ class Channel:
         return self._socket.fileno()
 
     def say(self, message: str, **fields: Any) -> None:
-        """Send now if there is room, else with the next message or `flush`; to nobody if the other is gone."""
+        """Send now if there is room, else with the next message or `flush`; to nobody who is gone."""
         self._waiting.append(json.dumps({"say": message, **fields}).encode())
         self.flush()
 
@@ -48,7 +48,7 @@ class Channel:
 
     def heard(self) -> list[dict[str, Any]]:
         """What has arrived."""
-        messages = []
+        messages: list[dict[str, Any]] = []
         while True:
             try:
                 packet = self._socket.recv(1 << 18)

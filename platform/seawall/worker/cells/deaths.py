@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from billiard.common import human_status
-from billiard.einfo import ExceptionInfo  # type: ignore[attr-defined]
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from kombu.utils.imports import symbol_by_name
 from redis.exceptions import RedisError
 
 from seawall.delivery import Guardian, Transport
+from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import Killed, Running
+from seawall.worker.request import DELIVERY_LIMIT, poisoned, raised
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class Death:
 class Deaths:
     """The deaths that are not settled yet."""
 
-    def __init__(self, app: Any, queues: Callable[[], list[str]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, app: Any, queues: Callable[[], list[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._app = app
         self._queues = queues
         self._clock = clock
@@ -102,7 +105,11 @@ class Deaths:
         while self._open:
             try:
                 self._settle(self._open[0])
-            except (RedisError, OSError, *self._app.connection_for_write().recoverable_connection_errors) as exc:
+            except (
+                RedisError,
+                OSError,
+                *self._app.connection_for_write().recoverable_connection_errors,
+            ) as exc:
                 self._retry_at = self._clock() + _RETRY_EVERY
                 logger.warning("what %s held is settled when the broker is back: %s", self._open[0].pid, exc)
                 return
@@ -113,7 +120,7 @@ class Deaths:
     def _settle(self, death: Death) -> None:
         guardian = self.guardian
         estate = guardian.estate(self._queues(), death.pid) if guardian is not None else None
-        message = None
+        message: Any = None
         if estate is not None:
             estate.acknowledge(death.acks)
             if death.task is not None:
@@ -142,7 +149,9 @@ class Deaths:
     def _conclude(self, request: Any, death: Death, task: Running) -> None:
         request.worker_pid = death.pid
         request.time_start = time.time() - (self._clock() - task.started)
-        if death.killed is Killed.HARD_LIMIT:
+        if not self._leased and request.task.acks_late and death.killed is Killed.NOT:
+            self._strike(request, death.reason)
+        elif death.killed is Killed.HARD_LIMIT:
             request.on_timeout(soft=False, timeout=task.hard)
         elif death.killed is Killed.TERMINATED:
             request._announce_revoked("terminated", True, death.signum, False)  # noqa: FBT003, SLF001 - Celery's
@@ -150,7 +159,22 @@ class Deaths:
             if request.task.acks_late:
                 request.reject(requeue=True)
         else:
-            request.on_failure(_lost(death.reason))
+            request.on_failure(raised(WorkerLostError(death.reason)))
+
+    def _strike(self, request: Any, reason: str) -> None:
+        """The broker delivers it again by itself; nobody may run it for ever."""
+        retries = request.request_dict.get("retries") or 0
+        strikes = verdicts.strike(request.id, retries)
+        logger.warning("%s[%s] lost its process (%s), strike %d", request.name, request.id, reason, strikes)
+        if strikes >= DELIVERY_LIMIT:
+            verdicts.declare_over(request.id, retries)
+            request.on_failure(raised(poisoned(request, strikes, reason)))
+
+    def foretell(self, description: bytes) -> None:
+        """A task is about to be killed for good: leave word of it where the broker cannot be told."""
+        if self._leased is False and description:
+            headers = _Described(description).headers
+            verdicts.declare_over(headers["id"], headers.get("retries") or 0)
 
 
 class _Described:
@@ -173,13 +197,6 @@ class _Described:
 
     def reject_log_error(self, *_args: Any, **_kwargs: Any) -> None:
         """Nobody to tell."""
-
-
-def _lost(reason: str) -> ExceptionInfo:
-    try:
-        raise WorkerLostError(reason)
-    except WorkerLostError:
-        return ExceptionInfo()
 
 
 def describe(message: Any) -> bytes:

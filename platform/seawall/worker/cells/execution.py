@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from billiard.einfo import ExceptionInfo  # type: ignore[attr-defined]
+from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import state
@@ -17,13 +17,17 @@ from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery.channel import Channel as LeasedChannel
 from seawall.worker import interruption
+from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
+from seawall.worker.cells.pulse import Pulse
 from seawall.worker.task import SeawallTask
 
 if TYPE_CHECKING:
     from seawall.worker.cells.cell import Cell
 
-_SETTLE_BESIDE: Final = 0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
+_SETTLE_BESIDE: Final = (
+    0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
+)
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
 
 
@@ -40,6 +44,7 @@ class Execution:
         self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
+        self.pulse: Pulse | None = None
         interruption.mark = self._mark
 
     def _mark(self, inside: int) -> None:
@@ -55,6 +60,10 @@ class Execution:
         if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
             return
         leased = isinstance(message.channel, LeasedChannel)
+        if not leased and request.delivery_info["redelivered"] and verdicts.is_over(request):
+            request.acknowledge()
+            state.task_ready(request)
+            return
         self._begin(request, message, leased=leased)
         started = time.monotonic()
         try:
@@ -88,7 +97,9 @@ class Execution:
         if not leased or not task.acks_late:
             row.describe(describe(message))
         tag = message.delivery_tag
-        self._queue = claimant.queue_of(tag) if claimant is not None else request.delivery_info["routing_key"] or ""
+        self._queue = (
+            claimant.queue_of(tag) if claimant is not None else request.delivery_info["routing_key"] or ""
+        )
         row.begin(
             request.id,
             request.name,
@@ -114,6 +125,8 @@ class Execution:
             result, failure, runtime, text = task.__trace__(request.id, args, kwargs, fields)
         finally:
             self._row.inside = 0
+            if self.pulse is not None:
+                self.pulse.hush()
         return (1, result, runtime) if failure else (0, text, runtime)
 
     def _marks_itself(self, kind: type) -> bool:
@@ -124,7 +137,9 @@ class Execution:
         return known
 
 
-def build_handler(task: Any, cell: "Cell", consumer: Any, otherwise: Callable[..., Any]) -> Callable[[Any], None]:
+def build_handler(
+    task: Any, cell: "Cell", consumer: Any, otherwise: Callable[..., Any]
+) -> Callable[[Any], None]:
     """What takes a message of `task` in. `otherwise` is Celery's own strategy, for what is rare."""
     make = symbol_by_name(task.Request)
     app, hostname = cell.app, cell.hostname
@@ -143,7 +158,9 @@ def build_handler(task: Any, cell: "Cell", consumer: Any, otherwise: Callable[..
             or (eventer is not None and eventer.enabled)
             or cell.logs_received
         ):
-            otherwise(message, None, message.ack_log_error, message.reject_log_error, consumer.on_task_message)
+            otherwise(
+                message, None, message.ack_log_error, message.reject_log_error, consumer.on_task_message
+            )
             return
         request = make(
             message,

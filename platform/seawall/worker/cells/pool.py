@@ -33,6 +33,7 @@ _KILL_AFTER: Final = 2.0  # seconds a terminated task has to heed the signal it 
 _STORE_WITHIN: Final = 10.0
 _FIRST_REFORK: Final = 0.25
 _LONGEST_REFORK: Final = 30.0
+_SCALE_EVERY: Final = 1.0
 _LAST_SETTLEMENTS: Final = 5.0
 
 
@@ -68,6 +69,7 @@ class Pool(BasePool):
         self._failed_starts = 0
         self._fork_at = 0.0
         self._renew_at = 0.0
+        self._scale_at = 0.0
         self._queues_ever: set[str] = set()
         self.deaths = Deaths(self.app, self._queue_names)
 
@@ -194,7 +196,9 @@ class Pool(BasePool):
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
         if status or task:
-            self.deaths.eventer = self.controller.consumer.event_dispatcher if self.controller.consumer else None
+            self.deaths.eventer = (
+                self.controller.consumer.event_dispatcher if self.controller.consumer else None
+            )
             self.deaths.add(death)
 
     def _judge_start(self, cell: Seat, status: int) -> None:
@@ -206,7 +210,7 @@ class Pool(BasePool):
         wait = equal_jitter(exponential(self._failed_starts, base=_FIRST_REFORK, cap=_LONGEST_REFORK))
         self._fork_at = time.monotonic() + wait
         logger.error(
-            "cell %d ended at its start (%s), the %d. in a row: what it said stands above; next attempt in %.1f s",
+            "cell %d ended at its start (%s), %d in a row: its log says why; next attempt in %.1f s",
             *(cell.pid, human_status(status), self._failed_starts, wait),
         )
 
@@ -227,6 +231,9 @@ class Pool(BasePool):
         self.deaths.settle()
         if self._state == self.RUN:
             self._fill()
+            if now >= self._scale_at and getattr(self.controller, "autoscaler", None):
+                self._scale_at = now + _SCALE_EVERY
+                self.controller.autoscaler.maybe_scale()
 
     def _hold_to_limits(self, cell: Seat, task: Running, now: float) -> None:
         running = now - task.started
@@ -238,7 +245,9 @@ class Pool(BasePool):
         elif task.soft and running > task.soft and row.soft_asked != task.generation:
             self._interrupt(cell, task)
             if row.soft_asked == task.generation:
-                logger.warning("Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id)
+                logger.warning(
+                    "Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id
+                )
         if row.ahead and running > _RECALL_AFTER and row.recalled != task.generation:
             self._recall(cell, task)
 
@@ -255,6 +264,8 @@ class Pool(BasePool):
                 row.doomed = 0  # it has ended in this moment
                 if why is not Killed.SHUTDOWN:
                     return
+        if why in {Killed.HARD_LIMIT, Killed.TERMINATED}:
+            self.deaths.foretell(row.description)
         cell.killed, cell.signum = why, signum
         row.killed = why
         _signal(cell.pid, signum)
@@ -356,7 +367,7 @@ class Pool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {
-            **super()._get_info(),
+            **super()._get_info(),  # type: ignore[misc]
             "max-concurrency": self._wanted,
             "processes": [cell.pid for cell in self.cells.values()],
             "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",

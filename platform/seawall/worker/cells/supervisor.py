@@ -1,22 +1,29 @@
 """The Celery node that the cluster sees: it answers, beats and watches, and consumes no task itself."""
 
+import functools
+import logging
 from typing import Any, Final
 
 import click
-from celery import concurrency, signals
+from celery import concurrency as celery_concurrency
+from celery import signals
+from celery.worker.autoscale import Autoscaler as CeleryAutoscaler
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu.common import QoS
 
 from seawall.worker.cells.pool import Pool
 
+logger = logging.getLogger(__name__)
+concurrency: Any = celery_concurrency  # celery-types lacks half of it
 
 NAME: Final = "cells"
 _PATH: Final = f"{Pool.__module__}:{Pool.__qualname__}"
 
 
 def connect() -> None:
-    """Make the pool known as `cells`, and give workers that use it a consumer that leaves the queues to them."""
+    """Make the pool known as `cells`, and give workers that use it our consumer."""
     concurrency.ALIASES.setdefault(NAME, _PATH)
     signals.worker_init.connect(_prepare, dispatch_uid="seawall.cells.supervisor")
 
@@ -31,6 +38,29 @@ def _prepare(sender: Any = None, **_: Any) -> None:
         sender.pool_cls = pool
         sender.consumer_cls = Consumer
         sender.use_eventloop = True
+        sender.wait_for_soft_shutdown = functools.partial(_soft_shutdown, sender)
+        if sender.autoscaler_cls == "celery.worker.autoscale:Autoscaler":
+            sender.autoscaler_cls = Autoscaler
+
+
+def _soft_shutdown(worker: Any) -> None:
+    """Before a cold shutdown: what runs gets `worker_soft_shutdown_timeout` seconds to end by itself."""
+    seconds = worker.app.conf.worker_soft_shutdown_timeout
+    if seconds > 0 and (worker.pool.running() or worker.app.conf.worker_enable_soft_shutdown_on_idle):
+        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
+        worker.pool.drain(seconds)
+
+
+class Autoscaler(CeleryAutoscaler):
+    """Celery's, which looks at busy cells instead of the requests of this process."""
+
+    pool: Pool
+
+    @property
+    def qty(self) -> int:
+        """Cells that are wanted: one more than there are while all of them are busy."""
+        busy = len(self.pool.running())
+        return busy + 1 if busy >= self.processes else busy
 
 
 def _prefork_was_typed() -> bool:
@@ -56,7 +86,7 @@ class Queues:
         """What the cells consume."""
         return list(self._consumer.app.amqp.queues.consume_from.values())
 
-    def consuming_from(self, queue: Any) -> bool:
+    def consuming_from(self, queue: Any) -> bool:  # noqa: ARG002 - kombu's signature
         """Whether the cells consume it; the supervisor tells them each time, which changes nothing twice."""
         return False
 
@@ -69,7 +99,7 @@ class Queues:
         """Have the cells leave it."""
         self._consumer.pool.tell("cancel_queue", queue=queue)
 
-    def consume(self, no_ack: bool | None = None) -> None:
+    def consume(self, no_ack: bool | None = None) -> None:  # noqa: FBT001 - kombu's signature
         """The cells do."""
 
     def cancel(self) -> None:
@@ -90,14 +120,25 @@ class Tasks(CeleryTasks):
         c.qos = QoS(lambda **_: None, 0)
 
 
+class Control(CeleryControl):
+    """Remote control, after our step instead of Celery's."""
+
+    requires = (Tasks,)
+
+
 class Consumer(CeleryConsumer):
     """Celery's consumer without task queues."""
 
+    connection: Any
+
+    runs_tasks = False  # so the gate stays out
+
     def __init__(self, *args: Any, pool: Any = None, controller: Any = None, **kwargs: Any) -> None:
         pool.controller = controller
-        super().__init__(*args, pool=pool, controller=controller, **kwargs)
+        options = {**kwargs, "pool": pool, "controller": controller}
+        super().__init__(*args, **options)
 
-    class Blueprint(CeleryConsumer.Blueprint):
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]
         """Its steps."""
 
         default_steps = [  # noqa: RUF012 - Celery's
@@ -106,7 +147,7 @@ class Consumer(CeleryConsumer):
             "celery.worker.consumer.events:Events",
             "celery.worker.consumer.gossip:Gossip",
             "celery.worker.consumer.heart:Heart",
-            "celery.worker.consumer.control:Control",
+            Control,
             Tasks,
             "celery.worker.consumer.consumer:Evloop",
             "celery.worker.consumer.agent:Agent",

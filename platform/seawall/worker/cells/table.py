@@ -3,7 +3,7 @@
 One anonymous mapping, made before the first fork. A header of one page belongs to the worker as a whole,
 then every cell has a row. A field has exactly one writer:
 
-    header  epoch         u64   supervisor   counts what it told the cells; a cell that sees a new number reads
+    header  epoch         u64   supervisor   counts what it told the cells; a cell that sees a new one reads
                                              its channel before it starts another task
     row     pid           u32   supervisor   process in this seat, 0 for none
             generation    u64   cell         counts tasks; odd while the fields of a task are being written
@@ -126,7 +126,7 @@ class Row:
 
     # Written by the cell
 
-    def begin(  # noqa: PLR0913 - the fields of one task
+    def begin(  # noqa: PLR0913, PLR0917 - the fields of one task
         self, task_id: str, name: str, tag: str, queue: str, started: float, soft: float, hard: float
     ) -> None:
         """A task starts."""
