@@ -29,7 +29,9 @@ from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from seawall.tether import die_with
+from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
+from seawall.worker.cells.control import bucket, heed, send_events
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
@@ -80,6 +82,7 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     process._parent_pid = supervisor  # noqa: SLF001
     process.index = seat
     multiprocessing.current_process().name = process._name  # noqa: SLF001
+    diagnosis.prepare_cell()
     app: Any = pool.app
     set_event_loop(None)
     pools.reset()
@@ -115,6 +118,8 @@ class Cell:
         self.logs_received = logging.getLogger("celery.worker.strategy").isEnabledFor(logging.INFO)
         self._table = pool.table
         self._heard = pool.table.epoch
+        self.share = pool.wanted  # cells that rate limits are shared by
+        self.sends_events = bool(self.worker.task_events)
         self._most_tasks = pool.options.get("maxtasksperchild") or float("inf")
         self._most_memory = (pool.options.get("max_memory_per_child") or 0) * 1024
         self._look_at = 0.0
@@ -160,6 +165,7 @@ class Cell:
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's loop offers itself, anew for each connection."""
+        send_events(self.consumer, on=self.sends_events)
         hub.add_reader(self.channel.fileno(), self._listen)
         hub.add_reader(self._wakeup[0], self._woken)
         hub.call_repeatedly(_TELL_TOTALS_EVERY, self._tell_totals)
@@ -240,7 +246,7 @@ class Cell:
             self.hear(message)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name)."""
+        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name); or `heed`."""
         said = message["say"]
         if said == "stop":
             state.should_stop = 0
@@ -248,6 +254,8 @@ class Cell:
             self._add_queue(message["queue"])
         elif said == "cancel_queue":
             self.consumer.cancel_task_queue(message["queue"])
+        else:
+            heed(self, message)
 
     def _add_queue(self, fields: dict[str, Any]) -> None:
         queue = Queue.from_dict(fields.pop("name"), **fields)
@@ -301,6 +309,10 @@ class Consumer(CeleryConsumer):
             for name, task in self.app.tasks.items()
             if task.Strategy == "celery.worker.strategy:default"
         }
+
+    def bucket_for_task(self, type: Any) -> Any:  # noqa: A002 - Celery's signature
+        """This cell's share of the task's rate limit."""
+        return bucket(rate(type.rate_limit), self.controller.share)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """As Celery's, the shorter way first."""

@@ -8,20 +8,21 @@ cells forked later, and said to every living one, which heeds it before it start
 
 import contextlib
 import functools
+import json
 import logging
-import signal as signals
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.worker import control, state
+from celery.worker import control, heartbeat, state
 from celery.worker.consumer.control import Control as CeleryControl
+from celery.worker.consumer.heart import Heart as CeleryHeart
 from celery.worker.request import Request
-from kombu.transport.virtual import Message
 from kombu.utils.limits import TokenBucket
+from redis.exceptions import RedisError
 
-from seawall.delivery import Held
-from seawall.worker.cells.deaths import signal_number
+from seawall.delivery import looking
+from seawall.worker.cells.deaths import Described, signal_number
 
 if TYPE_CHECKING:
     from seawall.worker.cells.cell import Cell
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _LISTED: Final = 200  # most delayed or claimed requests in one answer
 _IDS_AT_ONCE: Final = 1000
 _SHOWN: Final = ("active", "reserved", "query_task", "revoke", "terminate", "revoke_by_stamped_headers")
+_UNKNOWN: Final = {"payload": [[], {}, {}], "properties": {}, "delivery_info": {}}
 _ALIASES: Final = {"dump_active": "active", "dump_reserved": "reserved"}
 
 
@@ -76,7 +78,7 @@ class Node:
                 state.requests[request.id] = request
                 state.reserved_requests.add(request)
                 state.active_requests.add(request)
-            for request, _ in self._listed("held"):
+            for request in self._claimed():
                 if request.id not in state.requests:
                     state.requests[request.id] = request
                     state.reserved_requests.add(request)
@@ -87,41 +89,43 @@ class Node:
 
     def scheduled(self) -> list[dict[str, Any]]:
         """What waits in the broker for its moment in the queues of this worker, the next ones first."""
+        queues = [queue.name for queue in self._app.amqp.queues.consume_from.values()]
+        found = self._look(lambda channel: looking.delayed(channel, queues, limit=_LISTED))
         return [
-            {"eta": due, "priority": request.delivery_info.get("priority"), "request": request.info()}
-            for request, due in self._listed("delayed")
+            {
+                "eta": seen.due,
+                "priority": seen.message.properties.get("priority"),
+                "request": self._request(seen.message).info(),
+            }
+            for seen in found
         ]
 
     def _running(self) -> Iterator[Shown]:
         running = self.pool.running()
-        messages = self._messages([(task.queue, task.tag) for _, task in running])
+        places = [(task.queue, task.tag) for _, task in running]
+        found = self._look(lambda channel: map(looking.Seen, looking.at(channel, places).values()))
+        messages = {seen.message.delivery_tag: seen.message for seen in found}
         for seat, task in running:
-            message = messages.get(task.tag)
-            with contextlib.suppress(Exception):  # a message that cannot be read shows as what the table knows
-                request = self._request(message) if message is not None else self._described(seat, task)
+            message = messages.get(task.tag) or _as_in_table(seat, task)
+            if self._known(message):
+                request = self._request(message)
                 request.runs_in(seat, task)
                 yield request
 
-    def _messages(self, places: list[tuple[str, str]]) -> dict[str, Any]:
-        try:
-            guardian = self.pool.deaths.guardian
-            return guardian.peek(places) if guardian is not None else {}
-        except self._consumer.connection_errors as exc:
-            logger.warning("the broker is away, arguments of what runs are not shown: %s", exc)
-            return {}
+    def _claimed(self) -> Iterator[Shown]:
+        queues, pids = self.pool.queue_names(), [cell.pid for cell in self.pool.cells.values()]
+        for seen in self._look(lambda channel: looking.held(channel, queues, pids, limit=_LISTED)):
+            yield self._request(seen.message)
 
-    def _listed(self, where: str) -> list[tuple[Shown, str | None]]:
+    def _look(self, look: Callable[[Any], Iterable[Any]]) -> list[Any]:
+        """What the broker shows of tasks that are known here; nothing if it is away or has no leases."""
         try:
             guardian = self.pool.deaths.guardian
-            if guardian is None:
-                return []
-            pids = [cell.pid for cell in self.pool.cells.values()]
-            queues = [queue.name for queue in self._app.amqp.queues.consume_from.values()]
-            found: list[Held] = getattr(guardian, where)(queues, pids, limit=_LISTED)
-        except self._consumer.connection_errors as exc:
-            logger.warning("the broker is away, what is %s is not shown: %s", where, exc)
+            found = [] if guardian is None else list(look(guardian.channel))
+        except (RedisError, *self._consumer.connection_errors) as exc:
+            logger.warning("the broker is away, so its messages are not shown: %s", exc)
             return []
-        return [(self._request(held.message), held.due) for held in found if self._known(held.message)]
+        return [seen for seen in found if self._known(seen.message)]
 
     def _known(self, message: Any) -> bool:
         return message.headers.get("task") in self._app.tasks
@@ -137,15 +141,41 @@ class Node:
         request.args, request.kwargs = request._args, request._kwargs  # noqa: SLF001 - decoded already
         return request
 
-    def _described(self, seat: "Seat", task: "Running") -> Shown:
-        """For a broker whose messages cannot be looked at: the id, the name, and what the cell has described."""
-        if seat.row.description:
-            from seawall.worker.cells.deaths import Described
 
-            return self._request(Described(seat.row.description))
-        headers = {"id": task.task_id, "task": task.name, "lang": "py"}
-        raw = {"body": "W1tdLCB7fSwge31d", "content-type": "application/json", "content-encoding": "utf-8"}
-        return self._request(Message({**raw, "headers": headers, "properties": {}}, channel=None))
+def _as_in_table(seat: "Seat", task: "Running") -> Any:
+    """The message as its cell described it; for want of that, one with the id and the name and no arguments."""
+    if seat.row.description:
+        return Described(seat.row.description)
+    return Described(json.dumps({**_UNKNOWN, "headers": {"id": task.task_id, "task": task.name}}).encode())
+
+
+class Beats(heartbeat.Heart):
+    """Celery's heart, which tells what the cells do."""
+
+    pool: "Pool"
+
+    def _send(self, event: str, retry: bool = True) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        state.all_total_count[0] = self.pool.processed
+        running = [_Beat() for _ in self.pool.running()]
+        state.active_requests.update(running)
+        try:
+            return super()._send(event, retry)
+        finally:
+            state.active_requests.difference_update(running)
+
+
+class _Beat:
+    """Counts as one active request."""
+
+
+class Heart(CeleryHeart):
+    """Celery's step with our heart."""
+
+    def start(self, c: Any) -> None:
+        """Beat."""
+        c.heart = Beats(c.timer, c.event_dispatcher, self.heartbeat_interval)
+        c.heart.pool = c.pool
+        c.heart.start()
 
 
 class Control(CeleryControl):
@@ -163,6 +193,7 @@ def handlers(node: Node) -> dict[str, Callable[..., Any]]:
         found[name] = functools.partial(own, node)
     for name in (*_SHOWN, *_ALIASES):
         found[name] = _while_shown(node, found[name])
+    found["stats"] = _with_totals(node, found["stats"])
     for name, to_say in _TO_CELLS.items():
         found[name] = _and_tell(node, found[name], to_say)
     return found
@@ -170,6 +201,16 @@ def handlers(node: Node) -> dict[str, Callable[..., Any]]:
 
 def _scheduled(node: Node, _panel: Any, **_: Any) -> list[dict[str, Any]]:
     return node.scheduled()
+
+
+def _with_totals(node: Node, command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def answer(*arguments: Any, **options: Any) -> Any:
+        state.total_count.clear()
+        state.total_count.update(node.pool.totals())
+        return command(*arguments, **options)
+
+    return answer
 
 
 def _while_shown(node: Node, command: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,15 +227,11 @@ def _and_tell(
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def carry_out(panel: Any, *arguments: Any, **options: Any) -> Any:
-        messages = to_say(*arguments, **options)
-        # Before anything is ended: its cell must not start another one of those revoked.
-        answer = None
-        for message in messages if command.__name__.startswith(("revoke", "terminate")) else ():
-            node.pool.tell(**message)
         answer = command(panel, *arguments, **options)
-        refused = isinstance(answer, dict) and "error" in answer
-        if not refused and not command.__name__.startswith(("revoke", "terminate")):
-            for message in messages:
+        if not (isinstance(answer, dict) and "error" in answer):
+            for message in to_say(*arguments, **options):
+                if message["message"] == "events":  # for cells forked later
+                    node.pool.controller.task_events = message["on"]
                 node.pool.tell(**message)
         return answer
 
@@ -257,6 +294,7 @@ def heed(cell: "Cell", message: dict[str, Any]) -> None:
         task = tasks[message["task"]]
         task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
     elif said == "events":
+        cell.sends_events = message["on"]
         send_events(consumer, on=message["on"])
 
 
@@ -278,5 +316,3 @@ def bucket(rate: float, share: int) -> TokenBucket | None:
     """A cell's share of a task's rate limit: those of all cells add up to the limit of the worker."""
     return TokenBucket(rate / max(share, 1), capacity=1) if rate else None
 
-
-TERMINATE_BY_DEFAULT: Final = signals.SIGTERM
