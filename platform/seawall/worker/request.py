@@ -65,7 +65,7 @@ class Request(CeleryRequest):
 
     def _redeliver(self, exc: WorkerLostError) -> Poisoned | None:
         """Have the task delivered again, wherever that is decided; the error if it must be given up here."""
-        if _stopping():  # this worker ended the process itself: not the task's doing, no strike
+        if stopping():  # this worker ended the process itself: not the task's doing, no strike
             self.reject(requeue=True)
         elif not delivery.strike(self.message, str(exc)):
             strikes = self._strikes + 1
@@ -123,7 +123,7 @@ def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
     )
 
 
-def _stopping() -> bool:
+def stopping() -> bool:
     return bool(state.should_terminate)
 
 

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 from billiard.common import human_status
 from celery.concurrency.base import BasePool
-from celery.worker import state as worker_state
 
 from seawall.backoff import equal_jitter, exponential
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
 from seawall.worker.cells.table import Killed, Row, Running, State, Table
+from seawall.worker.request import stopping
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ class Pool(BasePool):
 
     def on_stop(self) -> None:
         """Let what runs end, under its limits; after a cold shutdown end it."""
-        if worker_state.should_terminate:
+        self._state = self.CLOSE  # a cold shutdown comes here without closing first: nothing is replaced now
+        if stopping():
             self.on_terminate()
             return
         self.tell("stop")
@@ -106,6 +107,7 @@ class Pool(BasePool):
 
     def on_terminate(self) -> None:
         """End all cells now. What they ran goes back to the broker, at no charge."""
+        self._state = self.CLOSE
         for cell in list(self.cells.values()):
             self._kill(cell, Killed.SHUTDOWN, cell.row.task())
         self._outlast()
@@ -210,7 +212,9 @@ class Pool(BasePool):
             self._failed_starts = 0 if cell.row.state != State.STARTING else self._failed_starts
             return
         self._failed_starts += 1
-        wait = equal_jitter(exponential(self._failed_starts, base=_FIRST_REFORK, cap=_LONGEST_REFORK))
+        if self._failed_starts == 1:
+            return  # once is an accident
+        wait = equal_jitter(exponential(self._failed_starts - 1, base=_FIRST_REFORK, cap=_LONGEST_REFORK))
         self._fork_at = time.monotonic() + wait
         logger.error(
             "cell %d ended at its start (%s), %d in a row: its log says why; next attempt in %.1f s",
