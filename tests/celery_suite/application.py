@@ -1,5 +1,6 @@
 """The app of the worker under Celery's integration tests: plain, or with Seawall installed on it."""
 
+import importlib
 import os
 from typing import Any
 
@@ -37,8 +38,9 @@ app.conf.result_extended = True
 app.conf.task_create_missing_queues = False
 
 
-@app.on_after_finalize.connect
 def _register(sender: Celery, **_: Any) -> None:
-    from t.integration.tasks import ClassBasedAutoRetryTask
+    tasks: Any = importlib.import_module("t.integration.tasks")
+    sender.register_task(tasks.ClassBasedAutoRetryTask())
 
-    sender.register_task(ClassBasedAutoRetryTask())
+
+app.on_after_finalize.connect(_register)

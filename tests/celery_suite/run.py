@@ -67,7 +67,18 @@ def run(place: Path, pool: str, url: str, folder: Path, chosen: list[str]) -> di
         "PYTHONWARNINGS": "ignore",
     }
     argv = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "celery_suite.shared_worker"]
-    argv += ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:valkey", "--timeout", "60", "--reruns", "1"]
+    argv += [
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:valkey",
+        "--timeout",
+        "60",
+        "--reruns",
+        "1",
+    ]
     argv += [f"--ignore=t/integration/{name}" for name in _LEFT_OUT]
     argv += [f"--junitxml={report}", *(chosen or ["t/integration"])]
     with (folder / f"{pool}.log").open("wb") as log:
@@ -107,7 +118,9 @@ def tell(found: dict[str, dict[str, str]], folder: Path) -> int:
     for pool, outcomes in found.items():
         failed = {name: outcome for name, outcome in outcomes.items() if outcome not in {"passed", "skipped"}}
         skipped = sum(outcome == "skipped" for outcome in outcomes.values())
-        print(f"{pool}: {len(outcomes) - len(failed) - skipped} passed, {len(failed)} failed, {skipped} skipped")  # noqa: T201
+        print(
+            f"{pool}: {len(outcomes) - len(failed) - skipped} passed, {len(failed)} failed, {skipped} skipped"
+        )  # noqa: T201
         for name, why in failed.items():
             print(f"  {name}: {why}")  # noqa: T201
     known = set((Path(__file__).parent / "known.txt").read_text().split())

@@ -42,4 +42,4 @@ def _test_app(*arguments: Any, **options: Any) -> Any:
     return application.furnish(_plain(*arguments, **options))
 
 
-celery.contrib.testing.app.TestApp = _test_app  # type: ignore[assignment]
+celery.contrib.testing.app.TestApp = _test_app

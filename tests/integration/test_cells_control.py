@@ -1,5 +1,6 @@
 """Remote control of a worker whose cells are all busy: quick answers with the right contents."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ class Node:
         self.app = app
         self.worker = worker
         self.name = f"shop@{worker.container.id[:12]}"
-        self.inspect = app.control.inspect([self.name], timeout=ANSWERS_WITHIN, limit=1)  # type: ignore[call-arg]
+        self.inspect = app.control.inspect([self.name], timeout=ANSWERS_WITHIN, limit=1)
 
     def ask(self, command: str, *arguments: Any, **options: Any) -> Any:
         """What the node answers to an inspection."""
@@ -171,7 +172,9 @@ def test_queues_are_added_and_left_by_cells_of_now_and_later(node: Node) -> None
     assert node.do("cancel_consumer", queue="extra") == {"ok": "no longer consuming from extra"}
     wait_until(lambda: len(node.ask("active_queues")) == 1, what="the queue to be left")
     wait_until(
-        lambda: node.app.tasks["shop.record"].delay("probe").get(timeout=30) and _consumers(node, "extra") <= 2,
+        lambda: (
+            node.app.tasks["shop.record"].delay("probe").get(timeout=30) and _consumers(node, "extra") <= 2
+        ),
         what="the free cell to leave",
     )
     node.go()
@@ -200,30 +203,37 @@ def test_the_pool_grows_and_shrinks_while_all_cells_are_busy(node: Node) -> None
 
 def test_task_events_are_turned_on_and_off(node: Node) -> None:
     seen: list[dict[str, Any]] = []
+
+    def heard(until: Callable[[], bool]) -> None:
+        def turn() -> bool:
+            with contextlib.suppress(TimeoutError):
+                receiver.capture(limit=1, timeout=0.2, wakeup=False)
+            return until()
+
+        wait_until(turn, timeout=30, what="events")
+
+    def kinds(result: Any) -> set[str]:
+        return {event["type"] for event in seen if event.get("uuid") == result.id}
+
     with node.app.connection_for_read() as connection:
         receiver = node.app.events.Receiver(connection, handlers={"*": seen.append})
+        node.occupy("one")
+        heard(lambda: any(event["type"] == "worker-heartbeat" and event["active"] == 1 for event in seen))
+        assert node.do("enable_events") == {"ok": "task events enabled"}
 
-        def hear(until: Callable[[], bool]) -> None:
-            def turn() -> bool:
-                for _ in receiver.itercapture(limit=1, timeout=0.5, wakeup=False):
-                    pass
-                return until()
+        def loud() -> bool:  # a receiver hears nothing between two captures
+            result = node.app.tasks["shop.record"].delay("loud")
+            with contextlib.suppress(TimeoutError):
+                receiver.capture(limit=8, timeout=1.0, wakeup=False)
+            return kinds(result) >= {"task-received", "task-started", "task-succeeded"}
 
-            wait_until(turn, timeout=30, what="events")
-
-        def kinds(task_id: str) -> set[str]:
-            return {event["type"] for event in seen if event.get("uuid") == task_id}
-
-        with receiver.consumer_context() if hasattr(receiver, "consumer_context") else _nothing():
-            assert node.do("enable_events") == {"ok": "task events enabled"}
-            loud = node.app.tasks["shop.record"].delay("loud")
-            hear(lambda: kinds(loud.id) >= {"task-received", "task-started", "task-succeeded"})
-
-
-def _nothing() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
+        wait_until(loud, timeout=30, what="events of a task")
+        assert {event["hostname"] for event in seen if event["type"].startswith("task-")} == {node.name}
+        assert node.do("disable_events") == {"ok": "task events disabled"}
+        quiet = node.app.tasks["shop.record"].delay("quiet")
+        assert quiet.get(timeout=30) == "quiet"
+        heard(lambda: seen[-1]["type"] == "worker-heartbeat" and seen[-1]["processed"] >= 2)
+        assert not kinds(quiet)
 
 
 def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:

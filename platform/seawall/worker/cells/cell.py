@@ -18,6 +18,7 @@ import billiard.process
 from celery import platforms, signals
 from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
+from celery.utils.time import rate
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.worker import control, heartbeat, state
+from celery.worker import control, heartbeat
+from celery.worker import state as worker_state
 from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.heart import Heart as CeleryHeart
 from celery.worker.request import Request
@@ -30,31 +31,36 @@ if TYPE_CHECKING:
     from seawall.worker.cells.table import Running
 
 logger = logging.getLogger(__name__)
+state: Any = worker_state  # celery-types knows neither its sets nor its counters
+_Heart: Any = heartbeat.Heart
+_HeartStep: Any = CeleryHeart
+_ControlStep: Any = CeleryControl
+_Request: Any = Request
 
 _LISTED: Final = 200  # most delayed or claimed requests in one answer
 _IDS_AT_ONCE: Final = 1000
 _SHOWN: Final = ("active", "reserved", "query_task", "revoke", "terminate", "revoke_by_stamped_headers")
-_UNKNOWN: Final = {"payload": [[], {}, {}], "properties": {}, "delivery_info": {}}
+_UNKNOWN: Final[dict[str, Any]] = {"payload": [[], {}, {}], "properties": {}, "delivery_info": {}}
 _ALIASES: Final = {"dump_active": "active", "dump_reserved": "reserved"}
 
 
-class Shown(Request):
+class Shown(_Request):  # type: ignore[misc]
     """A request of a cell, as the supervisor shows it and can end it."""
 
     _seat: "Seat | None" = None
-    _task: "Running | None" = None
+    _running: "Running | None" = None
 
     def runs_in(self, seat: "Seat", task: "Running") -> None:
         """It runs there now."""
-        self._seat, self._task = seat, task
+        self._seat, self._running = seat, task
         self.worker_pid = seat.pid
         self.time_start = time.time() - (time.monotonic() - task.started)
-        self.acknowledged = not self.task.acks_late  # type: ignore[attr-defined] # unknown to celery-types
+        self.acknowledged = not self.task.acks_late
 
     def terminate(self, pool: "Pool", signal: Any = None) -> None:
         """End it if it runs; otherwise its revocation does, when it would start."""
-        if self._seat is not None and self._task is not None:
-            pool.terminate_task(self._seat, self._task, signal_number(signal))
+        if self._seat is not None and self._running is not None:
+            pool.terminate_task(self._seat, self._running, signal_number(signal))
 
 
 class Node:
@@ -131,15 +137,13 @@ class Node:
         return message.headers.get("task") in self._app.tasks
 
     def _request(self, message: Any) -> Shown:
-        request = Shown(
+        return Shown(
             message,
             app=self._app,
             task=self._app.tasks[message.headers["task"]],
             hostname=self._consumer.hostname,
             eventer=self._consumer.event_dispatcher,
         )
-        request.args, request.kwargs = request._args, request._kwargs  # noqa: SLF001 - decoded already
-        return request
 
 
 def _as_in_table(seat: "Seat", task: "Running") -> Any:
@@ -149,7 +153,7 @@ def _as_in_table(seat: "Seat", task: "Running") -> Any:
     return Described(json.dumps({**_UNKNOWN, "headers": {"id": task.task_id, "task": task.name}}).encode())
 
 
-class Beats(heartbeat.Heart):
+class Beats(_Heart):  # type: ignore[misc]
     """Celery's heart, which tells what the cells do."""
 
     pool: "Pool"
@@ -157,18 +161,19 @@ class Beats(heartbeat.Heart):
     def _send(self, event: str, retry: bool = True) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         state.all_total_count[0] = self.pool.processed
         running = [_Beat() for _ in self.pool.running()]
-        state.active_requests.update(running)
+        for each in running:
+            state.active_requests.add(each)
         try:
             return super()._send(event, retry)
         finally:
-            state.active_requests.difference_update(running)
+            state.active_requests.clear()
 
 
 class _Beat:
     """Counts as one active request."""
 
 
-class Heart(CeleryHeart):
+class Heart(_HeartStep):  # type: ignore[misc]
     """Celery's step with our heart."""
 
     def start(self, c: Any) -> None:
@@ -178,7 +183,7 @@ class Heart(CeleryHeart):
         c.heart.start()
 
 
-class Control(CeleryControl):
+class Control(_ControlStep):  # type: ignore[misc]
     """Celery's step, with our answers where Celery's would be about the supervisor alone."""
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
@@ -315,4 +320,3 @@ def send_events(consumer: Any, *, on: bool) -> None:
 def bucket(rate: float, share: int) -> TokenBucket | None:
     """A cell's share of a task's rate limit: those of all cells add up to the limit of the worker."""
     return TokenBucket(rate / max(share, 1), capacity=1) if rate else None
-

@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-from celery.worker import state
+from celery.worker import state as worker_state
 
 from seawall.config import settings
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seawall.worker.cells.pool import Pool
 
 logger = logging.getLogger(__name__)
+state: Any = worker_state
 
 
 def prepare_cell() -> None:
@@ -59,6 +60,6 @@ def _start_afresh() -> None:
 def _log() -> IO[Any]:
     """The log file, as far as there is one."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, logging.FileHandler) and handler.stream:
             return handler.stream
     return sys.__stderr__ or sys.stderr

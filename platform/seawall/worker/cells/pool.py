@@ -365,12 +365,14 @@ class Pool(BasePool):
     @property
     def wanted(self) -> int:
         """Cells there should be."""
-        return self._wanted
+        wanted: int = self._wanted
+        return wanted
 
     @property
     def processed(self) -> int:
         """Tasks ended in cells, ever."""
-        return self._past_done + sum(cell.row.done for cell in self.cells.values())
+        done: int = self._past_done + sum(cell.row.done for cell in self.cells.values())
+        return done
 
     def totals(self) -> dict[str, int]:
         """Tasks started, by name; those of the last second may be missing."""
