@@ -16,7 +16,7 @@ from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
 
-_RELEASED_AT_ONCE = 1000
+_AT_ONCE = 1000  # one call is one uninterrupted moment of the server's time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,20 @@ class DeadLetter:
     died_at: float
     message: dict[str, Any]
     history: list[tuple[float, str, str]]
+
+    @property
+    def task(self) -> str:
+        """The task's name; empty if the message cannot be read."""
+        return self._header("task")
+
+    @property
+    def task_id(self) -> str:
+        """The task's id; empty if the message cannot be read."""
+        return self._header("id")
+
+    def _header(self, name: str) -> str:
+        headers = self.message.get("headers")
+        return str(headers.get(name) or "") if isinstance(headers, dict) else ""
 
 
 class Queues:
@@ -103,23 +117,20 @@ class Queues:
 
     def purge(self, queue: str) -> int:
         """Remove what waits in line or for its moment; returns how many. Parked and dead ones stay."""
-        purged = 0
-        while removed := self._run(scripts.purge, queue, 10_000):
-            purged += removed
-        return purged
+        return scripts.purge_all(self._client, self._keys.base(queue))
 
     def release(self, queue: str, dependency: str, *, rate: float | None = None) -> int:
         """Let go of what is parked for `dependency`: all at once, or `rate` a second. Returns how many."""
         gap = 0 if rate is None else micros(1 / rate)
         released = 0
-        while count := self._run(scripts.release, queue, dependency, _RELEASED_AT_ONCE, gap, released):
+        while count := self._run(scripts.release, queue, dependency, _AT_ONCE, gap, released):
             released += count
         return released
 
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    def dead(self, queue: str, *, limit: int = 100, skip: int = 0) -> list[DeadLetter]:
         """Dead letters, the latest first."""
         base = self._keys.base(queue)
-        latest: Any = self._client.zrevrange(f"{base}:dead", 0, limit - 1, withscores=True)
+        latest: Any = self._client.zrevrange(f"{base}:dead", skip, skip + limit - 1, withscores=True)
         if not latest:
             return []
         ids = [tag for tag, _ in latest]
@@ -135,13 +146,24 @@ class Queues:
             for (tag, died_at), body, history in zip(latest, bodies, histories, strict=True)
         ]
 
+    def dead_letters(self, queue: str) -> Iterator[DeadLetter]:
+        """All of them, the latest first, read in pages: one that dies meanwhile may show another twice."""
+        skip = 0
+        while page := self.dead(queue, limit=_AT_ONCE, skip=skip):
+            yield from page
+            skip += len(page)
+
     def revive(self, queue: str, ids: Sequence[str]) -> int:
         """Put dead letters back in line with a clean history; returns how many there were."""
-        return int(self._run(scripts.revive, queue, *ids))
+        return self._in_parts(scripts.revive, queue, ids)
 
     def discard(self, queue: str, ids: Sequence[str]) -> int:
         """Forget dead letters for good; returns how many there were."""
-        return int(self._run(scripts.discard, queue, *ids))
+        return self._in_parts(scripts.discard, queue, ids)
+
+    def _in_parts(self, verb: Script, queue: str, ids: Sequence[str]) -> int:
+        starts = range(0, len(ids), _AT_ONCE)
+        return sum(int(self._run(verb, queue, *ids[start : start + _AT_ONCE])) for start in starts)
 
     def consumers(self, queue: str) -> dict[str, float]:
         """Who takes part in a queue, as host:pid:serial, and seconds until the lease ends."""

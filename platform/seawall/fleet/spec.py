@@ -6,10 +6,12 @@ drain_timeout = "30s"
 demo = "workers.demo:group"
 [migrations]                    # SQL migrations of its own: name of the history = directory
 workers = "workers/migrations"
+[tables]                        # what its code expects of the database: name = "module:tables"
+demo = "workers.demo.tables:TABLES"
 [workers.default]               # a profile: a kind of worker
 queues = ["celery"]
 concurrency = 2                 # default: the cores
-pool = "prefork"
+pool = "cells"
 processes = 1                   # how many workers of this profile
 memory = "512MiB"               # hard ceiling of each worker with all its processes
 environment = { }
@@ -62,7 +64,9 @@ class Profile(_Table):
 
     queues: tuple[str, ...] = Field(default=("celery",), min_length=1)
     concurrency: Count | None = None
-    pool: Literal["prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = "prefork"
+    pool: Literal["cells", "prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = (
+        "cells"
+    )
     processes: Count = 1
     memory: Annotated[int, BeforeValidator(lambda value: parse_bytes(value, field="memory"))] | None = None
     environment: dict[str, str] = Field(default_factory=dict)
@@ -72,7 +76,8 @@ class Profile(_Table):
         """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one."""
         concurrency = () if self.concurrency is None else ("-c", str(self.concurrency))
         memory = {} if self.memory is None else {"SEAWALL_MEMORY__BUDGET": str(self.memory)}
-        options = ("-Q", ",".join(self.queues), *concurrency, "-P", self.pool, "--loglevel", "INFO")
+        pool = () if self.pool == "cells" else ("-P", self.pool)  # what the app's workers have anyway
+        options = ("-Q", ",".join(self.queues), *concurrency, *pool, "--loglevel", "INFO")
         return Program(
             name=name,
             argv=(*celery, "worker", "-n", f"{name}@%h", *options, *self.options),
@@ -98,6 +103,10 @@ class Flower(_Table):
     def installed(self) -> bool:
         """Whether the dashboard extra is there."""
         return importlib.util.find_spec("flower") is not None
+
+    def command(self, python: str, app: str) -> tuple[str, ...]:
+        """Celery's `flower` command, in a process where it can read our queues."""
+        return (python, "-m", "seawall.dashboard", "-A", app, "flower")
 
     def wanted(self) -> bool:
         """Whether to run it.
@@ -131,6 +140,7 @@ class FleetSpec(_Table):
     ] = 30.0
     commands: dict[Name, Reference] = Field(default_factory=dict)
     migrations: dict[Name, Path] = Field(default_factory=dict)
+    tables: dict[Name, Reference] = Field(default_factory=dict)
     workers: dict[Name, Profile] = Field(default_factory=dict)
     beat: Beat = Beat()
     flower: Flower = Flower()
@@ -200,7 +210,7 @@ class FleetSpec(_Table):
             programs.append(
                 Program(
                     name="flower",
-                    argv=(*celery, "flower", *address),
+                    argv=(*self.flower.command(python, self.app), *address),
                     environment=common,
                     outlives_others=True,
                 )

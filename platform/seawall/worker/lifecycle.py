@@ -14,6 +14,7 @@ import billiard
 from celery import signals
 
 from seawall.config import settings
+from seawall.database import name_process, name_task
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
@@ -28,6 +29,9 @@ def connect() -> None:
 
     supervisor.connect()
     uid = "seawall.lifecycle"
+    signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
+    signals.task_prerun.connect(_name_task, dispatch_uid=uid)
+    signals.task_postrun.connect(_name_no_task, dispatch_uid=uid)
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
@@ -47,6 +51,19 @@ def notify(state: str) -> bool:
         sock.sendall(state.encode())
         return True
     return False
+
+
+def _name_process(sender: Any = None, **_: Any) -> None:
+    """PostgreSQL shows each connection under its worker; the children inherit the name."""
+    name_process(str(sender))
+
+
+def _name_task(task: Any = None, **_: Any) -> None:
+    name_task(str(task.name))
+
+
+def _name_no_task(**_: Any) -> None:
+    name_task("")
 
 
 def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
