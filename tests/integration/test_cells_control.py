@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,39 +202,47 @@ def test_the_pool_grows_and_shrinks_while_all_cells_are_busy(node: Node) -> None
     assert sum(line.startswith("finished") for line in journal(node.app)) == 4
 
 
-def test_task_events_are_turned_on_and_off(node: Node) -> None:
+@contextlib.contextmanager
+def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
+    """All events that are sent while this lasts."""
     seen: list[dict[str, Any]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+        thread = threading.Thread(target=receiver.capture, kwargs={"wakeup": False}, name="listener")
+        thread.start()
+        try:
+            wait_until(lambda: seen, timeout=30, what="a first event")
+            yield seen
+        finally:
+            receiver.should_stop = True
+            thread.join(30)
 
-    def heard(until: Callable[[], bool]) -> None:
-        def turn() -> bool:
-            with contextlib.suppress(TimeoutError):
-                receiver.capture(limit=1, timeout=0.2, wakeup=False)
-            return until()
 
-        wait_until(turn, timeout=30, what="events")
+def test_task_events_are_turned_on_and_off(node: Node) -> None:
+    with listening(node.app) as seen:
 
-    def kinds(result: Any) -> set[str]:
-        return {event["type"] for event in seen if event.get("uuid") == result.id}
+        def kinds(result: Any) -> set[str]:
+            return {event["type"] for event in seen if event.get("uuid") == result.id}
 
-    with node.app.connection_for_read() as connection:
-        receiver = node.app.events.Receiver(connection, handlers={"*": seen.append})
+        def beats(**fields: int) -> bool:
+            found = [event for event in seen if event["type"] == "worker-heartbeat"]
+            return any(fields.items() <= event.items() for event in found)
+
         node.occupy("one")
-        heard(lambda: any(event["type"] == "worker-heartbeat" and event["active"] == 1 for event in seen))
+        wait_until(lambda: beats(active=1, processed=0), timeout=30, what="a heartbeat")
         assert node.do("enable_events") == {"ok": "task events enabled"}
-
-        def loud() -> bool:  # a receiver hears nothing between two captures
-            result = node.app.tasks["shop.record"].delay("loud")
-            with contextlib.suppress(TimeoutError):
-                receiver.capture(limit=8, timeout=1.0, wakeup=False)
-            return kinds(result) >= {"task-received", "task-started", "task-succeeded"}
-
-        wait_until(loud, timeout=30, what="events of a task")
+        loud = node.app.tasks["shop.record"].delay("loud")
+        wait_until(
+            lambda: kinds(loud) >= {"task-received", "task-started", "task-succeeded"},
+            timeout=30,
+            what="events of a task",
+        )
         assert {event["hostname"] for event in seen if event["type"].startswith("task-")} == {node.name}
         assert node.do("disable_events") == {"ok": "task events disabled"}
         quiet = node.app.tasks["shop.record"].delay("quiet")
         assert quiet.get(timeout=30) == "quiet"
-        heard(lambda: seen[-1]["type"] == "worker-heartbeat" and seen[-1]["processed"] >= 2)
-        assert not kinds(quiet)
+        wait_until(lambda: beats(active=1, processed=2), timeout=30, what="a later heartbeat")
+        assert not kinds(quiet) - {"task-sent"}
 
 
 def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:

@@ -235,12 +235,19 @@ def _and_tell(
         answer = command(panel, *arguments, **options)
         if not (isinstance(answer, dict) and "error" in answer):
             for message in to_say(*arguments, **options):
-                if message["message"] == "events":  # for cells forked later
-                    node.pool.controller.task_events = message["on"]
+                _keep_for_later_cells(node.pool, message)
                 node.pool.tell(**message)
         return answer
 
     return carry_out
+
+
+def _keep_for_later_cells(pool: "Pool", message: dict[str, Any]) -> None:
+    """What Celery's own command has not left where a fork finds it."""
+    if message["message"] == "events":
+        pool.controller.task_events = message["on"]
+    elif message["message"] == "time_limit":
+        pool.time_limits[message["task"]] = message["hard"], message["soft"]
 
 
 def _revoked(task_id: Any = (), **_: Any) -> list[dict[str, Any]]:
@@ -298,6 +305,7 @@ def heed(cell: "Cell", message: dict[str, Any]) -> None:
     elif said == "time_limit":
         task = tasks[message["task"]]
         task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
+        cell.worker.pool.time_limits[message["task"]] = message["hard"], message["soft"]
     elif said == "events":
         cell.sends_events = message["on"]
         send_events(consumer, on=message["on"])

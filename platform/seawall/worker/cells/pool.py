@@ -64,6 +64,9 @@ class Pool(BasePool):
         super().__init__(*args, **kwargs)
         self.table = Table(max(self.limit, 1) + _SEATS_TO_SPARE)
         self.cells: dict[int, Seat] = {}  # by seat
+        self.time_limits: dict[
+            str, tuple[float | None, float | None]
+        ] = {}  # hard and soft, by remote control
         self.past_totals: dict[str, int] = {}  # of cells that are gone
         self._hub: Any = None
         self._wanted = self.limit
