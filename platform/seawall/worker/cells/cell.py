@@ -33,7 +33,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from seawall.tether import die_with
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
-from seawall.worker.cells.control import bucket, heed, send_events
+from seawall.worker.cells.control import bucket, heed
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
@@ -122,7 +122,6 @@ class Cell:
         self._table = pool.table
         self._heard = pool.table.epoch
         self.share = pool.wanted  # cells that rate limits are shared by
-        self.sends_events = bool(self.worker.task_events)
         self._most_tasks = pool.options.get("maxtasksperchild") or float("inf")
         self._most_memory = (pool.options.get("max_memory_per_child") or 0) * 1024
         self._look_at = 0.0
@@ -168,7 +167,6 @@ class Cell:
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's loop offers itself, anew for each connection."""
-        send_events(self.consumer, on=self.sends_events)
         hub.add_reader(self.channel.fileno(), self._listen)
         hub.add_reader(self._wakeup[0], self._woken)
         hub.call_repeatedly(_TELL_TOTALS_EVERY, self._tell_totals)
@@ -279,6 +277,7 @@ class Events(CeleryEvents):
 
     def __init__(self, c: Any, **options: Any) -> None:
         super().__init__(c, **options)
+        c.events = self
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -291,6 +290,18 @@ class Events(CeleryEvents):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
             self._thread.start()
+
+    def turn(self, c: Any, *, on: bool) -> None:
+        """Begin or cease to send, because an operator said so; a later connection keeps to it."""
+        if on == self.send_events:
+            return
+        self.send_events = self.enabled = on
+        self.groups = None
+        if on:
+            self.start(c)
+        elif c.event_dispatcher is not None:
+            c.event_dispatcher.flush()
+            self._close(c)
 
     def _run(self, c: Any) -> None:
         while not self._over.wait(_SEND_EVENTS_EVERY):

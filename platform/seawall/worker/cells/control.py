@@ -307,22 +307,7 @@ def heed(cell: "Cell", message: dict[str, Any]) -> None:
         task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
         cell.worker.pool.time_limits[message["task"]] = message["hard"], message["soft"]
     elif said == "events":
-        cell.sends_events = message["on"]
-        send_events(consumer, on=message["on"])
-
-
-def send_events(consumer: Any, *, on: bool) -> None:
-    """Whether a cell sends the events of its tasks."""
-    dispatcher = consumer.event_dispatcher
-    if dispatcher is None:
-        return
-    if on:
-        dispatcher.groups = {"task"}
-        if not dispatcher.enabled:
-            dispatcher.enable()
-    elif dispatcher.enabled:
-        dispatcher.flush()
-        dispatcher.disable()
+        consumer.events.turn(consumer, on=message["on"])
 
 
 def bucket(rate: float, share: int) -> TokenBucket | None:
