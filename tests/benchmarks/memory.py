@@ -124,16 +124,15 @@ def overhead(*, rounds: int = 5000) -> Figures:
 def soak(url: str, folder: Path, *, plain: bool, tasks: int = 50_000) -> Figures:
     """Mixed clean tasks; what the worker uses over time, as a slope over its second half."""
     rand = random.Random(2)  # noqa: S311
-    with (
-        hungry_worker(url, folder, "-c", "2", plain=plain, every=0.5) as worker,
-        hungry_producer(url, plain=plain) as app,
-    ):
-        begun, client = time.monotonic(), Redis.from_url(url)
-        client.delete("ran")
-        for _ in range(tasks):
-            app.send_task("hungry.small", (rand.randrange(9),), ignore_result=True)
+    client = Redis.from_url(url)
+    client.delete("ran")
+    with hungry_producer(url, plain=plain) as app:
+        for number in range(tasks):
+            app.send_task("hungry.small", (number % 9,), ignore_result=True)
             if rand.random() < 0.05:
                 app.send_task(f"hungry.clean_{rand.randrange(1, 10)}", ignore_result=True)
+    with hungry_worker(url, folder, "-c", "2", plain=plain, every=0.25) as worker:
+        begun = time.monotonic()
         wait_until(lambda: client.llen("ran") >= tasks, timeout=3600, what="all tasks")
         points = [point for point in worker.readings if point[0] > (begun + time.monotonic()) / 2]
         client.close()

@@ -9,10 +9,11 @@ import click
 from seawall import servers
 from seawall.cli import migrate
 from seawall.cli.application import load_app
-from seawall.config import hide_passwords, settings
+from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.fleet import Console, Fleet, FleetSpec
 from seawall.quantity import format_bytes
+from seawall.redaction import hide_passwords
 
 
 @click.command()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
@@ -42,6 +41,7 @@ class Execution:
         self._pid = os.getpid()
         self._hostname = cell.hostname
         options = cell.worker.pool.options
+        self._said = cell.worker.pool.time_limits
         self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
@@ -71,9 +71,9 @@ class Execution:
         started = time.monotonic()
         try:
             request.on_accepted(self._pid, started)
+            if leased and request.acknowledged:
+                self._row.acknowledged(message.delivery_tag, self._queue)
             outcome = self._trace(request)
-        except (WorkerShutdown, WorkerTerminate):
-            raise
         except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
             request.on_failure(ExceptionInfo())
         else:
@@ -86,19 +86,19 @@ class Execution:
     def _keep_acknowledgement(self, request: Any, message: Any, started: float) -> None:
         """It must outlive this process from now on, although it may travel later."""
         claimant = message.channel.claimant
-        if request.acknowledged:
+        if request.acknowledged and request.task.acks_late:
             self._row.acknowledged(message.delivery_tag, self._queue)
         if claimant is not None and claimant.ahead and time.monotonic() - started > _SETTLE_BESIDE:
             message.channel.flush()
 
     def _begin(self, request: Any, message: Any, *, leased: bool) -> None:
         task, row = request.task, self._row
-        hard, soft = request.time_limits
+        # What an operator said counts more than what the message brought along from its sender.
+        hard, soft = self._said.get(request.name) or request.time_limits
         hard_default, soft_default = self._limits
         claimant = message.channel.claimant if leased else None
         row.ahead = claimant.ahead if claimant is not None else 0
-        if not leased or not task.acks_late:
-            row.describe(describe(message))
+        row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag
         self._queue = (
             claimant.queue_of(tag) if claimant is not None else request.delivery_info["routing_key"] or ""
