@@ -140,7 +140,7 @@ def soak(url: str, folder: Path, *, plain: bool, tasks: int = 50_000) -> Figures
         slope = statistics.linear_regression(times, used).slope
         return {
             "tasks/s": tasks / (time.monotonic() - begun),
-            "slope, KiB/min": slope * 60 / 1024,
+            "grown in the second half, KiB": slope * (times[-1] - times[0]) / 1024,
             "noise, KiB": statistics.stdev(used) / 1024,
             "at the end, MiB": used[-1] / MB,
         }
