@@ -178,7 +178,10 @@ def limited(memory: int, limit: int | None = None) -> Policy:
     return policy_of(policy(memory=memory, memory_limit=limit or memory * 4)(lambda: None))
 
 
-def test_a_run_reports_its_peak_and_what_it_kept_is_measured_around_a_trim() -> None:
+def test_a_run_reports_its_peak_and_what_it_kept_is_measured_around_a_trim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("seawall.memory.runs._FIRST", 60.0)  # every run is to be measured
     samples: list[Sample] = []
     runs = Runs(Board.create(PLENTY), samples.append)
     kept = []
@@ -186,17 +189,17 @@ def test_a_run_reports_its_peak_and_what_it_kept_is_measured_around_a_trim() -> 
     for number in range(leaks.FIRST_RUNS + 6):
         for name, leaked in (("leak", 200_000), ("clean", 0)):
             with runs.run(f"{name}{number}", name, Policy(), MB):
-                filled(5)
+                filled(20)
                 kept.append(bytearray(leaked))
             runs.after()
     gc.unfreeze()
     measured = {
         name: [s.kept for s in samples if s.name == name and s.kept is not None] for name in ("leak", "clean")
     }
-    assert all(s.peak > 4 * MB for s in samples)
+    assert min(s.peak for s in samples) > 12 * MB, samples
     assert len(measured["leak"]) == len(measured["clean"]) == 6
-    assert sum(size > leaks.FLOOR for size in measured["leak"]) >= 5
-    assert sum(size > leaks.FLOOR for size in measured["clean"]) <= 1
+    assert sum(size > leaks.FLOOR for size in measured["leak"]) >= 4
+    assert sum(size > leaks.FLOOR for size in measured["clean"]) <= 2
 
 
 def test_reports_cross_processes_and_never_block() -> None:

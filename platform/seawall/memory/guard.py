@@ -97,6 +97,7 @@ class Guard:
         using = {row.pid: max(0, resident[row.pid] - row.begun) for row in runs}
         for row in runs:
             row.used = max(row.used, using[row.pid])
+        self._slots = max(self._slots, len(pids))  # pools grow
         used = self._update(runs, using, now)
         found = self._overruns(runs, using, used)
         cost = self._clock() - begun - self._meter.exact_cost
@@ -114,7 +115,7 @@ class Guard:
                 if self._row is None:
                     self._row = self._board.take(Kind.WORKER, slots=self._slots)
                 if self._row is not None:
-                    self._row.used = mine
+                    self._row.used, self._row.slots = mine, self._slots
                     self._board.change(self._row, max(0, beside - inside))
                 used = max(self._board.used(), self._group_used)
                 change = self._level(used, now)

@@ -166,7 +166,7 @@ class Runs:
             return
         self._ran = False
         kept = self._measure()
-        if self._telling or kept is not None:
+        if self._telling:
             self._report(Sample(self._name, self._peak, kept))
         self.heed()
 

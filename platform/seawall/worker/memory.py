@@ -273,7 +273,9 @@ class Step(bootsteps.StartStopStep):
         forks = prefork or _is_cells(worker.pool_cls)
         if prefork:  # a cell calls by itself, when the task is settled
             signals.task_postrun.connect(ended, dispatch_uid="seawall.memory")
-        _watch = Watch(worker.app, slots=worker.concurrency or os.cpu_count() or 1, forks=forks)
+        most, _ = worker.autoscale or (0, 0)
+        slots = max(most, worker.concurrency or os.cpu_count() or 1)
+        _watch = Watch(worker.app, slots=slots, forks=forks)
 
     def start(self, worker: Any) -> None:
         """Look from now on."""
