@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -64,6 +64,28 @@ class MemorySettings(_Section):
     )
 
 
+class StartupSettings(_Section):
+    """What a process waits for before it works."""
+
+    migrations: Literal["wait", "refuse", "ignore"] = Field(
+        default="wait",
+        description="What to do while SQL migrations are not applied: `wait` for them, `refuse` to start, "
+        "or `ignore` them. No process applies them by itself.",
+    )
+    timeout: Seconds = Field(
+        default=60.0,
+        description="How long a process waits for its servers and migrations before it gives up.",
+    )
+
+
+class HealthSettings(_Section):
+    """Where a process answers whether it is live, ready and has started."""
+
+    address: str | None = Field(
+        default=None, description="`host:port` or `unix:/path`. Unset: it does not listen anywhere."
+    )
+
+
 class EmbeddedSettings(_Section):
     """The servers that are started when no URL is set."""
 
@@ -107,6 +129,8 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     memory: MemorySettings = MemorySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    startup: StartupSettings = StartupSettings()
+    health: HealthSettings = HealthSettings()
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod

@@ -20,6 +20,8 @@ _COMMANDS: Final = {
     "migrate": "seawall.cli.migrate:migrate",
     "queues": "seawall.cli.queues:queues",
     "config": "seawall.cli.config:config",
+    "doctor": "seawall.cli.doctor:doctor",
+    "health": "seawall.cli.health:health",
     "dashboard": "seawall.cli.up:dashboard",
 }
 

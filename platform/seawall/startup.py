@@ -1,0 +1,116 @@
+"""What a process needs before it works: its servers, and a database that is migrated.
+
+Each is a service that holds nothing: it waits until the server answers, for as long as `startup.timeout`
+says. Migrations are looked at and never applied.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Final
+
+from seawall import servers
+from seawall.config import DATABASE_SCHEMES, scheme_of, settings
+from seawall.errors import StartupError
+from seawall.health import broker_answers, redis_answers
+from seawall.runtime import Declaration, Service
+
+MIGRATIONS: Final = "migrations"
+DATABASE: Final = "database"
+_ONE_ATTEMPT: Final = 10.0
+_UNLIMITED: Final = 1_000_000
+
+
+class Awaited:
+    """A service that is up once `answers` returns; there is nothing to stop but what `release` lets go of."""
+
+    def __init__(self, answers: Callable[[], object], release: Callable[[], object] = lambda: None) -> None:
+        self._answers = answers
+        self._release = release
+
+    def start(self) -> object:
+        """Ask once."""
+        return self._answers()
+
+    def stop(self) -> None:
+        """Let go."""
+        self._release()
+
+
+def awaited(
+    name: str,
+    answers: Callable[[], object],
+    *,
+    requires: tuple[str, ...] = (),
+    release: Callable[[], object] = lambda: None,
+) -> Declaration:
+    """A critical service that is asked until it answers, at most `startup.timeout` seconds."""
+
+    def make() -> Service:
+        return Awaited(answers, release)
+
+    within = settings().startup.timeout
+    return Declaration(
+        name=name,
+        factory=make,
+        requires=requires,
+        attempts=_UNLIMITED,
+        timeout=min(_ONE_ATTEMPT, within),
+        within=within,
+    )
+
+
+def embedded_servers() -> Declaration:
+    """The servers that the settings leave to us; none if they name all."""
+    return Declaration(
+        name="servers", factory=lambda: Awaited(servers.join_embedded), attempts=1, timeout=90.0
+    )
+
+
+def redis(*requires: str) -> Declaration:
+    """Redis lets us in and answers."""
+    return awaited("redis", lambda: redis_answers(servers.redis_url(), 2.0), requires=requires)
+
+
+def broker(url: Callable[[], str], *requires: str) -> Declaration:
+    """One of the broker's servers answers."""
+    return awaited("broker", lambda: broker_answers(url(), 2.0), requires=requires)
+
+
+def database(*requires: str) -> Declaration:
+    """PostgreSQL executes a statement of ours: it is up, and our password is right."""
+    from seawall.database import close
+
+    return awaited(DATABASE, _execute, requires=requires, release=close)
+
+
+def migrations(*requires: str) -> Declaration | None:
+    """Every migration is applied and none has drifted; None if `startup.migrations` is "ignore"."""
+    policy = settings().startup.migrations
+    if policy == "ignore":
+        return None
+    look = functools.partial(_look_at_migrations, wait=policy == "wait")
+    return awaited(MIGRATIONS, look, requires=requires)
+
+
+def _execute() -> None:
+    from seawall.database import database as opened
+
+    opened().fetch_value("SELECT 1")
+
+
+def _look_at_migrations(*, wait: bool) -> None:
+    from seawall.database.migrations import Kind, MigrationProblem, Migrations
+    from seawall.fleet import histories
+
+    problems = Migrations(servers.database_url(), histories()).check()
+    if not problems:
+        return
+    if wait and all(each.kind is Kind.PENDING for each in problems):
+        raise StartupError(f"{problems[0].message}: run `seawall migrate up`, nobody else does")
+    raise MigrationProblem(*problems)
+
+
+def has_database() -> bool:
+    """Whether the settings name a PostgreSQL of the user's."""
+    url = settings().database_url
+    return url is not None and scheme_of(url.get_secret_value()) in DATABASE_SCHEMES
