@@ -6,13 +6,16 @@ says. Migrations are looked at and never applied.
 
 import functools
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from seawall import servers
-from seawall.config import DATABASE_SCHEMES, scheme_of, settings
+from seawall.config import settings
 from seawall.errors import StartupError
 from seawall.health import broker_answers, redis_answers
 from seawall.runtime import Declaration, Service
+
+if TYPE_CHECKING:
+    from seawall.database.migrations import History
 
 MIGRATIONS: Final = "migrations"
 DATABASE: Final = "database"
@@ -100,17 +103,19 @@ def _execute() -> None:
 
 def _look_at_migrations(*, wait: bool) -> None:
     from seawall.database.migrations import Kind, MigrationProblem, Migrations
-    from seawall.fleet import histories
 
     problems = Migrations(servers.database_url(), histories()).check()
     if not problems:
         return
     if wait and all(each.kind is Kind.PENDING for each in problems):
-        raise StartupError(f"{problems[0].message}: run `seawall migrate up`, nobody else does")
+        raise StartupError(f"migrations are pending: {problems[0].message}")
     raise MigrationProblem(*problems)
 
 
-def has_database() -> bool:
-    """Whether the settings name a PostgreSQL of the user's."""
-    url = settings().database_url
-    return url is not None and scheme_of(url.get_secret_value()) in DATABASE_SCHEMES
+def histories() -> "list[History]":
+    """The platform's migrations, then those that the fleet declares."""
+    from seawall.database.migrations import History, platform_history
+    from seawall.fleet import FleetSpec
+
+    declared = FleetSpec.load(settings().fleet).migrations if settings().fleet.is_file() else {}
+    return [platform_history(), *(History(name, path) for name, path in declared.items())]

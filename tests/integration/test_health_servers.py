@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from seawall.health import Health, server_checks
-from support.proxy import Proxy, proxied
+from support.outages import Proxy, proxied
 from support.waiting import wait_until
 
 

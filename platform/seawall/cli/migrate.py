@@ -7,7 +7,6 @@ import click
 
 from seawall import servers
 from seawall.cli import columns
-from seawall.config import settings
 from seawall.database.migrations import (
     PLATFORM,
     History,
@@ -15,16 +14,9 @@ from seawall.database.migrations import (
     Migrations,
     Step,
     new,
-    platform_history,
 )
 from seawall.errors import ConfigError
-from seawall.fleet import FleetSpec
-
-
-def histories() -> list[History]:
-    """The platform's migrations, then those that the fleet declares."""
-    declared = FleetSpec.load(settings().fleet).migrations if settings().fleet.is_file() else {}
-    return [platform_history(), *(History(name, path) for name, path in declared.items())]
+from seawall.startup import histories
 
 
 def apply(say: Callable[[str], object]) -> None:

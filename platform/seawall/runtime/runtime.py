@@ -254,7 +254,9 @@ class Runtime:
             if entry.attempt is not None and entry.deadline <= now and entry.attempt.give_up():
                 self._strays.append(entry.attempt)
                 took = min(entry.declaration.timeout, entry.declaration.within or math.inf)
-                self._failed(name, TimeoutError(f"its start did not return within {took:g} s"))
+                late = TimeoutError(f"its start did not return within {took:g} s")
+                # At the very end the reason of the attempt before says more than that time is up.
+                self._failed(name, (entry.error or late) if entry.last_moment <= now else late)
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         entry = self._entries[attempt.name]
@@ -274,12 +276,14 @@ class Runtime:
         entry = self._entries[name]
         entry.attempt, entry.error, entry.ended = None, error, self._clock()
         declaration = entry.declaration
+        pause: float | None = self._pause(entry.attempts)
         last = (
             entry.attempts >= declaration.attempts
             or isinstance(error, _PERMANENT)
-            or entry.ended >= entry.last_moment
+            or entry.ended + (pause or 0.0) >= entry.last_moment
         )
-        pause = None if last and declaration.critical else self._pause(entry.attempts)
+        if last and declaration.critical:
+            pause = None
         entry.due = entry.ended + (pause or 0.0)
         events.emit(
             ServiceAttemptFailed(service=name, attempt=entry.attempts, error=in_words(error), retry_in=pause)
