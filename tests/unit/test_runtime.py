@@ -72,7 +72,7 @@ def test_services_that_do_not_depend_on_each_other_start_side_by_side() -> None:
     def meet() -> None:
         together.wait(30)
 
-    services = [seawall.service(name)(meet) for name in ("a", "b", "c")]
+    services = [seawall.service(name)(lambda: meet()) for name in ("a", "b", "c")]  # noqa: PLW0108 - three
 
     Runtime(services).start()
 
@@ -363,7 +363,7 @@ def test_random_graphs_with_random_failures_never_leave_anything_half_started() 
         dice = random.Random(seed)  # noqa: S311 - no secret
         world = World()
         names = [f"s{number}" for number in range(dice.randint(1, 10))]
-        services = []
+        services: list[Declaration] = []
         for number, name in enumerate(names):
             critical = dice.random() < 0.7
             ground = [each for each in services if each.critical or not critical]
