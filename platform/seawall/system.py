@@ -180,6 +180,7 @@ def bootstrap(
             from seawall.worker.app import install
 
             app = install(app)
+            declared = tuple(dict.fromkeys((*vars(app).get("services", ()), *declared)))
         system = System(app, declared, features)
         system._start()  # noqa: SLF001 - only a started one is given away
         _current.append(system)

@@ -1,13 +1,16 @@
 """`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
 
 from seawall.errors import ConfigError
 from seawall.priority import parse_priority
+from seawall.runtime import Declaration, declaration_of
 from seawall.worker import lifecycle
 from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker.readiness import LoopBeat
 from seawall.worker.task import SeawallTask
 
 
@@ -16,12 +19,15 @@ class Seawall(Celery):
 
     Creating one reads no environment, opens no connection and starts no server; the first task submitted or
     the first setting read does. Servers come from `SEAWALL_*` or, without any, are the embedded ones.
+    Workers start `services` before they consume; so does `bootstrap(app)`.
     """
 
     task_cls = SeawallTask  # type: ignore[assignment]
+    services: tuple[Declaration, ...] = ()
 
-    def __init__(self, main: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, main: str | None = None, *, services: Iterable[object] = (), **kwargs: Any) -> None:
         super().__init__(main, **kwargs)
+        self.services = _declared(services)
         _prepare(self)
 
     def send_task(self, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -45,7 +51,7 @@ class Seawall(Celery):
         return super()._task_from_fun(fun, name=name, base=base, **options)
 
 
-def install(app: Celery) -> Celery:
+def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     """Give an existing Celery app Seawall's defaults, transport, policies and failure handling; return it.
 
     What the application configured itself stays as it is. Call it before the app's tasks are first used.
@@ -53,7 +59,9 @@ def install(app: Celery) -> Celery:
     Raises:
         ConfigError: `app` is no Celery app, or its tasks are already bound.
     """
+    declared = _declared(services)
     if isinstance(app, Seawall):
+        app.services = (*app.services, *declared)
         return app
     if not isinstance(app, Celery):
         raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
@@ -64,8 +72,13 @@ def install(app: Celery) -> Celery:
     app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
     app.task_cls = _with_policy(app, own_task_cls)
     app.__dict__.pop("Task", None)
+    vars(app)["services"] = declared
     _prepare(app)
     return app
+
+
+def _declared(services: Iterable[object]) -> tuple[Declaration, ...]:
+    return tuple(declaration_of(each) for each in services)
 
 
 def _with_policy(app: Celery, task_cls: Any) -> Any:
@@ -84,6 +97,7 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+    app.steps["consumer"].add(LoopBeat)
     lifecycle.connect()
 
 

@@ -20,6 +20,7 @@ from seawall.config import settings
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
+from seawall.worker import readiness
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def connect() -> None:
     uid = "seawall.lifecycle"
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
+    readiness.connect(notify)
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
