@@ -115,7 +115,13 @@ def _look_at_migrations(*, wait: bool) -> None:
 def histories() -> "list[History]":
     """The platform's migrations, then those that the fleet declares."""
     from seawall.database.migrations import History, platform_history
+
+    path = settings().fleet
+    if not path.is_file():  # the fleet's modules take a while to load
+        return [platform_history()]
     from seawall.fleet import FleetSpec
 
-    declared = FleetSpec.load(settings().fleet).migrations if settings().fleet.is_file() else {}
-    return [platform_history(), *(History(name, path) for name, path in declared.items())]
+    return [
+        platform_history(),
+        *(History(name, each) for name, each in FleetSpec.load(path).migrations.items()),
+    ]
