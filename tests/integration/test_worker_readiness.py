@@ -51,7 +51,8 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
 
         wait_until(lambda: asked(address, Question.READY)[0], timeout=60, what="readiness")
         wait_until(lambda: journal(shop_app) == ["early"], timeout=60, what="the task to run")
-        assert asked(address, Question.LIVE) == (True, [])
+        live, answer = ask(address, Question.LIVE, timeout=30)
+        assert (live, [check["name"] for check in answer["checks"]]) == (True, ["consumer"])
         said: set[bytes] = set()
         while said != {b"READY=1", b"WATCHDOG=1"}:
             said.add(systemd.recv(100))

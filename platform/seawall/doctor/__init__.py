@@ -7,7 +7,7 @@ a severity, a reason and a fix.
 from typing import TYPE_CHECKING
 
 from seawall import servers
-from seawall.config import settings
+from seawall.config import REDIS_SCHEMES, scheme_of, settings
 from seawall.doctor.celery import audit_celery
 from seawall.doctor.finding import Finding, Severity
 from seawall.doctor.machine import (
@@ -57,7 +57,11 @@ def examine(
         *audit_celery(app, spec),
         *(audit_fleet(spec, machine, longest_task=longest) if spec is not None else ()),
         *audit_machine(machine, cells(spec, machine.cores) + workers(spec)),
-        *audit_redis(servers.redis_url(), clients=redis_clients(spec, machine.cores)),
+        *(
+            finding
+            for url in _redis_urls(app)
+            for finding in audit_redis(url, clients=redis_clients(spec, machine.cores))
+        ),
         *audit_postgres(
             servers.database_url(),
             demand=database_connections(spec, current, machine.cores),
@@ -66,3 +70,10 @@ def examine(
     ]
     severities = list(Severity)
     return sorted(found, key=lambda finding: severities.index(finding.severity))
+
+
+def _redis_urls(app: "Celery") -> list[str]:
+    """The Redis of the settings, and the broker where that is another one."""
+    broker = app.conf.broker_url if isinstance(app.conf.broker_url, str) else app.conf.broker_url[0]
+    own = broker.partition(";")[0]
+    return list(dict.fromkeys([servers.redis_url(), *([own] if scheme_of(own) in REDIS_SCHEMES else [])]))
