@@ -1,7 +1,10 @@
 """Real workers that wait for what they need, and tell whoever watches them."""
 
+import contextlib
 import os
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,29 @@ from support.shop import journal
 from support.waiting import wait_until
 
 
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[set[bytes]]:
+    """The other end of sd_notify: what was said there so far."""
+    said: set[bytes] = set()
+    ended = threading.Event()
+
+    def hear() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                said.add(systemd.recv(100))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(os.path.relpath(path))
+        systemd.settimeout(0.05)
+        thread = threading.Thread(target=hear)
+        thread.start()
+        try:
+            yield said
+        finally:
+            ended.set()
+            thread.join()
+
+
 def asked(address: str, question: Question) -> tuple[bool, list[str]]:
     ok, answer = ask(address, question, timeout=30)
     return ok, [check["name"] for check in answer["checks"] if not check["ok"]]
@@ -26,9 +52,7 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
     start_worker: StartWorker, shop_app: Celery, database_url: str, tmp_path: Path
 ) -> None:
     address = f"unix:{os.path.relpath(tmp_path / 'h')}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(os.path.relpath(tmp_path / "n"))
-        systemd.settimeout(60)
+    with listening(tmp_path / "n") as said:
         shop_app.send_task("shop.record", ("early",))
         worker = start_worker(
             "support.shop",
@@ -44,7 +68,7 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
         wait_until(lambda: "services" in asked(address, Question.READY)[1], timeout=60, what="its health")
         assert asked(address, Question.LIVE) == (True, [])
         assert asked(address, Question.STARTUP) == (False, ["started"])
-        assert systemd.recv(100) == b"WATCHDOG=1"
+        assert said == {b"WATCHDOG=1"}
         assert journal(shop_app) == []
 
         Migrations(database_url, histories()).up()
@@ -53,9 +77,7 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
         wait_until(lambda: journal(shop_app) == ["early"], timeout=60, what="the task to run")
         live, answer = ask(address, Question.LIVE, timeout=30)
         assert (live, [check["name"] for check in answer["checks"]]) == (True, ["consumer"])
-        said: set[bytes] = set()
-        while said != {b"READY=1", b"WATCHDOG=1"}:
-            said.add(systemd.recv(100))
+        wait_until(lambda: b"READY=1" in said, timeout=60, what="READY=1")
         worker.container.kill("SIGTERM")
         assert worker.container.wait(60) == 0
     assert not (tmp_path / "h").exists()

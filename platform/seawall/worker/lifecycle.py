@@ -25,6 +25,7 @@ from seawall.worker import readiness
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
+_UNHEARD: Final = 5.0
 
 
 def connect() -> None:
@@ -46,6 +47,7 @@ def notify(state: str) -> bool:
     if address.startswith("@"):  # an abstract socket, see sd_notify(3)
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(_UNHEARD)  # who does not listen any more must not stop us
         sock.connect(address)
         sock.sendall(state.encode())
         return True
