@@ -11,6 +11,7 @@ from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
     AlreadySubmitted,
+    CommitUnknown,
     ConfigError,
     DatabaseUnavailable,
     MemoryBudgetExceeded,
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "ConfigError",
     "StartupError",
     "DatabaseUnavailable",
+    "CommitUnknown",
     "MigrationError",
     "Poisoned",
     "MemoryBudgetExceeded",

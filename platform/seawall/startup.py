@@ -5,17 +5,19 @@ says. Migrations are looked at and never applied.
 """
 
 import functools
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from seawall import servers
 from seawall.config import settings
-from seawall.errors import StartupError
+from seawall.errors import ConfigError, StartupError
 from seawall.health import broker_answers, redis_answers
 from seawall.runtime import Declaration, Service
 
 if TYPE_CHECKING:
     from seawall.database.migrations import History
+    from seawall.database.schema import Table
 
 MIGRATIONS: Final = "migrations"
 DATABASE: Final = "database"
@@ -104,7 +106,7 @@ def _execute() -> None:
 def _look_at_migrations(*, wait: bool) -> None:
     from seawall.database.migrations import Kind, MigrationProblem, Migrations
 
-    problems = Migrations(servers.database_url(), histories()).check()
+    problems = Migrations(servers.migration_url(), histories()).check()
     if not problems:
         return
     if wait and all(each.kind is Kind.PENDING for each in problems):
@@ -125,3 +127,32 @@ def histories() -> "list[History]":
         platform_history(),
         *(History(name, each) for name, each in FleetSpec.load(path).migrations.items()),
     ]
+
+
+def expected_tables() -> "list[Table]":
+    """The tables that the platform's code and the fleet's expect.
+
+    Raises:
+        ConfigError: what fleet.toml names in [tables] cannot be loaded.
+    """
+    from seawall.database.tables import TABLES
+
+    path = settings().fleet
+    if not path.is_file():
+        return [*TABLES]
+    from seawall.fleet import FleetSpec
+
+    return [*TABLES, *(table for each in FleetSpec.load(path).tables.values() for table in _tables(each))]
+
+
+def _tables(path: str) -> "Sequence[Table]":
+    from seawall.database.schema import Table
+
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"[tables] {path!r} cannot be loaded ({exc}): correct it or that module") from exc
+    if not isinstance(found, Sequence) or not all(isinstance(each, Table) for each in found):
+        raise ConfigError(f"[tables] {path!r} is no sequence of seawall.database.schema.Table: correct it")
+    return found

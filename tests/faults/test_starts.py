@@ -13,7 +13,7 @@ from seawall import StartupError, startup
 from seawall.config import settings
 from seawall.health import broker_answers, database_answers, redis_answers
 from seawall.runtime import Declaration, Runtime, State
-from support.outages import Proxy, proxied
+from support.proxy import Proxy, proxy
 from support.services import World, quick, threads_of
 from support.waiting import wait_until
 
@@ -33,8 +33,8 @@ def later(delays: dict[float, list[tuple[Proxy, str]]]) -> Iterator[None]:
         for moment in sorted(delays):
             if ended.wait(max(0.0, began + moment - time.monotonic())):
                 return
-            for proxy, verb in delays[moment]:
-                getattr(proxy, verb)()
+            for way, verb in delays[moment]:
+                getattr(way, verb)()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -61,18 +61,18 @@ def one_start(dice: random.Random, proxies: dict[str, Proxy]) -> str:
     """Start once with each server in a mood of its own; what went wrong, empty if all is as it should be."""
     moods = {name: dice.choice(["up", "up", "late", "flapping", "never", "deaf"]) for name in proxies}
     plan: dict[float, list[tuple[Proxy, str]]] = {}
-    for name, proxy in proxies.items():
-        proxy.deaf = moods[name] == "deaf"
-        proxy.revive()
+    for name, way in proxies.items():
+        way.revive()
+        (way.go_deaf if moods[name] == "deaf" else way.hear_again)()
         if moods[name] in {"late", "never"}:
-            proxy.die()
+            way.die()
         if moods[name] == "late":
-            plan.setdefault(dice.uniform(0, IN_TIME / 5), []).append((proxy, "revive"))
+            plan.setdefault(dice.uniform(0, IN_TIME / 5), []).append((way, "revive"))
         if moods[name] == "flapping":
             for number in range(3):
-                plan.setdefault(0.02 * number + 0.01 * dice.random(), []).append((proxy, "die"))
-                plan.setdefault(0.02 * number + 0.015, []).append((proxy, "revive"))
-            plan.setdefault(0.08, []).append((proxy, "revive"))
+                plan.setdefault(0.02 * number + 0.01 * dice.random(), []).append((way, "die"))
+                plan.setdefault(0.02 * number + 0.015, []).append((way, "revive"))
+            plan.setdefault(0.08, []).append((way, "revive"))
     lost = {name for name, mood in moods.items() if mood in {"never", "deaf"}}
     world = World()
     runtime = Runtime(services(world, proxies), pause=lambda _attempt: 0.02, stop_timeout=20)
@@ -101,7 +101,7 @@ def storm(rounds: int, redis_url: str, database_url: str) -> list[str]:
     def several(seed: int) -> list[str]:
         dice = random.Random(seed)  # noqa: S311 - no secret
         with ExitStack() as stack:
-            proxies = {name: stack.enter_context(proxied(url)) for name, url in urls.items()}
+            proxies = {name: stack.enter_context(proxy(url)) for name, url in urls.items()}
             return [one_start(dice, proxies) for _ in range(rounds // SIDE_BY_SIDE)]
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as groups:

@@ -13,7 +13,7 @@ from seawall.database.migrations import Migrations
 from seawall.errors import ConfigError
 from seawall.health import Question
 from seawall.startup import histories
-from support.outages import proxied
+from support.proxy import proxy
 from support.services import World, threads_of
 from support.waiting import wait_until
 
@@ -129,18 +129,18 @@ def test_pending_migrations_are_refused_waited_for_or_ignored_and_never_applied(
 def test_a_server_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with proxied(redis_url) as proxy:
-        monkeypatch.setenv("SEAWALL_REDIS_URL", proxy.url)
+    with proxy(redis_url) as way:
+        monkeypatch.setenv("SEAWALL_REDIS_URL", way.url)
         monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "0.3s")
         settings.cache_clear()
-        proxy.die()
+        way.die()
         with pytest.raises(StartupError, match=r"service '(redis|broker)' did not start"):
             bootstrap(features=QUIET)
         wait_until(lambda: not threads_of("seawall-st"), what="nothing half started")
 
         monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "60s")
         settings.cache_clear()
-        stop = seawall.events.subscribe(seawall.runtime.ServiceAttemptFailed, lambda _event: proxy.revive())
+        stop = seawall.events.subscribe(seawall.runtime.ServiceAttemptFailed, lambda _event: way.revive())
         bootstrap(features=QUIET).shutdown()
         stop()
 

@@ -24,7 +24,7 @@ from seawall.database.migrations import Migrations
 from seawall.doctor import Machine, Severity, audit_redis, audit_versions, examine
 from seawall.fleet import FleetSpec
 from seawall.startup import histories
-from support.outages import proxied
+from support.proxy import proxy
 from support.waiting import wait_until
 
 GOOD_FLEET = """
@@ -135,9 +135,9 @@ def replica(site: Site) -> Iterator[None]:
 
 @contextlib.contextmanager
 def far_redis(site: Site) -> Iterator[None]:
-    with proxied(site.redis_url) as proxy:
-        proxy.delay = 0.015
-        site.setting("SEAWALL_REDIS_URL", proxy.url)
+    with proxy(site.redis_url) as way:
+        way.delay = 0.015
+        site.setting("SEAWALL_REDIS_URL", way.url)
         yield
 
 
@@ -223,9 +223,9 @@ PLANTED: dict[str, tuple[Plant, str]] = {
         on_database("ALTER DATABASE {} SET default_transaction_read_only = on"),
         "postgres.read_only",
     ),
-    "a limited database": (on_database("ALTER DATABASE {} CONNECTION LIMIT 5"), "postgres.database_limit"),
+    "a limited database": (on_database("ALTER DATABASE {} CONNECTION LIMIT 2"), "postgres.database_limit"),
     "a fleet larger than PostgreSQL": (
-        setting("SEAWALL_DATABASE__MAX_CONNECTIONS_PER_PROCESS", "60"),
+        setting("SEAWALL_DATABASE__MAX_CONNECTIONS", "500"),
         "postgres.max_connections",
     ),
     "sessions that end": (
@@ -290,9 +290,9 @@ def test_clocks_that_differ_and_servers_that_are_away_are_named(redis_url: str) 
     [finding] = audit_redis(redis_url, clients=1, clock=lambda: time.time() + 60)
     assert finding.check == "redis.clock"
     assert "60 s apart" in finding.reason
-    with proxied(redis_url) as proxy:
-        proxy.die()
-        [finding] = audit_redis(proxy.url, clients=1)
+    with proxy(redis_url) as way:
+        way.die()
+        [finding] = audit_redis(way.url, clients=1)
     assert (finding.check, finding.severity) == ("redis.reach", Severity.ERROR)
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from seawall.health import Health, server_checks
-from support.outages import Proxy, proxied
+from support.proxy import Proxy, proxy
 from support.waiting import wait_until
 
 
@@ -15,7 +15,7 @@ from support.waiting import wait_until
 def proxies(redis_url: str, database_url: str) -> Iterator[dict[str, Proxy]]:
     with ExitStack() as stack:
         urls = {"redis": redis_url, "broker": redis_url, "database": database_url}
-        yield {name: stack.enter_context(proxied(url)) for name, url in urls.items()}
+        yield {name: stack.enter_context(proxy(url)) for name, url in urls.items()}
 
 
 def through(proxies: dict[str, Proxy]) -> Health:
@@ -33,9 +33,7 @@ def failing(health: Health) -> set[str]:
 
 
 @pytest.mark.parametrize("server", ["redis", "broker", "database"])
-@pytest.mark.parametrize(
-    "fail", [Proxy.die, lambda proxy: setattr(proxy, "deaf", True)], ids=["dead", "deaf"]
-)
+@pytest.mark.parametrize("fail", [Proxy.die, Proxy.go_deaf], ids=["dead", "deaf"])
 def test_one_lost_server_is_named_at_once_and_its_return_is_noticed(
     proxies: dict[str, Proxy], server: str, fail: Callable[[Proxy], None]
 ) -> None:
@@ -53,6 +51,6 @@ def test_one_lost_server_is_named_at_once_and_its_return_is_noticed(
         took.append(time.monotonic() - began)
     assert min(took) < 0.05  # the rest is what a busy machine adds
 
-    proxies[server].deaf = False
+    proxies[server].hear_again()
     proxies[server].revive()
     wait_until(lambda: health.ready().ok, what=f"{server} to be back")

@@ -18,7 +18,9 @@ from seawall.errors import ConfigError, SeawallError
 _COMMANDS: Final = {
     "up": "seawall.cli.up:up",
     "migrate": "seawall.cli.migrate:migrate",
+    "status": "seawall.cli.status:status",
     "queues": "seawall.cli.queues:queues",
+    "dead": "seawall.cli.dead:dead",
     "config": "seawall.cli.config:config",
     "doctor": "seawall.cli.doctor:doctor",
     "health": "seawall.cli.health:health",

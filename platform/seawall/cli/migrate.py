@@ -1,6 +1,7 @@
 """`seawall migrate`: plain SQL migrations of the platform and of the fleet."""
 
 import sys
+import time
 from collections.abc import Callable
 
 import click
@@ -10,13 +11,14 @@ from seawall.cli import columns
 from seawall.database.migrations import (
     PLATFORM,
     History,
+    Migration,
     MigrationProblem,
     Migrations,
     Step,
     new,
 )
 from seawall.errors import ConfigError
-from seawall.startup import histories
+from seawall.startup import expected_tables, histories
 
 
 def apply(say: Callable[[str], object]) -> None:
@@ -26,9 +28,16 @@ def apply(say: Callable[[str], object]) -> None:
         MigrationProblem: something is wrong; its `exit_code` says what.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
-    steps = _migrations().up(lambda step: say(_line("applied", step)))
-    if not steps:
-        say("migrations: nothing to apply")
+    started = time.monotonic()
+    steps = _migrations().up(lambda step: say(_line("applied", step)), _begin)
+    seconds = time.monotonic() - started
+    say(f"migrations: {len(steps)} applied in {seconds:.3f} s" if steps else "migrations: nothing to apply")
+
+
+def _begin(migration: Migration, number: int, total: int) -> None:
+    """On a terminal, what runs now; its line of the result replaces it."""
+    if sys.stderr.isatty():
+        click.echo(f"[{number}/{total}] {migration.history} {migration.label} ...\r", nl=False, err=True)
 
 
 class _Group(click.Group):
@@ -47,7 +56,8 @@ def migrate() -> None:
     """Apply, undo and inspect SQL migrations.
 
     Exit codes: 3 pending, 4 unfinished, 5 invalid index, 6 unusable file, 7 duplicate number, 8 edited,
-    9 missing, 10 out of order, 11 refused by PostgreSQL, 12 locked, 13 irreversible.
+    9 missing, 10 out of order, 11 refused by PostgreSQL, 12 locked, 13 irreversible,
+    14 not as the code expects.
     """
 
 
@@ -85,10 +95,10 @@ def plan() -> None:
 
 @migrate.command()
 def check() -> None:
-    """Exit non-zero if anything is pending, edited, missing, unfinished or invalid."""
-    if problems := _migrations().check():
+    """Exit non-zero if anything is pending, drifted, unfinished, invalid or not as the code expects."""
+    if problems := _migrations(expect=True).check():
         raise MigrationProblem(*problems)
-    click.echo("migrations: all applied, nothing drifted")
+    click.echo("migrations: all applied, nothing drifted, and the tables are as the code expects")
 
 
 @migrate.command(name="new")
@@ -117,8 +127,9 @@ def repair() -> None:
         click.echo(f"accepted  {migration.history} {migration.label}")
 
 
-def _migrations(name: str | None = None) -> Migrations:
-    return Migrations(servers.database_url(), [_chosen(name)] if name else histories())
+def _migrations(name: str | None = None, *, expect: bool = False) -> Migrations:
+    chosen = [_chosen(name)] if name else histories()
+    return Migrations(servers.migration_url(), chosen, expected=expected_tables() if expect else ())
 
 
 def _chosen(name: str | None) -> History:
@@ -130,4 +141,5 @@ def _chosen(name: str | None) -> History:
 
 
 def _line(verb: str, step: Step) -> str:
-    return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s"
+    tries = f", {step.tries} tries" if step.tries > 1 else ""
+    return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s{tries}"

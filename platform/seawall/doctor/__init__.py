@@ -23,11 +23,12 @@ from seawall.doctor.machine import (
 )
 from seawall.doctor.postgres import audit_postgres
 from seawall.doctor.redis import audit_redis
-from seawall.startup import histories
+from seawall.startup import expected_tables, histories
 
 if TYPE_CHECKING:
     from celery import Celery
 
+    from seawall.database.migrations import Migrations
     from seawall.fleet import FleetSpec
 
 __all__ = [
@@ -65,7 +66,7 @@ def examine(
         *audit_postgres(
             servers.database_url(),
             demand=database_connections(spec, current, machine.cores),
-            histories=histories(),
+            migrations=_migrations,
         ),
     ]
     severities = list(Severity)
@@ -77,3 +78,9 @@ def _redis_urls(app: "Celery") -> list[str]:
     broker = app.conf.broker_url if isinstance(app.conf.broker_url, str) else app.conf.broker_url[0]
     own = broker.partition(";")[0]
     return list(dict.fromkeys([servers.redis_url(), *([own] if scheme_of(own) in REDIS_SCHEMES else [])]))
+
+
+def _migrations() -> "Migrations":
+    from seawall.database.migrations import Migrations
+
+    return Migrations(servers.migration_url(), histories(), expected=expected_tables())

@@ -62,8 +62,8 @@ def redis_clients(spec: "FleetSpec | None", cores: int) -> int:
 
 
 def database_connections(spec: "FleetSpec | None", settings: "Settings", cores: int) -> int:
-    """How many connections to PostgreSQL the fleet may hold at most."""
-    return settings.database.max_connections_per_process * (cells(spec, cores) + workers(spec))
+    """How many connections to PostgreSQL the fleet may hold, or needs at least: one for each process."""
+    return settings.database.max_connections or cells(spec, cores) + workers(spec)
 
 
 def audit_fleet(spec: "FleetSpec", machine: Machine, *, longest_task: float | None) -> Iterator[Finding]:

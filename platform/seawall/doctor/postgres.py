@@ -1,13 +1,13 @@
 """PostgreSQL: durability, room for the fleet's connections, its limits, and whether it is migrated."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from seawall.doctor.finding import Finding, error, info, warning
 from seawall.errors import ConfigError, DatabaseUnavailable, MigrationError
 
 if TYPE_CHECKING:
-    from seawall.database.migrations import History
+    from seawall.database.migrations import Migrations
 
 OLDEST: Final = 140000
 _ASKED: Final = (
@@ -17,7 +17,7 @@ _ASKED: Final = (
 )
 
 
-def audit_postgres(url: str, *, demand: int, histories: "Sequence[History]") -> list[Finding]:
+def audit_postgres(url: str, *, demand: int, migrations: "Callable[[], Migrations]") -> list[Finding]:
     """Everything about the PostgreSQL at `url`; the fleet may hold `demand` connections."""
     from seawall.database.pool import Database
 
@@ -33,7 +33,7 @@ def audit_postgres(url: str, *, demand: int, histories: "Sequence[History]") -> 
         *_durability(facts),
         *_room(facts, demand),
         *_fitness(facts),
-        *_migrations(url, histories),
+        *_migrations(migrations),
     ]
 
 
@@ -68,7 +68,7 @@ def _room(facts: dict[str, Any], demand: int) -> Iterator[Finding]:
         yield error(
             "postgres.max_connections",
             f"the fleet may hold {demand} connections and the server has {room}",
-            "raise max_connections, or lower database.max_connections_per_process or the fleet's concurrency",
+            "raise the server's, or lower database.max_connections or the fleet's concurrency",
         )
     for name, owner in (("datconnlimit", "database"), ("rolconnlimit", "role")):
         if 0 <= (limit := int(facts.get(name, -1))) < demand:
@@ -113,11 +113,11 @@ def _fitness(facts: dict[str, Any]) -> Iterator[Finding]:
             )
 
 
-def _migrations(url: str, histories: "Sequence[History]") -> Iterator[Finding]:
-    from seawall.database.migrations import Kind, Migrations
+def _migrations(migrations: "Callable[[], Migrations]") -> Iterator[Finding]:
+    from seawall.database.migrations import Kind
 
     try:
-        problems = Migrations(url, histories).check()
+        problems = migrations().check()
     except (MigrationError, DatabaseUnavailable, ConfigError) as exc:
         yield error("postgres.migrations", str(exc), "make `seawall migrate check` pass")
         return

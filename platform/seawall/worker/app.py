@@ -98,6 +98,7 @@ def _prepare(app: Celery) -> None:
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
     app.steps["consumer"].add(LoopBeat)
+    app.steps["consumer"].add("seawall.worker.gate:Gate")
     lifecycle.connect()
 
 
