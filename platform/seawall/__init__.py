@@ -7,6 +7,7 @@ is imported only when an app is made, so that the command line stays quick and t
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors
+from seawall.classification import classify, register_failure
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
@@ -22,6 +23,7 @@ from seawall.errors import (
     SeawallError,
     StartupError,
 )
+from seawall.failure import Category, Failure, Severity
 from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
 from seawall.runtime import service
@@ -41,6 +43,12 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Priority",
     "Retry",
     "Limit",
+    # what failed
+    "classify",
+    "register_failure",
+    "Category",
+    "Severity",
+    "Failure",
     # what a task uses
     "database",
     # what a process needs while it lives
