@@ -106,7 +106,7 @@ def storm(rounds: int, redis_url: str, database_url: str) -> list[str]:
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as groups:
         problems = [each for found in groups.map(several, range(SIDE_BY_SIDE)) for each in found]
-    wait_until(lambda: not threads_of("seawall-"), what="the end of all threads")
+    wait_until(lambda: not threads_of(), what="the end of all threads")
     return [each for each in problems if each]
 
 
@@ -166,9 +166,9 @@ def test_every_service_of_the_tree_may_fail_and_all_others_are_rolled_back(
     with pytest.raises(StartupError, match=f"'{position}' did not start.*planted"):
         Runtime(broken, pause=quick).start()
 
-    wait_until(lambda: not threads_of("seawall-"), what="nothing to be left running")
+    wait_until(lambda: not threads_of(), what="nothing to be left running")
     runtime = Runtime(tree, pause=quick)
     for _ in range(3):
         runtime.start()
         assert runtime.stop() == ()
-    wait_until(lambda: not threads_of("seawall-"), what="the end of all threads")
+    wait_until(lambda: not threads_of(), what="the end of all threads")

@@ -67,7 +67,7 @@ def test_one_line_makes_a_process_ready_with_its_own_services_and_the_end_stops_
     system.shutdown()
     assert world.up == []
     assert not system.health(Question.STARTUP).ok
-    wait_until(lambda: not threads_of("seawall-"), what="the end of all threads")
+    wait_until(lambda: not threads_of(), what="the end of all threads")
 
 
 def test_bootstrapping_again_gives_the_same_and_refuses_another(system: System) -> None:

@@ -83,8 +83,13 @@ class _Recorded:
             self._world.note("stopped", self._name)
 
 
-def threads_of(prefix: str) -> set[threading.Thread]:
-    return {each for each in threading.enumerate() if each.name.startswith(prefix)}
+OURS = tuple(f"seawall-{word}" for word in ("start", "stop", "runtime", "probe", "health", "watchdog"))
+"""How the threads of a runtime and of health are named; other parts have threads of their own."""
+
+
+def threads_of(*prefixes: str) -> set[threading.Thread]:
+    """Those that run now and whose names begin so."""
+    return {each for each in threading.enumerate() if each.name.startswith(prefixes or OURS)}
 
 
 def bear_start_and_stop(make: Callable[[], Service], *, rounds: int = 5, seed: int = 0) -> None:

@@ -213,7 +213,7 @@ def test_stopping_ends_the_attempts_of_what_is_degraded(world: World) -> None:
 
     runtime.stop()
 
-    assert not threads_of("seawall-")
+    assert not threads_of()
     assert runtime.states() == {"mail": State.STOPPED}
 
 
@@ -384,4 +384,4 @@ def test_random_graphs_with_random_failures_never_leave_anything_half_started() 
             runtime.stop()
         assert world.up == [], seed
         assert world.order("stopped") == world.order("started")[::-1], seed
-    assert not threads_of("seawall-")
+    assert not threads_of()

@@ -144,7 +144,8 @@ class Readiness:
 class LoopBeat(bootsteps.StartStopStep):
     """A consumer's step: its loop beats from each connection to the next loss."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    # What is required is taken in: with Celery's Tasks a supervisor would consume.
+    requires = ("celery.worker.consumer.connection:Connection",)
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
