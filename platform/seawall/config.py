@@ -82,7 +82,7 @@ class WorkerSettings(_Section):
 
     core_dumps: bool = Field(
         default=False,
-        description="Whether a crashing cell leaves a core file, within the hard limit of the system (`ulimit -Hc`).",
+        description="Whether a crashing cell leaves a core file, within the hard limit of the system (`ulimit -Hc`).",  # noqa: E501
     )
 
 

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from importlib.metadata import version
 from pathlib import Path
+from xml.etree import ElementTree
 
 from support.delivery import own_server
 
@@ -120,7 +120,7 @@ def tell(found: dict[str, dict[str, str]], folder: Path) -> int:
         skipped = sum(outcome == "skipped" for outcome in outcomes.values())
         print(
             f"{pool}: {len(outcomes) - len(failed) - skipped} passed, {len(failed)} failed, {skipped} skipped"
-        )  # noqa: T201
+        )
         for name, why in failed.items():
             print(f"  {name}: {why}")  # noqa: T201
     known = set((Path(__file__).parent / "known.txt").read_text().split())

@@ -15,8 +15,8 @@ import celery.contrib.pytest
 import celery.contrib.testing.app
 import pytest
 from celery.utils.nodenames import anon_nodename
-
 from celery_suite import application
+
 from support.processes import started
 
 
