@@ -1,5 +1,6 @@
 """Fixtures for every test; what they are is said where they are defined."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +17,9 @@ def _settings_of_this_test() -> Iterator[None]:
     settings.cache_clear()
     yield
     settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_this_test() -> None:
+    """A worker in this process sets the root logger's level, also from a fixture of a whole module."""
+    logging.getLogger().setLevel(logging.WARNING)
