@@ -10,6 +10,7 @@ import tomllib
 from importlib.metadata import requires, version
 from typing import Any
 
+import billiard.pool
 import psycopg
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
@@ -159,6 +160,13 @@ def test_the_pool_keeps_its_state_where_our_cap_counts_it() -> None:
     assert names <= set(vars(pool))
     assert ConnectionPool._REQUESTS_NUM == "requests_num"
     assert callable(WaitingClient.fail)
+
+
+def test_a_prefork_child_waits_for_its_results_as_often_as_a_number_says() -> None:
+    assert billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL == 0.1
+    assert "range(GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT)" in inspect.getsource(
+        billiard.pool.Worker._ensure_messages_consumed  # type: ignore[attr-defined] # stubs lack it
+    )
 
 
 def test_psycopg_waits_with_a_timeout_or_a_silent_server_is_waited_for_without_end() -> None:

@@ -11,6 +11,7 @@ import socket
 from typing import Any, Final
 
 import billiard
+import billiard.pool
 from celery import signals
 
 from seawall.config import settings
@@ -24,6 +25,7 @@ from seawall.worker import readiness
 
 logger = logging.getLogger(__name__)
 
+_LAST_RESULTS: Final = 5.0  # seconds a prefork child that ends waits for its results to be read
 _UNHEARD: Final = 5.0  # seconds for one word to whoever supervises us
 
 
@@ -42,6 +44,7 @@ def connect() -> None:
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
+    signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
     signals.after_setup_logger.connect(_redact_lines, dispatch_uid=uid)
     signals.after_setup_task_logger.connect(_redact_lines, dispatch_uid=uid)
 
@@ -128,3 +131,15 @@ def _die_with_parent(**_: Any) -> None:
     process: Any = billiard.current_process()
     if process.name != "MainProcess":
         die_with(process._parent_pid)  # noqa: SLF001
+
+
+def leave_in_time(**_: Any) -> None:
+    """Bound what a prefork child that ends waits for its results to be read.
+
+    A stopping pool forgets the tasks that a child began and had not announced yet, so their results are never
+    counted as read, and the child would wait for that for 30 s: as long as Kubernetes waits for the worker.
+    """
+    pool: Any = billiard.pool
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
+        _LAST_RESULTS / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+    )
