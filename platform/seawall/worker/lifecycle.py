@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from typing import Any, Final
 
 import billiard
@@ -25,6 +26,7 @@ from seawall.worker import readiness
 
 logger = logging.getLogger(__name__)
 
+_REENTRANT: Final = type(threading.RLock())
 _LAST_RESULTS: Final = 5.0  # seconds a prefork child that ends waits for its results to be read
 _UNHEARD: Final = 5.0  # seconds for one word to whoever supervises us
 
@@ -42,6 +44,7 @@ def connect() -> None:
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     readiness.connect(notify)
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
+    _let_signals_interrupt(signals.worker_shutting_down)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
     signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
@@ -98,6 +101,16 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     app = getattr(sender, "app", None)
     if app is not None:
         _name_unenforced(app)
+
+
+def _let_signals_interrupt(told: Any) -> None:
+    """Make the lock of a Celery signal one that its holder may take again.
+
+    Celery sends this one from the handlers of SIGTERM, SIGINT and SIGQUIT. The second Ctrl-C may come while
+    the first one's handler holds the lock, and would wait for itself for ever.
+    """
+    if not isinstance(told.lock, _REENTRANT):
+        told.lock = threading.RLock()
 
 
 def _announce_stopping(**_: Any) -> None:
