@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from celery.exceptions import TaskRevokedError
 from pytest_celery import CeleryTestWorker
 
 from support import shop
-from support.nodes import StartWorker, environment, ROOT
+from support.nodes import ROOT, StartWorker, environment
 from support.processes import started
 from support.shop import journal, store
 from support.waiting import wait_until
@@ -218,33 +218,6 @@ def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
             thread.join(30)
 
 
-def test_task_events_are_turned_on_and_off(node: Node) -> None:
-    with listening(node.app) as seen:
-
-        def kinds(result: Any) -> set[str]:
-            return {event["type"] for event in seen if event.get("uuid") == result.id}
-
-        def beats(**fields: int) -> bool:
-            found = [event for event in seen if event["type"] == "worker-heartbeat"]
-            return any(fields.items() <= event.items() for event in found)
-
-        node.occupy("one")
-        wait_until(lambda: beats(active=1, processed=0), timeout=30, what="a heartbeat")
-        assert node.do("enable_events") == {"ok": "task events enabled"}
-        loud = node.app.tasks["shop.record"].delay("loud")
-        wait_until(
-            lambda: kinds(loud) >= {"task-received", "task-started", "task-succeeded"},
-            timeout=30,
-            what="events of a task",
-        )
-        assert {event["hostname"] for event in seen if event["type"].startswith("task-")} == {node.name}
-        assert node.do("disable_events") == {"ok": "task events disabled"}
-        quiet = node.app.tasks["shop.record"].delay("quiet")
-        assert quiet.get(timeout=30) == "quiet"
-        wait_until(lambda: beats(active=1, processed=2), timeout=30, what="a later heartbeat")
-        assert not kinds(quiet) - {"task-sent"}
-
-
 def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:
     node.occupy("stuck")
     os.kill(node.worker.container.pid, signal.SIGUSR2)
@@ -262,7 +235,7 @@ def test_a_remote_shutdown_lets_what_runs_end(node: Node) -> None:
 
 def test_a_reload_loses_no_work_and_brings_new_code(redis_url: str, tmp_path: Path) -> None:
     module = tmp_path / "harbour.py"
-    text = "from support import shop\napp = shop.create()\n\n@app.task(name='shop.version')\ndef version():\n    return {}\n"
+    text = "from support import shop\napp = shop.create()\n\n@app.task(name='shop.version')\ndef version():\n    return {}\n"  # noqa: E501
     module.write_text(text.format(1))
     argv = [*_CELERY, "harbour", "worker", "-c", "2", "-l", "INFO", "-n", "h@test"]
     env = environment(redis_url)

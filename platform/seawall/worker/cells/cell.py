@@ -251,7 +251,7 @@ class Cell:
             self.hear(message)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name); or `heed`."""
+        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name); or `heed`."""  # noqa: E501
         said = message["say"]
         if said == "stop":
             state.should_stop = 0
@@ -305,7 +305,7 @@ class Events(CeleryEvents):
             self.start(c)
         elif c.event_dispatcher is not None:
             c.event_dispatcher.flush()
-            self._close(c)
+            self._close(c)  # type: ignore[attr-defined]
 
     def _run(self, c: Any) -> None:
         while not self._over.wait(_SEND_EVENTS_EVERY):
