@@ -7,12 +7,15 @@ is imported only when an app is made, so that the command line stays quick and t
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors
+from seawall.breaker import breaker
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
     AlreadySubmitted,
+    BreakerOpen,
     ConfigError,
     DatabaseUnavailable,
+    LimitReached,
     MemoryBudgetExceeded,
     MessageTooLarge,
     MigrationError,
@@ -26,6 +29,7 @@ from seawall.priority import Priority
 
 if TYPE_CHECKING:
     from seawall.delivery import submit_many
+    from seawall.limits import limit
     from seawall.worker.app import Seawall, install
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
@@ -39,6 +43,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Retry",
     "Limit",
     # what a task uses
+    "breaker",
+    "limit",
     "database",
     # configuration
     "Settings",
@@ -52,6 +58,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "MigrationError",
     "Poisoned",
     "MemoryBudgetExceeded",
+    "BreakerOpen",
+    "LimitReached",
     "AlreadySubmitted",
     "QueueFull",
     "MessageTooLarge",
@@ -67,4 +75,8 @@ def __getattr__(name: str) -> Any:
         from seawall.delivery import submit_many
 
         return submit_many
+    if name == "limit":
+        from seawall.limits import limit
+
+        return limit
     raise AttributeError(f"module 'seawall' has no attribute {name!r}")

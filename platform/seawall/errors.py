@@ -59,7 +59,7 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
         self.task_id = task_id
 
 
-class _Refusal(SeawallError):
+class Refused(SeawallError):  # noqa: N818
     """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
 
     def __init__(self, message: str, *, name: str, retry_after: float) -> None:
@@ -68,15 +68,15 @@ class _Refusal(SeawallError):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _refusal, (type(self), str(self), self.name, self.retry_after)
+        return _refused, (type(self), str(self), self.name, self.retry_after)
 
 
-def _refusal(kind: type[_Refusal], message: str, name: str, retry_after: float) -> _Refusal:
+def _refused(kind: type[Refused], message: str, name: str, retry_after: float) -> Refused:
     """What unpickling calls: exceptions cannot be rebuilt by keyword."""
     return kind(message, name=name, retry_after=retry_after)
 
 
-class BreakerOpen(_Refusal):  # noqa: N818
+class BreakerOpen(Refused):
     """A call was refused because the circuit of its dependency is open. The dependency was not asked.
 
     Attributes:
@@ -85,7 +85,7 @@ class BreakerOpen(_Refusal):  # noqa: N818
     """
 
 
-class LimitReached(_Refusal):  # noqa: N818
+class LimitReached(Refused):
     """As many holders as the limit allows are at work. Nothing was started.
 
     Attributes:

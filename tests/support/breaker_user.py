@@ -1,15 +1,14 @@
 """A process that calls a dependency through a breaker, again and again, and writes down what became of it.
 
 Started by `support.breakers.Fleet` with one JSON argument. The dependency is a byte in a shared file: the
-share of calls that fail, in percent. Lines: the moment (monotonic), then `succeeded`, `failed`, `refused`, or a
-transition as `scope old new`.
+share of calls that fail, in percent. Lines: the moment (monotonic), then `succeeded`, `failed`, `refused`, or
+a transition as `scope old new cause`.
 """
 
 import json
 import mmap
 import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
@@ -49,10 +48,9 @@ class User:
     def dependency(self) -> None:
         """Fails for its share of the calls, or of this host's: byte 0, or byte 2 for the bad host."""
         percent = self.world[2] if self.settings.get("bad") else self.world[0]
-        begun_in = percent
         if takes := self.settings.get("takes"):
             time.sleep(takes)
-        if begun_in and random.random() * 100 < begun_in:  # noqa: S311
+        if percent and random.random() * 100 < percent:  # noqa: S311
             raise Down
 
     def run(self, one: Breaker) -> None:
@@ -71,6 +69,9 @@ class User:
 
 
 def main() -> None:
+    import faulthandler
+
+    faulthandler.register(signal.SIGUSR1)
     """Call until the world says stop."""
     settings = json.loads(sys.argv[1])
     user = User(settings)
@@ -86,7 +87,6 @@ def main() -> None:
                 user.run(one)
                 os._exit(0)
             children.append(child)
-        signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGKILL) for child in children])
         for child in children:
             os.waitpid(child, 0)
     else:

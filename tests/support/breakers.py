@@ -48,9 +48,8 @@ class Fleet:
             log = self.folder / f"out-{number}.txt"
             new.append(self.stack.enter_context(started(argv, log=log, env=env)))
             self.processes.append(new[-1])
-        logs = [f"p{number}-" for number in range(len(self.processes) - many, len(self.processes))]
-        for log in logs:
-            wait_until(lambda log=log: any(e.by.startswith(log) for e in self.entries()), timeout=60)
+        labels = {f"p{number}" for number in range(len(self.processes) - many, len(self.processes))}
+        wait_until(lambda: labels <= {entry.by.partition("-")[0] for entry in self.entries()}, timeout=60)
         return new
 
     def fail(self, percent: int, *, bad: int | None = None) -> None:

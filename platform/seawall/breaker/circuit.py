@@ -8,8 +8,8 @@ call and trips by itself, which protects a process whose own road to the depende
 is while Redis is away. A call passes if both let it.
 
 The counter of successes also names the epoch: `ok` is replaced when the epoch changes, so a straggler that
-began in an older one counts where nobody looks. Successes of calm calls go to the local machine and to the hub
-128 at a time; a failure takes them along.
+began in an older one counts where nobody looks. Successes of calm calls go to the local machine and to the
+hub 128 at a time; a failure takes them along.
 """
 
 import itertools
@@ -183,7 +183,7 @@ class Circuit:
         self._sent_at, self._counted_at = 0.0, time.monotonic()
         self._tokens, self._tokens_at = float(FAILURES_AT_ONCE), 0.0
 
-    def _bind(self) -> None:
+    def _bind(self) -> places.Place:
         place = places.current()
         slot = place.enter(self.name, self.rules)
         self._place = place
@@ -191,6 +191,7 @@ class Circuit:
             self.slot, self.flag = slot, place.table.flag(slot)
             if self.flag[0] == UNKNOWN:
                 place.first_look(slot)
+        return place
 
     # Before a call
 
@@ -223,20 +224,20 @@ class Circuit:
         view = self._look(now)
         if self.config.mode == "observe":
             return Call(self)
-        state = State.CLOSED if view is None or view.epoch == self._ignored_epoch else view.state
-        if state is State.CLOSED or state is State.FORCED_CLOSED:
-            return self._decide_locally(now, view, forced=state is State.FORCED_CLOSED)
-        assert view is not None
+        if view is None or view.epoch == self._ignored_epoch:
+            return self._decide_locally(now, view)
+        state = view.state
+        if state is State.FORCED_CLOSED:
+            return Call(self)
+        if state is State.CLOSED:
+            return self._decide_locally(now, view)
         if now < view.until and (state is not State.HALF_OPEN or view.free < 1):
             return view.until - now
         return None if now >= self._ask_at else self._ask_at - now
 
     def _look(self, now: float) -> View | None:
         """The cluster's view, read again if it changed; None if nobody knows it."""
-        if self._place is None:
-            self._bind()
-        place = self._place
-        assert place is not None
+        place = self._place or self._bind()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             if place.lost:
@@ -260,9 +261,7 @@ class Circuit:
             self.calm = calm_flag(self._view.epoch) if self._view else NEVER
         return self._view
 
-    def _decide_locally(self, now: float, view: View | None, *, forced: bool) -> Call | float:
-        if forced:
-            return Call(self)
+    def _decide_locally(self, now: float, view: View | None) -> Call | float:
         if view is not None and view.ramp_for:
             share = ramp(now - view.since, view.ramp_for)
             if share < 1.0 and random.random() > share:  # noqa: S311 - spreads load, keeps no secret
@@ -285,12 +284,11 @@ class Circuit:
 
     def ask(self) -> Call | float:
         """Ask Redis for a probe: a round trip."""
-        place, lease, now = self._place, self._lease(), time.monotonic()
-        assert place is not None
+        place, lease, now = self.place, self._lease(), time.monotonic()
         answer = None if place.cut_off else place.ask(self, lease)
         if answer is None:  # Redis is away and the time is over: this process finds out for itself
             self._go_by_ourselves(now)
-            return self._decide_locally(now, None, forced=False)
+            return self._decide_locally(now, None)
         if answer == "granted":
             shared = self._shared
             return Call(self, lease=lease, epoch=shared.epoch if shared else 0)
@@ -463,16 +461,15 @@ class Circuit:
         """The cluster's view, as fresh as the table has it."""
         return self._look(time.monotonic())
 
+    @property
     def place(self) -> places.Place:
         """Where it lives."""
-        self.look()
-        assert self._place is not None
-        return self._place
+        return self._place or self._bind()
 
     def snapshot(self) -> Snapshot:
         """What this process knows about it."""
         now = time.monotonic()
-        view, cut_off = self._look(now) or View(), self.place().cut_off
+        view, cut_off = self._look(now) or View(), self.place.cut_off
         with self._lock:
             self._count_calm(now)
             local, counts = self.local, self.local.counts(now)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
-from seawall.errors import BreakerOpen, ConfigError, LimitReached, MemoryBudgetExceeded
 from seawall.breaker.machine import Rules
+from seawall.errors import BreakerOpen, ConfigError, LimitReached, MemoryBudgetExceeded
 from seawall.quantity import parse_duration
 
 Mode = Literal["on", "observe", "disabled"]
@@ -16,7 +16,29 @@ LONGEST_KEY: Final = 100
 LONGEST_RAMP: Final = 10.0
 
 REFUSALS: set[type[BaseException]] = {BreakerOpen, LimitReached, MemoryBudgetExceeded}
-"""Words of our own that pass through a call and say nothing about the dependency; the worker adds Celery's."""
+"""What passes through a call and says nothing about the dependency; the worker adds Celery's own."""
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `breaker`; `Config` says what they are. Durations may be text, such as "30s"."""
+
+    failure_rate: float
+    slow_call: float | str | None
+    slow_rate: float | None
+    window: float | str
+    min_calls: int
+    open_for: float | str
+    max_open_for: float | str
+    probes: int
+    call_timeout: float | str | None
+    ramp_for: float | str | None
+    quorum: int
+    fallback: Any
+    ignore: type[BaseException] | Selector
+    record: type[BaseException] | Selector | None
+    record_result: Callable[[Any], bool] | None
+    mode: Mode
+    max_keys: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +98,12 @@ def parse(options: dict[str, Any]) -> Config:
     for name in options:
         if name not in known:
             raise ConfigError(f"breaker option {name!r} is unknown: use one of {', '.join(sorted(known))}")
-    parsed = dict(options)
-    for name in ("slow_call", "window", "open_for", "max_open_for", "call_timeout", "ramp_for"):
-        if parsed.get(name) is not None:
-            parsed[name] = _seconds(name, parsed[name])
-    for name in ("failure_rate", "slow_rate"):
-        if parsed.get(name) is not None:
-            _check_rate(name, parsed[name])
-    for name in ("min_calls", "probes", "quorum", "max_keys"):
-        _check_count(name, parsed.get(name, 1))
+    parsed: dict[str, Any] = {
+        name: value if value is None and name in _OPTIONAL else _PARSERS.get(name, _as_it_is)(name, value)
+        for name, value in options.items()
+    }
     if parsed.get("slow_rate") is not None and parsed.get("slow_call") is None:
         raise ConfigError(f"slow_rate={parsed['slow_rate']!r} has no slow_call: say from which second on")
-    if parsed.get("mode", "on") not in get_args(Mode):
-        raise ConfigError(f"mode={parsed['mode']!r} is unknown: use one of {get_args(Mode)}")
-    for name in ("ignore", "record"):
-        if name in parsed:
-            parsed[name] = _selector(name, parsed[name])
-    result = parsed.get("record_result")
-    if result is not None and not callable(result):
-        raise ConfigError(f"record_result={result!r} is not callable: pass a function of the result")
     return Config(**parsed)
 
 
@@ -118,19 +127,37 @@ def _seconds(name: str, value: object) -> float:
     return seconds
 
 
-def _check_rate(name: str, value: object) -> None:
+def _rate(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ConfigError(f"{name}={value!r} is no share: use a number above 0 and up to 1, such as 0.5")
+    return float(value)
 
 
-def _check_count(name: str, value: object) -> None:
+def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name}={value!r} is out of range: use an int of 1 or more")
+    return int(value)
 
 
-def _selector(name: str, value: Any) -> Selector | None:
-    if value is None or (callable(value) and not isinstance(value, type)):
-        return value if value is not None or name == "record" else ()
+def _mode(name: str, value: Any) -> Mode:
+    if value not in get_args(Mode):
+        raise ConfigError(f"{name}={value!r} is unknown: use one of {', '.join(get_args(Mode))}")
+    return value  # type: ignore[no-any-return] # one of them
+
+
+def _function(name: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise ConfigError(f"{name}={value!r} is not callable: pass a function of the result")
+    return value  # type: ignore[no-any-return]
+
+
+def _as_it_is(_name: str, value: Any) -> Any:
+    return value
+
+
+def _selector(name: str, value: Any) -> Selector:
+    if callable(value) and not isinstance(value, type):
+        return value  # type: ignore[no-any-return]
     types = (value,) if isinstance(value, type) else value
     if not isinstance(types, tuple | list) or not all(
         isinstance(one, type) and issubclass(one, BaseException) for one in types
@@ -141,3 +168,17 @@ def _selector(name: str, value: Any) -> Selector | None:
 
 def _selects(selector: Selector, exc: BaseException) -> bool:
     return isinstance(exc, selector) if isinstance(selector, tuple) else bool(selector(exc))
+
+
+_OPTIONAL: Final = {"slow_call", "slow_rate", "call_timeout", "ramp_for", "record", "record_result"}
+
+_PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    **dict.fromkeys(
+        ("slow_call", "window", "open_for", "max_open_for", "call_timeout", "ramp_for"), _seconds
+    ),
+    **dict.fromkeys(("failure_rate", "slow_rate"), _rate),
+    **dict.fromkeys(("min_calls", "probes", "quorum", "max_keys"), _count),
+    **dict.fromkeys(("ignore", "record"), _selector),
+    "record_result": _function,
+    "mode": _mode,
+}

@@ -116,7 +116,7 @@ class Breaker:
         if self.config.mode == "disabled":
             return function
         if inspect.iscoroutinefunction(function):
-            return self._decorate_async(function)  # type: ignore[return-value]
+            return self._decorate_async(function)
         if self._measured:
 
             @functools.wraps(function)
@@ -274,7 +274,7 @@ class Breaker:
         seconds = None if for_ is None else parse_duration(for_, field="for_")
         if seconds is not None and seconds <= 0:
             raise ConfigError(f"for_={for_!r} is no time at all: use seconds above 0 or leave it out")
-        place = self.circuit.place()
+        place = self.circuit.place
         try:
             place.force(
                 self.name, self.circuit.rules, to, for_=seconds, reason=reason, author=author or _author()
@@ -312,20 +312,8 @@ _registry: dict[str, Breaker] = {}
 _registry_lock = threading.Lock()
 
 
-def breaker(name: str, **options: Any) -> Breaker:
-    """The breaker of a dependency, one for the whole fleet.
-
-    The same name gives the same object; options are given once, where it is made, or every time alike.
-
-    Args:
-        name: what it protects, such as "payments".
-        options: the fields of `Config`: failure_rate, slow_call, slow_rate, window, min_calls, open_for,
-            max_open_for, probes, call_timeout, ramp_for, quorum, fallback, ignore, record, record_result,
-            mode, max_keys. docs/breakers.md explains them.
-
-    Raises:
-        ConfigError: an option is wrong, or the name has other options already.
-    """
+def make(name: str, options: dict[str, Any]) -> Breaker:
+    """What `seawall.breaker.breaker` does."""
     check_name(name)
     config = parse(options)
     with _registry_lock:

@@ -11,6 +11,7 @@ see themselves. What they saw in that time is not reported later: it is no news 
 
 import logging
 import math
+import os
 import random
 import select
 import threading
@@ -38,6 +39,10 @@ KEEP_EVERY: Final = 3600.0
 
 LONGEST_PAUSE: Final = 5.0
 OUTAGE: Final = (RedisError, OSError, SeawallError)
+
+_busy = threading.RLock()
+"""Held while a hub does anything but wait, and by a fork: a child would inherit every lock that it holds
+then, of a module it imports or a property it computes, and wait for it for ever."""
 
 
 @dataclass
@@ -185,8 +190,11 @@ class Hub:
         failures = 0
         while not self._stopping:
             try:
-                with self.store.client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
-                    self._join(subscription)
+                with _busy:
+                    client = self.store.client
+                with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+                    with _busy:
+                        self._join(subscription)
                     failures = 0
                     poll_at = keep_at = time.monotonic()
                     keep_at += KEEP_EVERY
@@ -234,17 +242,18 @@ class Hub:
         now = time.monotonic()
         wait = max(0.0, min(poll_at - now, self._next(now)))
         select.select([self._table.reader, subscription.connection._sock], [], [], wait)  # noqa: SLF001
-        while (message := subscription.get_message(timeout=0)) is not None:
-            self._hear(read_message(message["data"]))
-        self._collect()
-        now = time.monotonic()
-        self._report(now)
-        self._expire(now)
-        if now >= poll_at:
-            self._poll(everything=now >= keep_at)
-            self._table.beat(now, cut_off=False)
-            poll_at = now + POLL_EVERY
-            keep_at = keep_at if now < keep_at else now + KEEP_EVERY
+        with _busy:
+            while (message := subscription.get_message(timeout=0)) is not None:
+                self._hear(read_message(message["data"]))
+            self._collect()
+            now = time.monotonic()
+            self._report(now)
+            self._expire(now)
+            if now >= poll_at:
+                self._poll(everything=now >= keep_at)
+                self._table.beat(now, cut_off=False)
+                poll_at = now + POLL_EVERY
+                keep_at = keep_at if now < keep_at else now + KEEP_EVERY
         return poll_at, keep_at
 
     def _next(self, now: float) -> float:
@@ -365,3 +374,15 @@ def _changed(before: Shared, after: Shared, *, ours: bool) -> BreakerChanged:
         epoch=after.epoch,
         ours=ours,
     )
+
+
+def _after_fork() -> None:
+    global _busy  # noqa: PLW0603
+    _busy = threading.RLock()
+
+
+os.register_at_fork(
+    before=lambda: _busy.acquire(),  # noqa: PLW0108 - the lock of that moment: a child has another
+    after_in_parent=lambda: _busy.release(),  # noqa: PLW0108
+    after_in_child=_after_fork,
+)

@@ -171,7 +171,7 @@ def share(connect: Callable[[], "Redis"] = _connect) -> Place:
 
 def use(place: Place | None) -> None:
     """Put `place` in force, and close the one that was; None: the next call makes a new one."""
-    global _place  # noqa: PLW0603
+    global _place
     with _lock:
         before, _place = _place, place
     if before is not None:
