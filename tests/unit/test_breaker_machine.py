@@ -78,8 +78,8 @@ def test_sixty_percent_failures_trip_within_a_second_of_calls() -> None:
 def test_the_rate_of_a_window_trips_where_failures_and_successes_alternate() -> None:
     machine = Machine(RULES)
     for _ in range(5):
-        seen(machine, 1, failed=1)
         seen(machine, 1, succeeded=1)
+        seen(machine, 1, failed=1)
     assert (machine.state, machine.cause) == (State.OPEN, Cause.FAILURE_RATE)
 
 

@@ -161,7 +161,11 @@ class Hub:
             if shared.version == self._version + 1:
                 self._version = shared.version
             self._show(slot, tracked, view_of(shared, now), now)
-        if before is not None and before.epoch and shared.epoch > before.epoch:
+        if (
+            before is not None
+            and shared.epoch > before.epoch
+            and (before.epoch or shared.state is not before.state)
+        ):
             emit(_changed(before, shared, ours=shared.by == self._asker))
 
     def _named(self, name: str) -> tuple[int, Tracked | None]:
