@@ -69,9 +69,6 @@ class User:
 
 
 def main() -> None:
-    import faulthandler
-
-    faulthandler.register(signal.SIGUSR1)
     """Call until the world says stop."""
     settings = json.loads(sys.argv[1])
     user = User(settings)

@@ -34,6 +34,8 @@ class Fleet:
     stack: ExitStack
     options: dict[str, Any] = field(default_factory=dict)
     processes: list[Proc] = field(default_factory=list)
+    known: list[Entry] = field(default_factory=list)
+    read_to: dict[Path, int] = field(default_factory=dict)
 
     def start(self, many: int = 1, *, rate: float = 190, **settings: Any) -> list[Proc]:
         """Start processes and wait until each has made a call."""
@@ -49,7 +51,7 @@ class Fleet:
             new.append(self.stack.enter_context(started(argv, log=log, env=env)))
             self.processes.append(new[-1])
         labels = {f"p{number}" for number in range(len(self.processes) - many, len(self.processes))}
-        wait_until(lambda: labels <= {entry.by.partition("-")[0] for entry in self.entries()}, timeout=60)
+        wait_until(lambda: labels <= self._seen(), timeout=60, what="every process's first call")
         return new
 
     def fail(self, percent: int, *, bad: int | None = None) -> None:
@@ -63,15 +65,25 @@ class Fleet:
         for process in self.processes:
             process.wait(20)
 
+    def _seen(self) -> set[str]:
+        for process in self.processes:
+            assert process.popen.poll() is None, process.output
+        return {entry.by.partition("-")[0] for entry in self.entries()}
+
     def entries(self, *what: str, after: float = 0.0, before: float = float("inf")) -> list[Entry]:
         """What was written, by time; of these kinds only, if any are named."""
-        found = []
         for path in self.folder.glob("p*.log"):
-            for line in path.read_text().splitlines():
+            with path.open() as log:
+                log.seek(self.read_to.get(path, 0))
+                text = log.read()
+                self.read_to[path] = log.tell()
+            for line in text.splitlines():  # whole ones: each was one write
                 at, _, rest = line.partition(" ")
-                if after <= float(at) < before and (not what or rest.startswith(what)):
-                    found.append(Entry(float(at), rest, path.stem))
-        return sorted(found, key=lambda entry: entry.at)
+                self.known.append(Entry(float(at), rest, path.stem))
+        return sorted(
+            (e for e in self.known if after <= e.at < before and (not what or e.what.startswith(what))),
+            key=lambda entry: entry.at,
+        )
 
     def counts(self, **span: float) -> Counter[str]:
         """How many calls ended in which way."""

@@ -163,10 +163,13 @@ class Circuit:
     def unbind(self) -> None:
         """Forget what this process knew; after a fork nothing of it is true. The next call starts anew."""
         self._lock = threading.Lock()
+        self.local = Machine(replace(self.rules, probes=1, quorum=1))
+        self._leave()
+
+    def _leave(self) -> None:
         self._place: places.Place | None = None
         self.slot = 0
         self.flag = _UNBOUND
-        self.local = Machine(replace(self.rules, probes=1, quorum=1))
         self._shared: Shared | None = None
         self._view: View | None = None
         self._sequence = -1
@@ -242,7 +245,7 @@ class Circuit:
             self._look_at = now + LOOK_EVERY
             if place.lost:
                 places.leave(place)
-                self.unbind()
+                self._leave()
                 return self._look(now)
             if not place.cut_off:
                 self._ignored_epoch = NEVER
@@ -349,6 +352,8 @@ class Circuit:
                 return
             self._count_calm(now)
             self._send(now)
+        if now >= self._look_at:
+            self._look(now)
 
     def failed(self, exc: BaseException, ok: Ok) -> None:
         """A call of the calm way raised."""

@@ -52,6 +52,10 @@ class Place:
         self.hub = None
         self.table.after_fork()
 
+    def successor(self) -> "Place":
+        """A place of this process's own, to the same Redis."""
+        return Place(self._connect, host=self.host)
+
     def close(self) -> None:
         """Stop the hub, if it is ours, and let go of the table."""
         if self.hub is not None:
@@ -179,11 +183,11 @@ def use(place: Place | None) -> None:
 
 
 def leave(place: Place) -> None:
-    """Give up a place whose hub is lost; the next call makes a new one."""
+    """Give up a place whose hub is lost for one of this process's own."""
     global _place  # noqa: PLW0603
     with _lock:
         if _place is place:
-            _place = None
+            _place = place.successor()
             place.close()
 
 
