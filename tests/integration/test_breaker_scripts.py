@@ -34,19 +34,21 @@ reports = st.lists(
     min_size=1,
     max_size=3,
 )
+outcomes = st.sampled_from(["succeeded", "failed", "released"])
+forced = st.sampled_from([State.FORCED_OPEN, State.FORCED_CLOSED])
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
         st.tuples(st.just("wait"), st.sampled_from([0.25, 1.0, 2.0, 4.0, 16.0])),
         st.tuples(st.just("report"), st.tuples(reports, st.booleans())),
         st.tuples(st.just("ask"), st.none()),
-        st.tuples(st.just("finish"), st.tuples(st.integers(0, 5), st.sampled_from(["succeeded", "failed", "released"]))),
-        st.tuples(st.just("force"), st.tuples(st.sampled_from([State.FORCED_OPEN, State.FORCED_CLOSED]), st.sampled_from([None, 3.0]))),
+        st.tuples(st.just("finish"), st.tuples(st.integers(0, 5), outcomes)),
+        st.tuples(st.just("force"), st.tuples(forced, st.sampled_from([None, 3.0]))),
         st.tuples(st.just("reset"), st.none()),
         st.tuples(st.just("sync"), st.none()),
     ),
     min_size=5,
     max_size=40,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -125,8 +127,8 @@ class Both:
             machine.ramping,
         )
         if machine.state is not State.HALF_OPEN:
-            assert shared.left == (None if machine.until is None else machine.until - self.now)
-        score = int(self.client.hget(f"{ROOT}:n:state", "score") or 0)  # type: ignore[arg-type]
+            assert shared.left == (None if machine.until is None else max(0, machine.until - self.now))
+        score = int(self.client.hget(f"{ROOT}:n:state", "score") or 0)
         assert score == machine.score
 
 

@@ -1,6 +1,7 @@
 """`breaker(...)` in one process, on a real server."""
 
 import asyncio
+import contextlib
 import os
 import pickle
 import threading
@@ -142,7 +143,7 @@ def test_slow_calls_open_it_although_they_succeed(url: str) -> None:
 
 def test_a_fallback_replaces_refused_calls_and_only_those(url: str) -> None:
     one = breaker("payments", fallback=lambda x: f"later {x}")
-    guarded = one(lambda x: down(x))
+    guarded = one(down)
     for _ in range(10):
         with pytest.raises(Down):
             guarded(1)
@@ -167,13 +168,13 @@ def test_forced_states_have_a_reason_an_author_and_an_end(url: str, heard: list[
     one.force_open("gateway moves", for_=0.3, author="ann")
     with pytest.raises(BreakerOpen):
         one.call(int)
-    assert one.state is State.FORCED_OPEN
+    assert one.state == "forced_open"
     wait_until(lambda: one.state is State.CLOSED)
     one.force_closed("we know better")
     fail(one, 30)
-    assert one.state is State.FORCED_CLOSED
+    assert one.state == "forced_closed"
     one.reset()
-    assert one.state is State.CLOSED
+    assert one.state == "closed"
     told = [e for e in heard if isinstance(e, BreakerChanged)]
     assert (told[0].new, told[0].reason, told[0].author, told[0].scope) == (
         "forced_open",
@@ -258,23 +259,21 @@ def test_a_straggler_from_before_the_trip_neither_closes_nor_reopens_it(url: str
                 down()
 
         def run(one: Breaker = one, straggle: Any = straggle) -> None:
-            try:
+            with contextlib.suppress(Down):
                 one.call(straggle)
-            except Down:
-                pass
 
         one.call(int)
         thread = threading.Thread(target=run)
         thread.start()
         started.wait(20)
         fail(one)
-        wait_until(lambda one=one: one.snapshot().retry_after == 0)
+        wait_until(lambda one=one: one.snapshot().retry_after == 0)  # type: ignore[misc]
         probe = one.circuit.admit()  # half-open, its only probe is under way
         go.set()
         thread.join(20)
-        assert one.state is State.HALF_OPEN
+        assert one.state == "half_open"
         probe.ended()
-        assert one.state is State.CLOSED
+        assert one.state == "closed"
 
 
 def test_a_forked_child_starts_anew_and_a_child_of_a_sharing_parent_reads_its_table(url: str) -> None:
@@ -352,7 +351,7 @@ def test_a_flushed_server_learns_again_that_it_is_open(url: str) -> None:
     with connect(url) as client:
         client.flushall()
         wait_until(lambda: client.hget(f"{ROOT}:flushed:state", "state") == b"forced_open")
-        assert int(client.hget(f"{ROOT}:flushed:state", "epoch") or 0) == epoch  # type: ignore[arg-type]
+        assert int(client.hget(f"{ROOT}:flushed:state", "epoch") or 0) == epoch
     assert one.state is State.FORCED_OPEN
 
 

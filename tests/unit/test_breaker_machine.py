@@ -70,7 +70,7 @@ def test_sixty_percent_failures_trip_within_a_second_of_calls() -> None:
         machine = Machine(replace(RULES, window=30))
         seen(machine, 0, earlier=40_000)
         for number in range(1500):
-            failed = rand.random() < 0.6  # noqa: PLR2004
+            failed = rand.random() < 0.6
             seen(machine, number / 1500, failed=failed, succeeded=not failed)
         assert machine.state is State.OPEN, seed
 

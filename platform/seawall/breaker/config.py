@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypedDict, get_args
 
 from seawall.breaker.machine import Rules
-from seawall.errors import BreakerOpen, ConfigError, LimitReached, MemoryBudgetExceeded
+from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused
 from seawall.quantity import parse_duration
 
 Mode = Literal["on", "observe", "disabled"]
@@ -15,8 +15,13 @@ LONGEST_NAME: Final = 100
 LONGEST_KEY: Final = 100
 LONGEST_RAMP: Final = 10.0
 
-REFUSALS: set[type[BaseException]] = {BreakerOpen, LimitReached, MemoryBudgetExceeded}
-"""What passes through a call and says nothing about the dependency; the worker adds Celery's own."""
+_disregarded: tuple[type[BaseException], ...] = (Refused, MemoryBudgetExceeded)
+
+
+def disregard(*kinds: type[BaseException]) -> None:
+    """These exceptions pass through calls and say nothing about any dependency: a refusal, control flow."""
+    global _disregarded  # noqa: PLW0603 - known to whoever brings them, the worker
+    _disregarded = tuple({*_disregarded, *kinds})
 
 
 class Options(TypedDict, total=False):
@@ -83,7 +88,7 @@ class Config:
 
     def failed(self, exc: BaseException) -> bool | None:
         """Whether an exception speaks against the dependency; None if it says nothing about it."""
-        if not isinstance(exc, Exception) or isinstance(exc, tuple(REFUSALS)) or _selects(self.ignore, exc):
+        if not isinstance(exc, Exception) or isinstance(exc, _disregarded) or _selects(self.ignore, exc):
             return None  # cancelled, interrupted, refused by ourselves, or ignored on request
         return True if self.record is None else _selects(self.record, exc)
 

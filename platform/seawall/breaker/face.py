@@ -277,7 +277,7 @@ class Breaker:
         place = self.circuit.place
         try:
             place.force(
-                self.name, self.circuit.rules, to, for_=seconds, reason=reason, author=author or _author()
+                self.name, self.circuit.rules, to, for_=seconds, reason=reason, author=author or whoami()
             )
         except (RedisError, OSError) as exc:
             raise SeawallError(f"{self.name} stays as it is, Redis cannot be reached: {exc}") from exc
@@ -291,7 +291,8 @@ async def _settled(call: Call, verb: Callable[..., None], *arguments: Any) -> No
         verb(*arguments)
 
 
-def _author() -> str:
+def whoami() -> str:
+    """The author of what is done by hand here."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -300,8 +300,16 @@ class Hub:
             due = [one for one in self._tracked.values() if one.due(now) <= now]
             reports = []
             for one in due:
-                seen = [Report(reporter=f"{self._host}/{pid}", earlier=sums[0], succeeded=sums[1],
-                               failed=sums[2], slow=sums[3]) for pid, sums in one.pending.items()]  # fmt: skip
+                seen = [
+                    Report(
+                        reporter=f"{self._host}/{pid}",
+                        earlier=sums[0],
+                        succeeded=sums[1],
+                        failed=sums[2],
+                        slow=sums[3],
+                    )
+                    for pid, sums in one.pending.items()
+                ]
                 reports.append((one.name, one.rules, one.known(now), one.epoch, seen))
                 one.pending, one.urgent, one.reported_at = {}, False, now
         if not reports:

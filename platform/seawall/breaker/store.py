@@ -163,6 +163,11 @@ class Store:
         members: Any = self.client.zrange(f"{ROOT}:names", 0, -1)
         return sorted(member.decode() for member in members)
 
+    def overview(self) -> list[Shared]:
+        """All of them, by name."""
+        names = self.names()
+        return self.sync([(name, self.rules(name), "") for name in names]) if names else []
+
     def rules(self, name: str) -> Rules:
         """The numbers that its users gave a circuit; the defaults if none has used it yet."""
         stored: Any = self.client.hget(f"{ROOT}:rules", name)

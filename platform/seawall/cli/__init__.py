@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "up": "seawall.cli.up:up",
     "migrate": "seawall.cli.migrate:migrate",
     "queues": "seawall.cli.queues:queues",
+    "breakers": "seawall.cli.breakers:breakers",
     "config": "seawall.cli.config:config",
     "dashboard": "seawall.cli.up:dashboard",
 }

@@ -16,6 +16,7 @@ from typing import Any, Final
 import billiard
 from celery import signals
 
+from seawall.breaker import breakers, share
 from seawall.config import settings
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
@@ -31,6 +32,7 @@ def connect() -> None:
     uid = "seawall.lifecycle"
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
+    signals.worker_init.connect(_share_breakers, dispatch_uid=f"{uid}.breakers")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
@@ -92,6 +94,12 @@ def _apply_memory_budget(sender: Any = None, **_: Any) -> None:
     share = budget // max(1, sender.concurrency or os.cpu_count() or 1)
     sender.max_memory_per_child = share // 1024
     logger.info("memory budget %s: %s for each child", format_bytes(budget), format_bytes(share))
+
+
+def _share_breakers(**_: Any) -> None:
+    """One subscriber for all processes of this worker, before the first of them is forked."""
+    if breakers():
+        share()
 
 
 def _die_with_parent(**_: Any) -> None:

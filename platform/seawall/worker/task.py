@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
+from seawall.breaker.config import disregard
 from seawall.errors import ConfigError, MemoryBudgetExceeded
 from seawall.failure import retryable
 from seawall.policy import DEFAULT, Policy, policy_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
+
+disregard(*CONTROL_FLOW)
 
 
 class SeawallTask(Task):  # type: ignore[type-arg]
