@@ -11,14 +11,18 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from seawall import cluster
-from seawall.breaker import Breaker, BreakerChanged, Place, breaker, share
+from seawall.breaker import BreakerChanged, Place, breaker, share
 from seawall.breaker import place as places
 from seawall.errors import BreakerOpen
 from seawall.events import subscribe
+
+Guard = tuple[Callable[[Callable[[], None]], Callable[[], None]], type[BaseException]]
+"""What decorates the call, and what it raises instead of calling."""
 
 
 class Down(Exception):  # noqa: N818
@@ -53,8 +57,10 @@ class User:
         if percent and random.random() * 100 < percent:  # noqa: S311
             raise Down
 
-    def run(self, one: Breaker) -> None:
-        guarded = one(self.dependency)
+    def call(self, guard: Guard) -> None:
+        """Call until the world says stop."""
+        decorate, refused = guard
+        guarded = decorate(self.dependency)
         pause = 1 / self.settings["rate"]
         time.sleep(pause * random.random())  # noqa: S311
         while not self.world[1]:
@@ -63,31 +69,35 @@ class User:
                 self.write("succeeded")
             except Down:
                 self.write("failed")
-            except BreakerOpen:
+            except refused:
                 self.write("refused")
             time.sleep(pause)
 
 
-def main() -> None:
-    """Call until the world says stop."""
-    settings = json.loads(sys.argv[1])
-    user = User(settings)
-    places.use(Place(lambda: cluster.connect(settings["url"]), host=settings.get("host")))
-    one = breaker("dependency", **settings["options"])
-    children = []
-    if many := settings.get("children"):
+def run(user: User, guard: Callable[[], Guard]) -> None:
+    """Let `user` call, or forked children that share its table; `guard` makes what they call through."""
+    many = user.settings.get("children", 0)
+    made = guard()
+    if many:
         share()
-        places.current().table.slot(one.name, one.circuit.rules)
-        for _ in range(many):
-            if not (child := os.fork()):
-                user.open_log()
-                user.run(one)
-                os._exit(0)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
-    else:
-        user.run(one)
+    children = []
+    for _ in range(many):
+        if not (child := os.fork()):
+            user.open_log()
+            user.call(made)
+            os._exit(0)
+        children.append(child)
+    if not many:
+        user.call(made)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def main() -> None:
+    """A user of ours, on the server and under the host's name that it is told."""
+    settings = json.loads(sys.argv[1])
+    places.use(Place(lambda: cluster.connect(settings["url"]), host=settings.get("host")))
+    run(User(settings), lambda: (breaker("dependency", **settings["options"]), BreakerOpen))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Fleet:
     stack: ExitStack
     options: dict[str, Any] = field(default_factory=dict)
     processes: list[Proc] = field(default_factory=list)
+    program: list[str] = field(default_factory=lambda: [sys.executable, "-m", "support.breaker_user"])
     known: list[Entry] = field(default_factory=list)
     read_to: dict[Path, int] = field(default_factory=dict)
 
@@ -45,8 +47,9 @@ class Fleet:
             options = self.options | settings.pop("options", {})
             settings = {"folder": str(self.folder), "url": self.url, "rate": rate, **settings}
             label = {"options": options, "label": f"p{number}"}
-            argv = [sys.executable, "-m", "support.breaker_user", json.dumps(settings | label)]
-            env = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'tests'}"}
+            argv = [*self.program, json.dumps(settings | label)]
+            paths = [str(ROOT / "platform"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+            env = {"PYTHONPATH": os.pathsep.join(paths)}
             log = self.folder / f"out-{number}.txt"
             new.append(self.stack.enter_context(started(argv, log=log, env=env)))
             self.processes.append(new[-1])
