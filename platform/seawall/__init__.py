@@ -13,6 +13,7 @@ from seawall.database import database
 from seawall.errors import (
     AlreadySubmitted,
     BreakerOpen,
+    CommitUnknown,
     ConfigError,
     DatabaseUnavailable,
     LimitReached,
@@ -55,6 +56,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "ConfigError",
     "StartupError",
     "DatabaseUnavailable",
+    "CommitUnknown",
     "MigrationError",
     "Poisoned",
     "MemoryBudgetExceeded",

@@ -32,10 +32,14 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """It waits in the worker, which asks again on a release and after `retry_after` seconds at latest."""
+    """It waits in the worker, which asks again on a release and after `retry_after` seconds at latest.
+
+    With `in_turn` it must not starve: once it has waited for a while, nothing of lower rank passes it.
+    """
 
     reason: str
     retry_after: float
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

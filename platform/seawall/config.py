@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -46,12 +46,34 @@ class DatabaseSettings(_Section):
     max_connections_per_process: int = Field(
         default=4, ge=1, description="Connections one process may hold; they are opened when needed."
     )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Connections the whole fleet may hold, shared through Redis. "
+        "Unset: what the server allows, less what it reserves and a margin.",
+    )
+    pooler: Literal["none", "transaction"] = Field(
+        default="none",
+        description="`transaction`: `database_url` is a PgBouncer in transaction mode (docs/database.md).",
+    )
+    direct_url: SecretStr | None = Field(
+        default=None,
+        description="The server's own address, for migrations, when `database_url` is a pooler's.",
+    )
+    slow_query: Seconds = Field(default=1.0, description="Statements that take longer are logged.")
     connect_timeout: Seconds = Field(default=5.0, description="Longest wait for a new connection.")
     statement_timeout: Seconds = Field(default=60.0, description="A statement that runs longer is cancelled.")
     lock_timeout: Seconds = Field(default=10.0, description="A statement that waits longer for a lock fails.")
     idle_in_transaction_timeout: Seconds = Field(
         default=60.0, description="A transaction left open longer is ended by the server."
     )
+
+    @field_validator("direct_url")
+    @classmethod
+    def _check_direct_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_url(value.get_secret_value(), DATABASE_SCHEMES)
+        return value
 
 
 class MemorySettings(_Section):

@@ -23,6 +23,10 @@ class DatabaseUnavailable(SeawallError):  # noqa: N818 - the public names say wh
     """PostgreSQL cannot be reached, or refused us. Nothing was executed."""
 
 
+class CommitUnknown(SeawallError):  # noqa: N818
+    """The connection was lost while COMMIT was on its way: the transaction may be in effect, or may not."""
+
+
 class MigrationError(SeawallError):
     """Migrations cannot be applied as they are. The database stays as it was before the failing file."""
 

@@ -8,6 +8,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from seawall.config import REDIS_SCHEMES, scheme_of, settings
+from seawall.errors import ConfigError
 
 if TYPE_CHECKING:
     from seawall.embedded import Attachment
@@ -33,6 +34,23 @@ def database_url() -> str:
     """PostgreSQL."""
     configured = settings().database_url
     return _embedded("database") if configured is None else configured.get_secret_value()
+
+
+def migration_url() -> str:
+    """PostgreSQL as migrations need it: never through a pooler.
+
+    Raises:
+        ConfigError: only a pooler's address is known.
+    """
+    current = settings()
+    if current.database.direct_url is not None:
+        return current.database.direct_url.get_secret_value()
+    if current.database.pooler == "transaction":
+        raise ConfigError(
+            "database.pooler='transaction': migrations need locks of a session, which a pooler loses: set "
+            "SEAWALL_DATABASE__DIRECT_URL to the server's own address"
+        )
+    return database_url()
 
 
 def join_embedded() -> "Attachment | None":

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,24 @@ class Bench:
                 "latency p99, ms": late[len(late) * 99 // 100] * 1e3,
             }
 
-    def _punctual(self, place: Site, app: Celery, many: int, *, priority: int | None) -> list[float]:
+    def delays(self, transport: str) -> Figures:
+        """From the end of a delay to running, on an idle worker."""
+        with self._site(transport) as place, self._app(transport) as app:
+            place.worker()
+            late = self._punctual(place, app, 40, priority=None, delay=0.3)
+            return {
+                "late after a delay p50, ms": late[len(late) // 2] * 1e3,
+                "late after a delay worst, ms": late[-1] * 1e3,
+            }
+
+    def _punctual(
+        self, place: Site, app: Celery, many: int, *, priority: int | None, delay: float = 0.0
+    ) -> list[float]:
+        app.send_task(_TASK, priority=priority)  # the first one pays for the connection
         for number in range(many):
-            app.send_task("support.delivery_app.punctual", (time.time(),), priority=priority)
+            due = time.time() + delay
+            eta = datetime.fromtimestamp(due, UTC) if delay else None
+            app.send_task("support.delivery_app.punctual", (due,), priority=priority, eta=eta)
             wait_until(partial(more_than, number, place), timeout=60)
         return place.marks.values("late")
 
@@ -171,6 +187,7 @@ def main() -> None:
             *(partial(bench.drain, pool=pool) for pool in chosen.pools),
             bench.enqueue,
             bench.latency,
+            bench.delays,
             partial(bench.priority, low=chosen.low),
         ]
         for _ in range(chosen.rounds):

@@ -1,6 +1,7 @@
 """Delivery over a real server, without workers: what each verb promises."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from celery import Celery
 from kombu import Connection
 
 from seawall import delivery
-from seawall.delivery import Queues
+from seawall.delivery import Queues, scripts
 from seawall.delivery.channel import Channel
 from seawall.errors import AlreadySubmitted, ConfigError, MessageTooLarge, QueueFull
 from support.waiting import wait_until
@@ -345,6 +346,76 @@ def test_a_full_queue_can_block_until_there_is_room(connect: Connect) -> None:
     with pytest.raises(QueueFull):
         put(connection, 2)
     assert time.monotonic() - begun >= 0.3
+
+
+def test_a_blocked_producer_goes_on_when_there_is_room(connect: Connect) -> None:
+    connection, other = connect(max_length=1, when_full="block", block_for=30), connect()
+    put(connection, 1)
+    producer = threading.Thread(target=put, args=(connection, 2), name="producer")
+    producer.start()
+    channel = channel_of(other)
+    assert bodies(channel, 1) == [1]
+    second = wait_until(lambda: get(channel))
+    assert second.decode() == 2
+    producer.join(10)
+    assert not producer.is_alive()
+
+
+def test_strict_order_empties_the_first_queue_first(connect: Connect) -> None:
+    connection = connect(queue_order="strict")
+    channel = channel_of(connection)
+    for number in range(3):
+        put(connection, f"second {number}", queue="second", priority=9)
+        put(connection, f"first {number}", queue="first", priority=1)
+    claimant, line = channel._consume()
+    claimant.serve(["first", "second"])
+    keys, arguments = line.prepare(["first", "second"], 4)
+    line.accept(scripts.claim(claimant.client, keys, arguments))
+    taken = [claimant.next() for _ in range(4)]
+    assert [message.queue for message in taken if message] == ["first"] * 3 + ["second"]
+
+
+def test_an_urgent_message_overtakes_what_was_claimed_before_it(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(3):
+        put(connection, number, priority=3)
+    claimant, line = channel._consume()
+    claimant.serve(["q"])
+
+    def claim(wanted: int, **bound: int) -> None:
+        keys, arguments = line.prepare(["q"], wanted, **bound)
+        line.accept(scripts.claim(claimant.client, keys, arguments))
+
+    claim(3)
+    for priority in (3, 9, 2):
+        put(connection, f"late {priority}", priority=priority)
+    claim(3, below=claimant.least_urgent)
+    assert claimant.ahead == 4
+    order = [claimant.next() for _ in range(4)]
+    assert [message.level for message in order if message] == [0, 6, 6, 6]
+    assert Queues(channel.redis).counts("q").ready == 2
+
+
+def test_many_that_are_due_at_one_moment_come_in_order_and_in_small_steps(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    put(connection, "template", headers={"eta": "2100-01-01T00:00:00+00:00"})
+    channel.queue_purge("q")
+    due = time.time() + 0.2
+    message = channel.prepare_message("due", headers={"eta": due})
+    envelopes = []
+    for number in range(1200):
+        message["properties"] = {"delivery_tag": f"{number:04d}", "delivery_info": {}}
+        envelopes.append(channel.envelope(message))
+    channel.submit("q", envelopes)
+    wait_until(lambda: time.time() > due)
+    queues = Queues(channel.redis)
+    first = get(channel)
+    assert queues.counts("q").delayed == 700  # one claim moves 500 and holds the server up no longer
+    tags = [first.delivery_tag, *(get(channel).delivery_tag for _ in range(1199))]
+    assert tags == sorted(tags)
+    assert get(channel) is None
 
 
 def test_a_large_message_is_refused(connect: Connect) -> None:

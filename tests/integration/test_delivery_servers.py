@@ -14,7 +14,8 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from seawall.delivery import transport_for
-from support.delivery import Server, own_server, valkey_server
+from seawall.errors import ConfigError
+from support.delivery import Server, free_port, own_server, valkey_server
 from support.processes import Proc
 from support.waiting import wait_until
 
@@ -36,9 +37,7 @@ def round_trip(connection: Connection) -> None:
 def test_sentinel_finds_the_master_and_the_next_sentinel_keeps_the_transport(
     server: Server, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     conf = tmp_path / "sentinel.conf"
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {server.port} 1\n"
@@ -55,6 +54,17 @@ def test_sentinel_finds_the_master_and_the_next_sentinel_keeps_the_transport(
             round_trip(connection)
     finally:
         sentinel.destroy()
+
+
+def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
+    # The default bus port is the port + 10,000, which may be beyond the last there is.
+    cluster = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    with (
+        own_server(tmp_path / "node", fsync="no", extra=cluster) as node,
+        Connection(node.url, transport=transport_for(node.url)) as connection,
+        pytest.raises(ConfigError, match="is a node of a Redis Cluster"),
+    ):
+        connection.channel()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from seawall.delivery import Queues
 from support.delivery import OURS, Site, site
 from support.waiting import wait_until
 
-POOLS = ("prefork", "threads", "solo")
+POOLS = ("prefork", "threads", "solo", "gevent")
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_a_worker_that_came_later_knows_what_was_revoked(place: Site, app: Celer
     wait_until(lambda: place.marks.counts("end")["kept"], timeout=20)
     wait_until(lambda: waiting.state == "REVOKED")
     assert place.marks.counts("start")["revoked"] == 0
+
+
+def test_a_unique_task_may_retry(place: Site, app: Celery) -> None:
+    place.worker(pool="threads")
+    task(app, "again", "unique").apply_async(headers={"unique_key": "once", "unique_for": 60})
+    wait_until(lambda: place.marks.counts("end")["unique"], timeout=20)
+    assert place.marks.counts("start")["unique"] == 2
 
 
 def test_events_are_heard(place: Site, app: Celery) -> None:

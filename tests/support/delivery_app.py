@@ -74,6 +74,15 @@ def work(name: object, seconds: float = 0.0) -> None:
     mark("end", name)
 
 
+@app.task(bind=True)
+def again(self: Any, name: object) -> None:
+    """Marks each attempt; the first one retries."""
+    mark("start", name)
+    if not self.request.retries:
+        raise self.retry(countdown=0.05)
+    mark("end", name)
+
+
 @app.task
 def add(*numbers: Any) -> int:
     """A sum; also of one list, as a chord's callback gets it."""

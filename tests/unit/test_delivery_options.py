@@ -100,6 +100,17 @@ def test_a_cluster_url_is_refused() -> None:
         transport_for("redis+cluster://h")
 
 
+@pytest.mark.parametrize("url", ["redis+socket:///run/redis.sock", "unix:///run/redis.sock"])
+def test_a_unix_socket_is_refused_and_not_left_to_the_stock_transport(url: str) -> None:
+    with pytest.raises(ConfigError, match="unix sockets are not supported, let the server"):
+        transport_for(url)
+
+
+def test_a_retry_does_not_compete_with_its_submission_for_the_unique_key() -> None:
+    assert wrap(message(unique_key="k"), level=4, limit=10_000).unique == "k"
+    assert wrap(message(unique_key="k", retries=1), level=4, limit=10_000).unique == ""
+
+
 def test_a_message_keeps_its_eta_with_the_server() -> None:
     envelope = wrap(message(eta="2030-01-01T00:00:00+00:00"), level=4, limit=10_000)
     assert envelope.id == "4abc"
@@ -200,6 +211,16 @@ def test_a_line_with_a_full_window_only_settles(claimant: Claimant, clock: Clock
     assert line.wish(room=0) == "claim"
 
 
+def test_a_line_settles_early_while_something_could_be_overtaken(claimant: Claimant, clock: Clock) -> None:
+    line = Line(claimant, clock=clock)
+    claimant.claimed(claimed("4a", "4b"))
+    claimant.next()
+    claimant.settle("4a", "a")
+    assert line.wish(room=1) == ""
+    clock.now += claimant.options.settle_within * 0.7
+    assert line.wish(room=1) == "claim"
+
+
 def test_the_pace_decides_how_much_is_claimed_ahead(claimant: Claimant, clock: Clock) -> None:
     line = Line(claimant, clock=clock)
     assert line._appetite(4) == 4
@@ -211,6 +232,21 @@ def test_the_pace_decides_how_much_is_claimed_ahead(claimant: Claimant, clock: C
     clock.now += 60
     assert line._appetite(4) < 44
     assert line._appetite(0) == 0
+
+
+def test_the_more_urgent_overtake_what_waits_and_never_make_it_more(claimant: Claimant) -> None:
+    line = Line(claimant)
+    claimant.claimed(claimed("8aged", "2a", "5b", "5c"))
+    assert claimant.least_urgent == 8
+    claimant.claimed(claimed("0x", "5d", queue="other") + claimed("1y", "2z"))
+    order = [claimant.next() for _ in range(8)]
+    assert [message.id for message in order if message] == ["1y", "2z", "8aged", "2a", "5b", "5c", "0x", "5d"]
+    claimant.claimed(claimed("5e", "5f"))
+    assert line._room_to_overtake(room=2) == 0
+    claimant.next()
+    assert line._room_to_overtake(room=2) == 1
+    claimant.draining = True
+    assert line._room_to_overtake(room=2) == 0
 
 
 def test_weights_decide_how_often_a_queue_is_first(claimant: Claimant) -> None:

@@ -18,8 +18,10 @@ from seawall.errors import ConfigError, SeawallError
 _COMMANDS: Final = {
     "up": "seawall.cli.up:up",
     "migrate": "seawall.cli.migrate:migrate",
+    "status": "seawall.cli.status:status",
     "queues": "seawall.cli.queues:queues",
     "breakers": "seawall.cli.breakers:breakers",
+    "dead": "seawall.cli.dead:dead",
     "config": "seawall.cli.config:config",
     "dashboard": "seawall.cli.up:dashboard",
 }

@@ -1,7 +1,9 @@
 """`seawall migrate`: plain SQL migrations of the platform and of the fleet."""
 
+import importlib
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -11,12 +13,15 @@ from seawall.config import settings
 from seawall.database.migrations import (
     PLATFORM,
     History,
+    Migration,
     MigrationProblem,
     Migrations,
     Step,
     new,
     platform_history,
 )
+from seawall.database.schema import Table
+from seawall.database.tables import TABLES
 from seawall.errors import ConfigError
 from seawall.fleet import FleetSpec
 
@@ -34,9 +39,37 @@ def apply(say: Callable[[str], object]) -> None:
         MigrationProblem: something is wrong; its `exit_code` says what.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
-    steps = _migrations().up(lambda step: say(_line("applied", step)))
-    if not steps:
-        say("migrations: nothing to apply")
+    started = time.monotonic()
+    steps = _migrations().up(lambda step: say(_line("applied", step)), _begin)
+    seconds = time.monotonic() - started
+    say(f"migrations: {len(steps)} applied in {seconds:.3f} s" if steps else "migrations: nothing to apply")
+
+
+def _begin(migration: Migration, number: int, total: int) -> None:
+    """On a terminal, what runs now; its line of the result replaces it."""
+    if sys.stderr.isatty():
+        click.echo(f"[{number}/{total}] {migration.history} {migration.label} ...\r", nl=False, err=True)
+
+
+def expected() -> list[Table]:
+    """The tables that the platform's code and the fleet's expect.
+
+    Raises:
+        ConfigError: what fleet.toml names in [tables] cannot be loaded.
+    """
+    declared = FleetSpec.load(settings().fleet).tables if settings().fleet.is_file() else {}
+    return [*TABLES, *(table for path in declared.values() for table in _tables(path))]
+
+
+def _tables(path: str) -> Sequence[Table]:
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"[tables] {path!r} cannot be loaded ({exc}): correct it or that module") from exc
+    if not isinstance(found, Sequence) or not all(isinstance(each, Table) for each in found):
+        raise ConfigError(f"[tables] {path!r} is no sequence of seawall.database.schema.Table: correct it")
+    return found
 
 
 class _Group(click.Group):
@@ -55,7 +88,8 @@ def migrate() -> None:
     """Apply, undo and inspect SQL migrations.
 
     Exit codes: 3 pending, 4 unfinished, 5 invalid index, 6 unusable file, 7 duplicate number, 8 edited,
-    9 missing, 10 out of order, 11 refused by PostgreSQL, 12 locked, 13 irreversible.
+    9 missing, 10 out of order, 11 refused by PostgreSQL, 12 locked, 13 irreversible,
+    14 not as the code expects.
     """
 
 
@@ -93,10 +127,10 @@ def plan() -> None:
 
 @migrate.command()
 def check() -> None:
-    """Exit non-zero if anything is pending, edited, missing, unfinished or invalid."""
-    if problems := _migrations().check():
+    """Exit non-zero if anything is pending, drifted, unfinished, invalid or not as the code expects."""
+    if problems := _migrations(expect=True).check():
         raise MigrationProblem(*problems)
-    click.echo("migrations: all applied, nothing drifted")
+    click.echo("migrations: all applied, nothing drifted, and the tables are as the code expects")
 
 
 @migrate.command(name="new")
@@ -125,8 +159,9 @@ def repair() -> None:
         click.echo(f"accepted  {migration.history} {migration.label}")
 
 
-def _migrations(name: str | None = None) -> Migrations:
-    return Migrations(servers.database_url(), [_chosen(name)] if name else histories())
+def _migrations(name: str | None = None, *, expect: bool = False) -> Migrations:
+    chosen = [_chosen(name)] if name else histories()
+    return Migrations(servers.migration_url(), chosen, expected=expected() if expect else ())
 
 
 def _chosen(name: str | None) -> History:
@@ -138,4 +173,5 @@ def _chosen(name: str | None) -> History:
 
 
 def _line(verb: str, step: Step) -> str:
-    return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s"
+    tries = f", {step.tries} tries" if step.tries > 1 else ""
+    return f"{verb:8}  {step.history} {step.label} in {step.seconds:.3f} s{tries}"

@@ -24,7 +24,7 @@ def queues() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 def list_command(*, as_json: bool) -> None:
     """Print what each queue holds, and how long its next message has waited."""
-    with _opened() as opened:
+    with opened_queues() as opened:
         held = {name: asdict(opened.counts(name)) for name in opened.names()}
     if as_json:
         click.echo(json.dumps(held, indent=2))
@@ -44,7 +44,7 @@ def list_command(*, as_json: bool) -> None:
 @click.argument("queue", required=False)
 def pause(queue: str | None) -> None:
     """Claim nothing more from QUEUE, or from any; what runs goes on."""
-    with _opened() as opened:
+    with opened_queues() as opened:
         opened.pause(queue)
     click.echo(f"paused {queue or 'every queue'}")
 
@@ -53,7 +53,7 @@ def pause(queue: str | None) -> None:
 @click.argument("queue", required=False)
 def resume(queue: str | None) -> None:
     """Undo `pause`; a queue paused by its own name needs its own name here."""
-    with _opened() as opened:
+    with opened_queues() as opened:
         opened.resume(queue)
     click.echo(f"resumed {queue or 'every queue'}")
 
@@ -63,12 +63,13 @@ def resume(queue: str | None) -> None:
 @click.confirmation_option(prompt="Delete every waiting task of this queue?")
 def purge(queue: str) -> None:
     """Delete what waits in QUEUE; parked and dead messages stay."""
-    with _opened() as opened:
+    with opened_queues() as opened:
         click.echo(f"deleted {opened.purge(queue)} messages of {queue}")
 
 
 @contextmanager
-def _opened() -> Iterator["Queues"]:
+def opened_queues() -> Iterator["Queues"]:
+    """The queues of the command's application."""
     from seawall.delivery import Queues
 
     with current_app().connection_for_write() as connection, Queues.open(connection) as opened:

@@ -52,6 +52,5 @@ def dashboard(options: tuple[str, ...]) -> None:
     if not flower.installed():
         raise ConfigError("Flower is not installed: pip install 'seawall[dashboard]'")
     address = (f"--address={flower.address}", f"--port={flower.free_port()}")
-    os.execv(  # noqa: S606 - Flower takes this process over, signals and exit code included
-        sys.executable, [sys.executable, "-m", "celery", "-A", spec.app, "flower", *address, *options]
-    )
+    argv = [*flower.command(sys.executable, spec.app), *address, *options]
+    os.execv(sys.executable, argv)  # noqa: S606 - Flower takes this process over, signals and exit code included

@@ -5,10 +5,13 @@ Importing this package costs nothing: psycopg (a quarter of a second) is loaded 
 
 from typing import TYPE_CHECKING
 
+from seawall.database.label import name_process, name_task
+
 if TYPE_CHECKING:
+    from seawall.database.governor import Governor
     from seawall.database.pool import Database
 
-__all__ = ["close", "database"]
+__all__ = ["close", "database", "name_process", "name_task"]
 
 _opened: dict[str | None, "Database"] = {}
 
@@ -27,7 +30,26 @@ def _configured(url: str | None) -> "Database":
     from seawall.database.pool import Database
     from seawall.servers import database_url
 
-    return Database(url or database_url(), settings().database)
+    return Database(url or database_url(), settings().database, govern=_governor if _shared() else None)
+
+
+def _shared() -> bool:
+    """Whether there is a Redis to share a budget through, and a budget to share."""
+    from seawall.config import settings
+
+    current = settings()
+    redis = current.redis_url or current.broker_url or current.database_url is None
+    counted = current.database.pooler == "none" or current.database.max_connections is not None
+    return bool(redis) and counted
+
+
+def _governor(opened: "Database") -> "Governor":
+    from seawall import cluster
+    from seawall.config import settings
+    from seawall.database.governor import Governor, base_of
+
+    budget = settings().database.max_connections
+    return Governor(cluster.client, base_of(opened.server), budget, opened.usable_connections)
 
 
 def close() -> None:

@@ -4,10 +4,13 @@ A URL holds a password, and libpq repeats the whole string when it cannot parse 
 once, here, into parameters; messages only ever show `address()`, and the parse error is dropped.
 """
 
+import selectors
+import time
 from collections.abc import Mapping
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from seawall.errors import ConfigError, DatabaseUnavailable
 
@@ -23,10 +26,13 @@ _KEEPALIVE = {
 }
 
 
-def parse(url: str, *, application: str, connect_timeout: float, options: Mapping[str, str | int]) -> Params:
+def parse(
+    url: str, *, application: str, connect_timeout: float, options: Mapping[str, str | int] | None
+) -> Params:
     """The parameters of `url`, ours added where it does not say otherwise.
 
-    `options` are server settings for the session (`statement_timeout`, ...); those in the URL win.
+    `options` are server settings for the session (`statement_timeout`, ...); those in the URL win. A
+    transaction pooler takes none: pass None.
 
     Raises:
         ConfigError: `url` is no PostgreSQL URL. The message does not repeat it.
@@ -46,6 +52,8 @@ def parse(url: str, *, application: str, connect_timeout: float, options: Mappin
         "client_encoding": "utf8",
         **_KEEPALIVE,
     }
+    if options is None:
+        return {**ours, **given}
     session = " ".join(f"-c {name}={value}" for name, value in options.items())
     return {**ours, **given, "options": f"{session} {given.get('options', '')}".strip()}
 
@@ -54,6 +62,39 @@ def address(params: Params) -> str:
     """Where the database is, fit for a message: `host:port/name`."""
     name = params.get("dbname", params.get("user", ""))
     return f"{params.get('host', 'localhost')}:{params.get('port', '5432')}/{name}"
+
+
+def server(params: Params) -> str:
+    """`host:port` of the server, whichever of its databases is meant."""
+    return address(params).partition("/")[0]
+
+
+def probe(params: Params, *, timeout: float) -> str | None:
+    """Log in and out again within `timeout` seconds; None if that worked, else the reason.
+
+    psycopg's own timeout has no values below two seconds, too long to find a server that just came back.
+    """
+    connection = pq.PGconn.connect_start(make_conninfo("", **params).encode())
+    deadline = time.monotonic() + timeout
+    try:
+        status = connection.status
+        waits_to_write = True
+        while status != pq.ConnStatus.BAD:
+            descriptor, left = connection.socket, deadline - time.monotonic()
+            with selectors.DefaultSelector() as selector:
+                wanted = selectors.EVENT_WRITE if waits_to_write else selectors.EVENT_READ
+                selector.register(descriptor, wanted)
+                if left <= 0 or not selector.select(left):
+                    return f"no answer within {timeout:g} s"
+            polled = connection.connect_poll()
+            if polled == pq.PollingStatus.OK:
+                return None
+            if polled == pq.PollingStatus.FAILED:
+                break
+            waits_to_write = polled == pq.PollingStatus.WRITING
+        return " ".join(connection.get_error_message().split())
+    finally:
+        connection.finish()
 
 
 def one_line(error: BaseException) -> str:

@@ -8,10 +8,15 @@ byte to the server and turns any use of it into an error, even in a `with` block
 destructor speaks for them, locks are made anew (another thread may have held them), and the next statement
 opens a pool of the child's own.
 
-Outages. `min_size=0` and a short `reconnect_timeout` keep the pool's uncapped backoff small: service is back
-within a second or two. Connections idle for over a second are tried before use; the first one found dead has
-the others tried at once in the background, as the pool itself would back off between them. The pool reports
-every failure as a timeout, so the connection class keeps the last reason, and that is what callers get.
+Outages. A failure to connect is waited out for a second; then callers are refused at once, with the last
+reason, until the keeper's probe gets through (`keeper`). `min_size=0` and a short `reconnect_timeout` keep
+the pool's uncapped backoff small. Connections idle for over a second are tried before use; the first one
+found dead has the others tried at once in the background, as the pool itself would back off between them. A
+wait for an answer ends by itself when the other side has gone silent (`connection`).
+
+Repeats. Only `run`, and single statements with `retry=True`, are run again, and only after errors that left
+nothing behind (`sqlstate`). When a connection is lost while COMMIT is on its way nobody knows what became of
+the transaction: that is `CommitUnknown` and is never repeated.
 
 Statements run in autocommit mode, one round trip each; `transaction()` is the only way to span several. They
 are not prepared behind the caller's back: after a migration a prepared `SELECT *` fails on its connection for
@@ -19,13 +24,16 @@ good ("cached plan must not change result type"). Pass `prepare=True` to `connec
 """
 
 import atexit
+import functools
+import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg.abc import Params
@@ -34,181 +42,363 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from seawall import events
+from seawall.backoff import exponential, full_jitter
 from seawall.config import DatabaseSettings
-from seawall.database import connecting
-from seawall.errors import DatabaseUnavailable
+from seawall.database import connecting, label
+from seawall.database.circuit import Circuit, outcome_of
+from seawall.database.connection import Connection, Cursor, Journal
+from seawall.database.elastic import ElasticPool
+from seawall.database.events import ConnectionAcquired, TransactionRepeated
+from seawall.database.keeper import Keeper
+from seawall.database.sqlstate import Kind, kind_of, repeatable
+from seawall.errors import CommitUnknown, ConfigError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from seawall.database.governor import Governor
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TRUSTED_IDLE = 1.0  # seconds a connection may have been idle and still be used without trying it
-_RECONNECT = 5.0  # seconds until the pool starts its ever longer pauses between attempts anew
+_CHECK_PATIENCE = 1.0  # seconds such a trial may take
+_RECONNECT = 1.0  # seconds until the pool starts its ever longer pauses between attempts anew
+_GRACE = 5.0  # seconds the server has to end a statement by itself before its connection is given up
+_MARGIN = 0.05  # of the server's connections that the fleet leaves to others
+_LEAST_MARGIN = 3
 
 _STATS = (
     *("pool_max", "pool_size", "pool_available", "requests_waiting", "requests_num", "requests_queued"),
     *("requests_wait_ms", "requests_errors", "returns_bad", "connections_num", "connections_ms"),
-    *("connections_errors", "connections_lost"),
+    *("connections_errors", "connections_lost", "slow_statements", "repeats", "refused"),
 )
+_BUDGET: Final = """
+    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0) AS usable
+"""
 
 
-class _Journal:
-    """What connecting led to: the connections alive, and the last attempt's error if it failed."""
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the database answers: how long it took in seconds, or why it does not."""
 
-    def __init__(self) -> None:
-        self.connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
-        self.error: psycopg.Error | None = None
-        self.failed_at = 0.0
-
-
-class _Connection(psycopg.Connection[DictRow]):
-    """A connection that is entered in its database's journal."""
-
-    idle_since = 0.0
-
-    @classmethod
-    def connect(cls, *args: Any, **kwargs: Any) -> Self:
-        journal: _Journal = kwargs.pop("journal")
-        try:
-            connection = super().connect(*args, **kwargs)
-        except psycopg.Error as exc:
-            journal.error, journal.failed_at = exc, time.monotonic()
-            raise
-        journal.error = None
-        journal.connections.add(connection)
-        connection.idle_since = time.monotonic()
-        return connection
+    ok: bool
+    seconds: float
+    reason: str | None = None
 
 
 class Database:
     """The connections of this process to one database; safe for threads, and across fork.
 
-    Errors of the server are psycopg's own; not getting a connection is `DatabaseUnavailable`.
+    Errors of the server are psycopg's own; not getting a connection is `DatabaseUnavailable`. `govern` makes
+    the keeper of this process's share of the connection budget, None if nobody shares.
     """
 
     def __init__(
-        self, url: str, limits: DatabaseSettings | None = None, *, application: str = "seawall"
+        self,
+        url: str,
+        limits: DatabaseSettings | None = None,
+        *,
+        application: str | None = None,
+        govern: "Callable[[Database], Governor] | None" = None,
     ) -> None:
         limits = limits or DatabaseSettings()
+        self._limits = limits
+        self._application = application
+        self._pooled = limits.pooler == "transaction"
+        self._session = {
+            "statement_timeout": round(limits.statement_timeout * 1000),
+            "lock_timeout": round(limits.lock_timeout * 1000),
+            "idle_in_transaction_session_timeout": round(limits.idle_in_transaction_timeout * 1000),
+            "client_connection_check_interval": 1000,  # a killed client's statement ends within a second
+        }
         self._params = connecting.parse(
             url,
-            application=application,
+            application=application or label.current(),
             connect_timeout=limits.connect_timeout - 1,  # the reason is known when a caller gives up waiting
-            options={
-                "statement_timeout": round(limits.statement_timeout * 1000),
-                "lock_timeout": round(limits.lock_timeout * 1000),
-                "idle_in_transaction_session_timeout": round(limits.idle_in_transaction_timeout * 1000),
-                "client_connection_check_interval": 1000,  # a killed client's statement ends within a second
-            },
+            options=None if self._pooled else self._session,
         )
+        self._named = "application_name" in self._params or application is not None or self._pooled
         self._size = limits.max_connections_per_process
         self._timeout = limits.connect_timeout
-        self._lock = threading.Lock()
-        self._pool: ConnectionPool[_Connection] | None = None
-        self._journal = _Journal()
+        self._govern = govern
+        self._circuit: Circuit | None = None
+        self._repeats = self._refused = 0
+        self._make_anew()
         _databases.add(self)
+
+    def _make_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ElasticPool | None = None
+        self._keeper: Keeper | None = None
+        self._journal = Journal()
 
     def __repr__(self) -> str:
         return f"<Database {connecting.address(self._params)}>"
+
+    @property
+    def server(self) -> str:
+        """`host:port`, for messages and as the name of the budget."""
+        return connecting.server(self._params)
+
+    def guard(self, circuit: Circuit | None) -> None:
+        """Ask `circuit` before every use of a connection and tell it how each ended."""
+        self._circuit = circuit
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[DictRow]]:
         """A connection for the block, in autocommit mode: every statement stands by itself.
 
         Raises:
-            DatabaseUnavailable: none was to be had within `connect_timeout` seconds.
+            DatabaseUnavailable: none was to be had within `connect_timeout` seconds, or the server is known
+                to be away.
         """
-        pool = self._opened()
-        connection = self._check_out(pool)
+        circuit = self._circuit
+        if circuit is not None:
+            circuit.before()
+        started = time.monotonic()
+        error: BaseException | None = None
         try:
-            yield connection
+            pool = self._opened()
+            connection = self._check_out(pool)
+            try:
+                events.emit(ConnectionAcquired(waited=time.monotonic() - started))
+                yield connection
+            finally:
+                connection.idle_since = time.monotonic()
+                pool.putconn(connection)
+        except BaseException as exc:
+            error = exc
+            raise
         finally:
-            connection.idle_since = time.monotonic()
-            pool.putconn(connection)
+            if circuit is not None:
+                circuit.after(outcome_of(error), error, time.monotonic() - started)
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
-        """A connection inside a transaction: committed at the end of the block, rolled back by an error."""
-        with self.connection() as connection, connection.transaction():
-            yield connection
+        """A connection inside a transaction: committed at the end of the block, rolled back by an error.
 
-    def execute(self, query: Query, params: Params | None = None) -> int:
-        """Run one statement by itself and return how many rows it touched."""
+        Raises:
+            DatabaseUnavailable: as `connection`.
+            CommitUnknown: the connection was lost while COMMIT was on its way.
+        """
+        complete = False
         with self.connection() as connection:
-            return connection.execute(query, params).rowcount
+            try:
+                with connection.transaction():
+                    if self._pooled:
+                        connection.execute(_local(self._session))
+                    yield connection
+                    complete = True
+            except psycopg.Error as exc:
+                if complete and kind_of(exc) in {Kind.AWAY, Kind.UNKNOWN_FATE}:
+                    raise CommitUnknown(
+                        f"the connection to {connecting.address(self._params)} was lost during COMMIT: look "
+                        f"whether it is in effect before repeating it ({connecting.one_line(exc)})"
+                    ) from exc
+                raise
 
-    def fetch(self, query: Query, params: Params | None = None) -> list[DictRow]:
-        """All rows, each a dict by column."""
-        with self.connection() as connection:
-            return connection.execute(query, params).fetchall()
+    def run(self, work: Callable[[psycopg.Connection[DictRow]], T], *, attempts: int = 5) -> T:
+        """What `work` returns in a transaction of its own, run again after conflicts and lost connections.
 
-    def fetch_one(self, query: Query, params: Params | None = None) -> DictRow | None:
-        """The first row, or None without one."""
-        with self.connection() as connection:
-            return connection.execute(query, params).fetchone()
+        `work` must do nothing but SQL on the connection it gets: it may run several times, and only its last
+        run counts. Waits in between grow to a second.
 
-    def fetch_value(self, query: Query, params: Params | None = None) -> Any:
-        """The first column of the first row, or None without a row."""
-        row = self.fetch_one(query, params)
+        Raises:
+            CommitUnknown: as `transaction`; never repeated.
+            DatabaseUnavailable: as `connection`.
+        """
+
+        def once() -> T:
+            with self.transaction() as connection:
+                return work(connection)
+
+        return self._repeat(once, attempts=attempts)
+
+    def execute(self, query: Query, params: Params | None = None, *, retry: bool = False) -> int:
+        """Run one statement by itself and return how many rows it touched.
+
+        `retry` repeats it after a conflict or a lost connection; say it only of a statement that may take
+        effect twice without harm.
+        """
+
+        def once() -> int:
+            with self.connection() as connection:
+                return connection.execute(query, params).rowcount
+
+        return self._repeat(once) if retry else once()
+
+    def fetch(self, query: Query, params: Params | None = None, *, retry: bool = False) -> list[DictRow]:
+        """All rows, each a dict by column; `retry` as `execute`."""
+
+        def once() -> list[DictRow]:
+            with self.connection() as connection:
+                return connection.execute(query, params).fetchall()
+
+        return self._repeat(once) if retry else once()
+
+    def fetch_one(self, query: Query, params: Params | None = None, *, retry: bool = False) -> DictRow | None:
+        """The first row, or None without one; `retry` as `execute`."""
+
+        def once() -> DictRow | None:
+            with self.connection() as connection:
+                return connection.execute(query, params).fetchone()
+
+        return self._repeat(once) if retry else once()
+
+    def fetch_value(self, query: Query, params: Params | None = None, *, retry: bool = False) -> Any:
+        """The first column of the first row, or None without a row; `retry` as `execute`."""
+        row = self.fetch_one(query, params, retry=retry)
         return None if row is None else next(iter(row.values()))
 
+    def health(self) -> Health:
+        """Whether the database answers a statement; never raises."""
+        started = time.monotonic()
+        try:
+            self.fetch_value("SELECT 1")
+        except (psycopg.Error, DatabaseUnavailable) as exc:
+            return Health(ok=False, seconds=time.monotonic() - started, reason=connecting.one_line(exc))
+        return Health(ok=True, seconds=time.monotonic() - started)
+
     def stats(self) -> dict[str, int]:
-        """psycopg_pool's counters, all of them from the start: those it omits while zero are zero here."""
-        pool = self._pool
+        """psycopg_pool's counters and ours, all of them from the start: what was never counted is zero."""
+        pool, keeper = self._pool, self._keeper
         zeros = {**dict.fromkeys(_STATS, 0), "pool_max": self._size}
-        return zeros if pool is None else {**zeros, **pool.get_stats()}
+        ours = {
+            "slow_statements": self._journal.slow,
+            "repeats": self._repeats,
+            "refused": self._refused,
+            "granted": (keeper and keeper.grant) or 0,
+        }
+        return {**zeros, **(pool.get_stats() if pool else {}), **ours}
 
     def close(self) -> None:
         """Close the connections; those in use close when they are returned. The next use opens new ones."""
         with self._lock:
             pool, self._pool = self._pool, None
+            keeper, self._keeper = self._keeper, None
         if pool is not None:
             pool.close()
+        if keeper is not None:
+            keeper.stop()
 
-    def _opened(self) -> ConnectionPool[_Connection]:
+    def usable_connections(self) -> int:
+        """What the server allows to ordinary users, less a margin for people and other programs.
+
+        Raises:
+            DatabaseUnavailable: it cannot be asked.
+        """
+        try:
+            with psycopg.connect(make_conninfo("", **self._params), autocommit=True) as connection:
+                row = connection.execute(_BUDGET).fetchone()
+        except psycopg.Error as exc:
+            raise connecting.unavailable(self._params, exc) from exc
+        usable = int(row[0]) if row else 0
+        return max(1, usable - max(_LEAST_MARGIN, round(usable * _MARGIN)))
+
+    def _opened(self) -> ElasticPool:
+        pool = self._pool
+        if pool is not None:
+            return pool
         with self._lock:
             if self._pool is None:
-                self._pool = ConnectionPool(
-                    make_conninfo("", **self._params),
-                    connection_class=_Connection,
-                    kwargs={
-                        "journal": self._journal,
-                        "autocommit": True,
-                        "prepare_threshold": None,
-                        "row_factory": dict_row,
-                    },
-                    min_size=0,
-                    max_size=self._size,
-                    timeout=self._timeout,
-                    reconnect_timeout=_RECONNECT,
-                    reconnect_failed=_grow_for_waiters,
-                    check=self._try_if_idle,
-                    name="seawall-database",
-                    open=True,
-                )
+                governor = self._govern(self) if self._govern else None
+                self._keeper = Keeper(self._params, self._journal, governor)
+                self._pool = self._made(self._keeper, cap=0 if governor else self._size)
+                self._keeper.start(self._pool)
             return self._pool
 
-    def _check_out(self, pool: ConnectionPool[_Connection]) -> _Connection:
+    def _made(self, keeper: Keeper, *, cap: int) -> ElasticPool:
+        limits, journal = self._limits, self._journal
+        return ElasticPool(
+            make_conninfo("", **self._params),
+            connection_class=Connection,
+            kwargs={
+                "journal": journal,
+                "patience": limits.statement_timeout + _GRACE if limits.statement_timeout else None,
+                "slow_query": limits.slow_query,
+                "label": self._params["fallback_application_name"],
+                "autocommit": True,
+                "prepare_threshold": None,
+                "row_factory": dict_row,
+                "cursor_factory": Cursor,
+            },
+            min_size=0,
+            max_size=self._size,
+            timeout=self._timeout,
+            reconnect_timeout=_RECONNECT,
+            reconnect_failed=ElasticPool.grow_for_waiters,
+            check=self._prepare,
+            name="seawall-database",
+            cap=cap,
+            away=lambda: journal.away(time.monotonic()),
+            hungry=keeper.hungry,
+            failed=keeper.wake,
+        )
+
+    def _check_out(self, pool: ElasticPool) -> Connection:
+        journal = self._journal
+        if journal.error is not None and journal.away(time.monotonic()) and not pool.idle():
+            self._refused += 1
+            raise connecting.unavailable(self._params, journal.error) from journal.error
         try:
             return pool.getconn()
         except PoolTimeout as exc:
-            reason = self._journal.error
-            if reason and time.monotonic() - self._journal.failed_at < self._timeout + _RECONNECT:
+            if reason := journal.error:
                 raise connecting.unavailable(self._params, reason) from reason
-            raise DatabaseUnavailable(
-                f"no connection to {connecting.address(self._params)} was free for {self._timeout:g} s, all "
-                f"{self._size} are in use: raise database.max_connections_per_process or hold them for less"
-            ) from exc
+            raise DatabaseUnavailable(self._why_none(pool)) from exc
 
-    def _try_if_idle(self, connection: _Connection) -> None:
-        if time.monotonic() - connection.idle_since < _TRUSTED_IDLE:
+    def _why_none(self, pool: ElasticPool) -> str:
+        where, waited = connecting.address(self._params), f"free for {self._timeout:g} s"
+        if pool.max_size < self._size:
+            return (
+                f"no connection to {where} was {waited}, all {pool.max_size} that the budget grants this "
+                "process are in use: raise database.max_connections, or run fewer processes"
+            )
+        return (
+            f"no connection to {where} was {waited}, all {self._size} are in use: raise "
+            "database.max_connections_per_process or hold them for less"
+        )
+
+    def _prepare(self, connection: Connection) -> None:
+        """Before a connection is handed out: label it with the task, and try it if it was idle for long."""
+        wanted = connection.label if self._named else label.current()
+        if wanted == connection.label and time.monotonic() - connection.idle_since < _TRUSTED_IDLE:
             return
+        patience, connection.patience = connection.patience, _CHECK_PATIENCE
         try:
-            ConnectionPool.check_connection(connection)
+            if wanted == connection.label:
+                ConnectionPool.check_connection(connection)
+            else:
+                psycopg.Cursor(connection).execute(
+                    "SELECT set_config('application_name', %s, false)", (wanted,)
+                )
+                connection.label = wanted
         except psycopg.Error:
-            if (pool := self._pool) is not None:
+            if (pool := self._pool) is not None and pool.idle():
                 threading.Thread(target=pool.check, name="seawall-database-check", daemon=True).start()
             raise
+        finally:
+            connection.patience = patience
+
+    def _repeat(self, once: Callable[[], T], *, attempts: int = 5) -> T:
+        if attempts < 1:
+            raise ConfigError(f"attempts={attempts} is wrong: use 1 or more")
+        for attempt in range(1, attempts):
+            try:
+                return once()
+            except psycopg.Error as exc:  # a lost COMMIT is no psycopg.Error any more
+                if not repeatable(exc, commit_sent=False):
+                    raise
+                self._repeats += 1
+                events.emit(TransactionRepeated(attempt=attempt, kind=kind_of(exc).value))
+                time.sleep(full_jitter(exponential(attempt, base=0.05, cap=1.0)))
+        return once()
 
     def _forget_inherited(self) -> None:
         """In a child, right after the fork: see the module's docstring."""
-        _inherited.append((self._pool, list(self._journal.connections)))
+        _inherited.append((self._pool, self._keeper, list(self._journal.connections)))
         null = os.open(os.devnull, os.O_RDWR)
         for connection in self._journal.connections:
             with suppress(psycopg.Error):  # closed already
@@ -216,15 +406,17 @@ class Database:
         os.close(null)
         if self._pool is not None:
             self._pool._closed = True  # noqa: SLF001 - its destructor would join threads that are not here
-        self._lock = threading.Lock()
-        self._pool = None
-        self._journal = _Journal()
+        self._make_anew()
 
 
-def _grow_for_waiters(pool: ConnectionPool[_Connection]) -> None:
-    """Start connecting again for callers that came while the pool was giving up; it would leave them."""
-    if pool.get_stats()["requests_waiting"]:
-        pool.check()
+@functools.cache
+def _local_text(settings: tuple[tuple[str, int], ...]) -> bytes:
+    return "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings).encode()
+
+
+def _local(settings: dict[str, int]) -> bytes:
+    """The session's limits for one transaction; a pooler would give a plain SET to the next client too."""
+    return _local_text(tuple((n, v) for n, v in settings.items() if n != "client_connection_check_interval"))
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -8,6 +8,7 @@ within one lease. docs/delivery.md says which guarantee holds where.
 
 from seawall.delivery.bulk import submit_many
 from seawall.delivery.events import poisoned
+from seawall.delivery.guardian import Guardian
 from seawall.delivery.hooks import bury, defer, park, started, strike
 from seawall.delivery.options import Options
 from seawall.delivery.queues import Counts, DeadLetter, Queues
@@ -16,6 +17,7 @@ from seawall.delivery.transport import SecureTransport, SentinelTransport, Trans
 __all__ = [
     "Counts",
     "DeadLetter",
+    "Guardian",
     "Options",
     "Queues",
     "SecureTransport",

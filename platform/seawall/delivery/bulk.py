@@ -125,6 +125,8 @@ def _make_kind(app: Celery, name: str, options: dict[str, Any]) -> _Kind | None:
     given = {**{key: value for key, value in _exec_options(task).items() if value is not None}, **options}
     if given.get("expires") is not None:
         return None
+    if task is not None:
+        given.setdefault("ignore_result", task.ignore_result)
     serializer = given.pop("serializer", None)
     compression = given.pop("compression", None)
     routed = app.amqp.router.route(dict(given), name)

@@ -14,7 +14,6 @@ The private names of kombu used here are held by tests/unit/test_delivery_contra
 
 import json
 import logging
-import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from seawall.backoff import equal_jitter
 from seawall.cluster import Argument
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 _HAND_OUT_SLICE = 0.005  # after this long the loop gets to settle, even if the window has room
 _FULL_RETRY = 0.1
-_PURGED_AT_ONCE = 10_000
 
 
 class Channel(stock.Channel):
@@ -121,7 +120,7 @@ class Channel(stock.Channel):
                     f"queue {queue} holds {answer[1]} messages and max_length is {limit}: submit later, add "
                     "workers, or raise broker_transport_options['delivery']['max_length']."
                 )
-            time.sleep(random.uniform(_FULL_RETRY / 2, _FULL_RETRY))  # noqa: S311 - jitter
+            time.sleep(equal_jitter(_FULL_RETRY))
         if answer[1:]:
             taken = envelopes[answer[1] - 1].unique
             raise AlreadySubmitted(taken, self._task_id_of(queue, answer[2]))
@@ -148,7 +147,7 @@ class Channel(stock.Channel):
                 keys=self.keys,
                 options=self.delivery,
                 client=Redis(connection_pool=pool),
-                on_dead=self._tell_poisoned,
+                on_dead=self.tell_poisoned,
             )
             self.line = Line(self.claimant)
             keeper.add(self.claimant)
@@ -217,16 +216,18 @@ class Channel(stock.Channel):
             if line.wish(self.qos.room):
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
         elif line.state == "waiting" and (claimant.decided or claimant.must_settle):
-            self._flush(claimant)
+            self.flush()
         if claimant.outbox_age is not None:
             keeper.prompt(claimant.options.settle_within)
         draining = claimant.draining and self.qos.messages
         if self.doorbell is not None and claimant.ahead and self.qos.room > 0 and not draining:
             self.doorbell.ring()
 
-    def _flush(self, claimant: Claimant) -> None:
+    def flush(self) -> None:
+        """Send what was decided, now; what cannot be sent is kept."""
         try:
-            claimant.flush()
+            if self.claimant is not None:
+                self.claimant.flush()
         except RedisError as exc:
             logger.debug("settlements wait for the broker: %s", exc)
 
@@ -313,7 +314,8 @@ class Channel(stock.Channel):
         if self.claimant is not None:
             self.claimant.started(tag)
 
-    def _tell_poisoned(self, queue: str, tags: list[str]) -> None:
+    def tell_poisoned(self, queue: str, tags: list[str]) -> None:
+        """Say that messages became dead letters."""
         base = self.keys.base(queue)
         for tag in tags:
             body, past = (self.redis.hget(f"{base}:{name}", tag) for name in ("messages", "history"))
@@ -348,10 +350,7 @@ class Channel(stock.Channel):
             return sum(pipe.execute())
 
     def _purge(self, queue: str) -> int:
-        purged = 0
-        while removed := scripts.purge(self.redis, [self.keys.base(queue)], [_PURGED_AT_ONCE]):
-            purged += removed
-        return purged
+        return scripts.purge_all(self.redis, self.keys.base(queue))
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         super()._delete(queue, *args, **kwargs)  # bindings, and what stock publishers left

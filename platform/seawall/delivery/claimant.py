@@ -57,6 +57,11 @@ class Claimed(NamedTuple):
     body: bytes
     history: bytes
 
+    @property
+    def level(self) -> int:
+        """9 - priority: the lowest goes first."""
+        return int(self.id[0])
+
 
 def _new_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}-{os.urandom(4).hex()}"
@@ -120,6 +125,10 @@ class Claimant:
         """Of those, the ones not handed out yet."""
         return len(self._ahead)
 
+    def queue_of(self, tag: str) -> str:
+        """The queue of a message that is held; empty if it is not."""
+        return self._held.get(tag, "")
+
     def serve(self, queues: Iterable[str]) -> None:
         """Take part in these queues from now on: their leases are renewed."""
         with self._lock:
@@ -139,14 +148,30 @@ class Claimant:
         self._send(scripts.leave, queue, settlements)
 
     def claimed(self, messages: Iterable[Claimed]) -> None:
-        """Record what a claim returned; it waits here to be handed out."""
+        """Record what a claim returned; it waits here to be handed out, in the server's order.
+
+        What is claimed while others still wait here is more urgent than some, and overtakes those.
+        """
         now = self._clock()
         with self._lock:
+            place = self._place_of if self._ahead else None
             for message in messages:
                 self._held[message.id] = message.queue
                 if message.history:
                     self._suspects.add(message.id)
-                self._ahead.append((now, message))
+                self._ahead.insert(place(message) if place else len(self._ahead), (now, message))
+
+    def _place_of(self, message: Claimed) -> int:
+        for index, (_, other) in enumerate(self._ahead):
+            if other.queue == message.queue and other.level > message.level:
+                return index
+        return len(self._ahead)
+
+    @property
+    def least_urgent(self) -> int:
+        """The highest level among those not handed out yet; 0 if there are none."""
+        with self._lock:
+            return max((message.level for _, message in self._ahead), default=0)
 
     def next(self, queue: str | None = None) -> Claimed | None:
         """The next message to hand out, or the next of one queue."""
@@ -395,9 +420,9 @@ class Claimant:
         now = self._clock()
         due = [max(self._renewed_at + interval - now, interval / 10)]
         with self._lock:
-            due += [
-                since + self.options.hoard_for - now for since, first in self._ahead if not first.history
-            ][:1]
+            waiting = [since for since, message in self._ahead if not message.history]
+            if waiting:  # an overtaker is younger than those behind it
+                due.append(min(waiting) + self.options.hoard_for - now)
             if self._outbox:
                 due.append(self._outbox_since + self.options.settle_within - now)
         if self.abandoned:

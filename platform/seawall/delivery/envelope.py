@@ -47,7 +47,8 @@ def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
         due = _micros_of(eta)
         until = eta if isinstance(eta, str) else datetime.fromtimestamp(due / MICROSECONDS, UTC).isoformat()
         headers |= {"eta": None, "delayed_until": until}
-    unique = str(headers.get("unique_key") or "")
+    # A retry carries its submission on, and does not compete with it for the key.
+    unique = "" if headers.get("retries") else str(headers.get("unique_key") or "")
     unique_for = _unique_for(headers) if unique else 0
     body = _dumps({**message, "headers": headers, "properties": properties})
     if len(body) > limit:

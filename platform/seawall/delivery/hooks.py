@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from seawall.cluster import micros
 from seawall.delivery.channel import Channel
+from seawall.delivery.guardian import Estate
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,10 @@ def defer(message: Any, seconds: float) -> bool:
     return _settle(message, "d", str(micros(seconds)))
 
 
-def park(message: Any, dependency: str) -> bool:
-    """Put the message aside until `Queues.release(queue, dependency)`."""
-    return _settle(message, "p", dependency)
+def park(message: Any, dependency: str, *, at_most: float | None = None) -> bool:
+    """Put the message aside until `Queues.release(queue, dependency)`, or for `at_most` seconds."""
+    detail = dependency if at_most is None else f"{dependency}\n{micros(at_most)}"
+    return _settle(message, "p", detail)
 
 
 def bury(message: Any, reason: str) -> bool:
@@ -53,8 +55,8 @@ def bury(message: Any, reason: str) -> bool:
 
 def _settle(message: Any, kind: str, detail: str) -> bool:
     channel = message.channel
-    if not isinstance(channel, Channel):
+    if not isinstance(channel, Channel | Estate):
         return False
-    channel.qos.settle(message.delivery_tag, kind, detail)
+    (channel if isinstance(channel, Estate) else channel.qos).settle(message.delivery_tag, kind, detail)
     message._state = "REQUEUED"  # noqa: SLF001 - kombu refuses to acknowledge it a second time
     return True

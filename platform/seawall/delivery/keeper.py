@@ -13,12 +13,12 @@ process that supervises the worker renews for it (`Queues.renew`).
 
 import logging
 import os
-import random
 import threading
 import time
 
 from redis.exceptions import RedisError
 
+from seawall.backoff import equal_jitter
 from seawall.delivery.claimant import Claimant
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Keeper:
                     wait = min(wait, claimant.upkeep())
                 self._failing = False
             except (RedisError, OSError) as exc:
-                wait = min(wait, random.uniform(_RETRY_WAIT / 2, _RETRY_WAIT))  # noqa: S311 - jitter
+                wait = min(wait, equal_jitter(_RETRY_WAIT))
                 if not self._failing:
                     logger.warning("broker away, leases are kept and settlements wait: %s", exc)
                 self._failing = True

@@ -9,7 +9,8 @@ the lease is reconciled or ends. Waiting blocks on the queues' wake-up tokens, w
 
 How much is claimed: the free part of the prefetch window, and beyond it as much as is worked off in
 `claim_ahead` seconds at the pace of the last moments. So quick tasks share round trips by the dozen, and
-of slow ones nothing is hoarded.
+of slow ones nothing is hoarded. While some of it is not handed out yet, the claims that carry settlements
+also ask for messages that are more urgent than the least urgent one here, and these overtake it.
 """
 
 import random
@@ -27,6 +28,8 @@ from seawall.delivery.revocation import tell_worker
 _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment costs the others this much
 _UNLIMITED = 1_000_000
 _MIN_WAIT = 0.001
+_ANY_LEVEL = 10
+_EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
 
 
 class Line:
@@ -55,6 +58,8 @@ class Line:
             self.may_have_more = True
         if claimant.must_settle or (hungry and (self.may_have_more or claimant.decided)):
             return "claim"
+        if claimant.ahead and (claimant.outbox_age or 0.0) >= claimant.options.settle_within * _EARLY:
+            return "claim"  # something more urgent may have come meanwhile
         return "wait" if hungry else ""
 
     def ask(self, connection: Any, queues: Sequence[str], room: int) -> None:
@@ -64,7 +69,10 @@ class Line:
             self.claimant.nudge_at = self._change_at
             connection.send_command("BLPOP", *map(self.claimant.keys.wake, queues), self._patience())
         else:
-            self._command = self.prepare(queues, 0 if self.claimant.ahead else self._appetite(room))
+            overtaking = self.claimant.ahead > 0
+            wanted = self._room_to_overtake(room) if overtaking else self._appetite(room)
+            below = self.claimant.least_urgent if overtaking else _ANY_LEVEL
+            self._command = self.prepare(queues, wanted, below=below)
             self._send_claim(connection, text=False)
 
     def _send_claim(self, connection: Any, *, text: bool) -> None:
@@ -79,20 +87,30 @@ class Line:
     def _appetite(self, room: int) -> int:
         if room <= 0:
             return 0
-        ahead = int(self._learn_pace() * self.claimant.options.claim_ahead)
+        self._learn_pace()
+        return self._most(room)
+
+    def _most(self, room: int) -> int:
+        ahead = int(self._pace * self.claimant.options.claim_ahead)
         return min(room + ahead, self.claimant.options.max_batch)
 
-    def _learn_pace(self) -> float:
-        """Acknowledgements per second, averaged over the last claims."""
+    def _room_to_overtake(self, room: int) -> int:
+        if self.claimant.draining:
+            return 0
+        return max(self._most(max(room, 0)) - self.claimant.ahead, 0)
+
+    def _learn_pace(self) -> None:
+        # Acknowledgements per second, averaged over the last claims.
         now, done = self._clock(), self.claimant.acknowledged
         elapsed = now - self._paced_at
         if elapsed > _MIN_WAIT:
             self._pace += ((done - self._paced_from) / elapsed - self._pace) / 2
             self._paced_at, self._paced_from = now, done
-        return self._pace
 
-    def prepare(self, queues: Sequence[str], wanted: int) -> tuple[list[str], list[Argument]]:
-        """Keys and arguments of a claim that also carries the outbox."""
+    def prepare(
+        self, queues: Sequence[str], wanted: int, *, below: int = _ANY_LEVEL
+    ) -> tuple[list[str], list[Argument]]:
+        """Keys and arguments of a claim that also carries the outbox; levels from `below` on stay in line."""
         claimant, options = self.claimant, self.claimant.options
         self._carried = claimant.take_outbox()
         self._asked = [*self._in_order(queues), *(queue for queue in self._carried if queue not in queues)]
@@ -106,6 +124,7 @@ class Line:
             wanted,
             micros(options.ageing or 0),
             options.ageing_share,
+            below,
         ]
         for queue in self._asked:
             settlements = list(self._carried.get(queue, {}).values())

@@ -1,7 +1,6 @@
 """The operator's view of the queues: count, pause, purge, park and release, dead letters, dead workers."""
 
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
 
-_RELEASED_AT_ONCE = 1000
+_AT_ONCE = 1000  # one call is one uninterrupted moment of the server's time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,20 @@ class DeadLetter:
     died_at: float
     message: dict[str, Any]
     history: list[tuple[float, str, str]]
+
+    @property
+    def task(self) -> str:
+        """The task's name; empty if the message cannot be read."""
+        return self._header("task")
+
+    @property
+    def task_id(self) -> str:
+        """The task's id; empty if the message cannot be read."""
+        return self._header("id")
+
+    def _header(self, name: str) -> str:
+        headers = self.message.get("headers")
+        return str(headers.get(name) or "") if isinstance(headers, dict) else ""
 
 
 class Queues:
@@ -104,23 +117,20 @@ class Queues:
 
     def purge(self, queue: str) -> int:
         """Remove what waits in line or for its moment; returns how many. Parked and dead ones stay."""
-        purged = 0
-        while removed := self._run(scripts.purge, queue, 10_000):
-            purged += removed
-        return purged
+        return scripts.purge_all(self._client, self._keys.base(queue))
 
     def release(self, queue: str, dependency: str, *, rate: float | None = None) -> int:
         """Let go of what is parked for `dependency`: all at once, or `rate` a second. Returns how many."""
         gap = 0 if rate is None else micros(1 / rate)
         released = 0
-        while count := self._run(scripts.release, queue, dependency, _RELEASED_AT_ONCE, gap, released):
+        while count := self._run(scripts.release, queue, dependency, _AT_ONCE, gap, released):
             released += count
         return released
 
-    def dead(self, queue: str, *, limit: int = 100) -> list[DeadLetter]:
+    def dead(self, queue: str, *, limit: int = 100, skip: int = 0) -> list[DeadLetter]:
         """Dead letters, the latest first."""
         base = self._keys.base(queue)
-        latest: Any = self._client.zrevrange(f"{base}:dead", 0, limit - 1, withscores=True)
+        latest: Any = self._client.zrevrange(f"{base}:dead", skip, skip + limit - 1, withscores=True)
         if not latest:
             return []
         ids = [tag for tag, _ in latest]
@@ -136,47 +146,30 @@ class Queues:
             for (tag, died_at), body, history in zip(latest, bodies, histories, strict=True)
         ]
 
+    def dead_letters(self, queue: str) -> Iterator[DeadLetter]:
+        """All of them, the latest first, read in pages: one that dies meanwhile may show another twice."""
+        skip = 0
+        while page := self.dead(queue, limit=_AT_ONCE, skip=skip):
+            yield from page
+            skip += len(page)
+
     def revive(self, queue: str, ids: Sequence[str]) -> int:
         """Put dead letters back in line with a clean history; returns how many there were."""
-        return int(self._run(scripts.revive, queue, *ids))
+        return self._in_parts(scripts.revive, queue, ids)
 
     def discard(self, queue: str, ids: Sequence[str]) -> int:
         """Forget dead letters for good; returns how many there were."""
-        return int(self._run(scripts.discard, queue, *ids))
+        return self._in_parts(scripts.discard, queue, ids)
 
-    # For the process that supervises workers
+    def _in_parts(self, verb: Script, queue: str, ids: Sequence[str]) -> int:
+        starts = range(0, len(ids), _AT_ONCE)
+        return sum(int(self._run(verb, queue, *ids[start : start + _AT_ONCE])) for start in starts)
 
     def consumers(self, queue: str) -> dict[str, float]:
         """Who takes part in a queue, as host:pid:serial, and seconds until the lease ends."""
         now: Any = self._client.time()
         leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
         return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
-
-    def renew(self, queues: Sequence[str], pids: Sequence[int]) -> None:
-        """Extend the leases of processes of this machine that are known to live."""
-        for queue in queues:
-            if names := self._of(queue, pids):
-                self._run(scripts.renew, queue, micros(self._options.lease), *names)
-
-    def lost(self, queues: Sequence[str], pid: int, *, started: Sequence[str] = ()) -> list[str]:
-        """A process of this machine is dead: its messages are back now and not when its lease ends.
-
-        `started` are tags that are known to have run there, beyond those on record; they are charged.
-        Returns the ids that became dead letters.
-        """
-        dead: list[str] = []
-        for queue in queues:
-            for name in self._of(queue, [pid]):
-                if started:
-                    marks = [f"s{tag}" for tag in started]
-                    self._run(scripts.settle, queue, name, self._options.delivery_limit, *marks)
-                given_up = self._run(scripts.lose, queue, name, self._options.delivery_limit)
-                dead += [tag.decode() for tag in given_up]
-        return dead
-
-    def _of(self, queue: str, pids: Sequence[int]) -> list[str]:
-        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
-        return [name for name in self.consumers(queue) if name.startswith(here)]
 
 
 def _readable(body: bytes | None) -> dict[str, Any]:

@@ -5,6 +5,9 @@ share stands in `lua/layout.lua`, which is put in front of every verb.
 """
 
 from functools import partial
+from typing import Final
+
+from redis import Redis
 
 from seawall.cluster import Script
 
@@ -16,7 +19,6 @@ settle = Verb("settle")
 renew = Verb("renew")
 reconcile = Verb("reconcile")
 leave = Verb("leave")
-lose = Verb("lose")
 release = Verb("release")
 nudge = Verb("nudge")
 purge = Verb("purge")
@@ -24,6 +26,17 @@ delete = Verb("delete")
 count = Verb("count")
 revive = Verb("revive")
 discard = Verb("discard")
+
+
+_PURGED_AT_ONCE: Final = 1000
+
+
+def purge_all(client: "Redis", base: str) -> int:
+    """Remove what waits in a queue, in steps that hold the server up for milliseconds; how many it was."""
+    purged = 0
+    while removed := purge(client, [base], [_PURGED_AT_ONCE]):
+        purged += removed
+    return purged
 
 
 class Keys:

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import logging
 import os
-import random
 import ssl
 import threading
 import time
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as stock
 
+from seawall.backoff import equal_jitter
 from seawall.delivery.channel import Channel, SentinelChannel
 from seawall.delivery.options import Options
 from seawall.errors import ConfigError
@@ -50,7 +50,7 @@ def transport_for(url: str | Sequence[str]) -> str | None:
     Several servers may be given as Celery takes them: in a list, or with semicolons between.
 
     Raises:
-        ConfigError: the URL names a Redis Cluster.
+        ConfigError: the URL names a Redis Cluster or a unix socket, or servers of different kinds.
     """
     parts = url.split(";") if isinstance(url, str) else url
     schemes = {urlsplit(part).scheme.lower() for part in parts if "://" in part}
@@ -59,6 +59,12 @@ def transport_for(url: str | Sequence[str]) -> str | None:
             raise ConfigError(
                 f"broker_url has the scheme {scheme}: Redis Cluster is not supported, "
                 "use a single server or replicas with Sentinel (sentinel://)."
+            )
+        if "socket" in scheme or "unix" in scheme:  # kombu lets such a URL choose the stock transport
+            raise ConfigError(
+                f"broker_url has the scheme {scheme}: unix sockets are not supported, let the server "
+                "listen on the loopback address (redis://127.0.0.1), or take the stock transport "
+                "(broker_transport='redis') with what it can lose."
             )
     found = {_TRANSPORTS.get(scheme) for scheme in schemes}
     if len(found) > 1:
@@ -182,7 +188,7 @@ class Transport(stock.Transport):
                     raise
                 logger.info("broker away, trying again: %s", exc)
             maybe_shutdown()
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+            time.sleep(equal_jitter(pause))
             pause = min(pause * 2, _LONGEST_RETRY)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:

@@ -6,6 +6,8 @@ drain_timeout = "30s"
 demo = "workers.demo:group"
 [migrations]                    # SQL migrations of its own: name of the history = directory
 workers = "workers/migrations"
+[tables]                        # what its code expects of the database: name = "module:tables"
+demo = "workers.demo.tables:TABLES"
 [workers.default]               # a profile: a kind of worker
 queues = ["celery"]
 concurrency = 2                 # default: the cores
@@ -99,6 +101,10 @@ class Flower(_Table):
         """Whether the dashboard extra is there."""
         return importlib.util.find_spec("flower") is not None
 
+    def command(self, python: str, app: str) -> tuple[str, ...]:
+        """Celery's `flower` command, in a process where it can read our queues."""
+        return (python, "-m", "seawall.dashboard", "-A", app, "flower")
+
     def wanted(self) -> bool:
         """Whether to run it.
 
@@ -131,6 +137,7 @@ class FleetSpec(_Table):
     ] = 30.0
     commands: dict[Name, Reference] = Field(default_factory=dict)
     migrations: dict[Name, Path] = Field(default_factory=dict)
+    tables: dict[Name, Reference] = Field(default_factory=dict)
     workers: dict[Name, Profile] = Field(default_factory=dict)
     beat: Beat = Beat()
     flower: Flower = Flower()
@@ -200,7 +207,7 @@ class FleetSpec(_Table):
             programs.append(
                 Program(
                     name="flower",
-                    argv=(*celery, "flower", *address),
+                    argv=(*self.flower.command(python, self.app), *address),
                     environment=common,
                     outlives_others=True,
                 )

@@ -84,6 +84,7 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+    app.steps["consumer"].add("seawall.worker.gate:Gate")
     lifecycle.connect()
 
 

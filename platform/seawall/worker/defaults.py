@@ -4,6 +4,7 @@ docs/decisions/0001-celery-defaults.md gives the reason for each. Server URLs ar
 because asking for an embedded server starts it: see `LazyDefaults`.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,9 @@ from seawall.priority import HIGHEST, Priority
 
 if TYPE_CHECKING:
     from celery import Celery
+
+DEFAULT_POOL: Final = "cells" if sys.platform.startswith("linux") else "prefork"
+"""Cells need Linux; elsewhere tasks run in Celery's own pool."""
 
 PLAIN: Final[Mapping[str, Any]] = {
     # Only JSON crosses the broker: unpickling a message is running its sender's code.
@@ -60,6 +64,8 @@ PLAIN: Final[Mapping[str, Any]] = {
     # A fork that imports a large application may take longer than Celery's 4 s.
     "worker_proc_alive_timeout": 60.0,
     "worker_send_task_events": False,
+    # Processes that claim their own work, instead of one that hands it out.
+    "worker_pool": DEFAULT_POOL,
 }
 
 

@@ -5,31 +5,34 @@ Readiness follows sd_notify(3): `READY=1` goes to the socket named by NOTIFY_SOC
 """
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
 import socket
-import sys
-from typing import Any, Final
+from typing import Any
 
 import billiard
 from celery import signals
 
 from seawall.breaker import breakers, share
 from seawall.config import settings
+from seawall.database import name_process, name_task
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
+from seawall.tether import die_with
 
 logger = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def connect() -> None:
     """Listen to the worker's signals. Safe to repeat."""
+    from seawall.worker.cells import supervisor
+
+    supervisor.connect()
     uid = "seawall.lifecycle"
+    signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
+    signals.task_prerun.connect(_name_task, dispatch_uid=uid)
+    signals.task_postrun.connect(_name_no_task, dispatch_uid=uid)
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_share_breakers, dispatch_uid=f"{uid}.breakers")
@@ -50,6 +53,19 @@ def notify(state: str) -> bool:
         sock.sendall(state.encode())
         return True
     return False
+
+
+def _name_process(sender: Any = None, **_: Any) -> None:
+    """PostgreSQL shows each connection under its worker; the children inherit the name."""
+    name_process(str(sender))
+
+
+def _name_task(task: Any = None, **_: Any) -> None:
+    name_task(str(task.name))
+
+
+def _name_no_task(**_: Any) -> None:
+    name_task("")
 
 
 def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
@@ -104,9 +120,6 @@ def _share_breakers(**_: Any) -> None:
 
 def _die_with_parent(**_: Any) -> None:
     """A prefork child of a SIGKILLed worker would wait for work for ever: let the kernel end it (Linux)."""
-    if not sys.platform.startswith("linux") or billiard.current_process().name == "MainProcess":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent: int = billiard.current_process()._parent_pid  # type: ignore[attr-defined]  # noqa: SLF001
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(1)
+    process: Any = billiard.current_process()
+    if process.name != "MainProcess":
+        die_with(process._parent_pid)  # noqa: SLF001

@@ -48,14 +48,14 @@ class Request(CeleryRequest):
             exc = exc.exc
         if isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
-            exc_info = _raised(MemoryBudgetExceeded(message))
+            exc_info = raised(MemoryBudgetExceeded(message))
         elif isinstance(exc, WorkerLostError) and self.task.acks_late:
             if stored := self._success_was_stored():
                 self._count_for_chord(stored)
             elif (poisoned := self._redeliver(exc)) is None:
                 return None
             else:
-                exc_info = _raised(poisoned)
+                exc_info = raised(poisoned)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _count_for_chord(self, stored: Mapping[str, Any]) -> None:
@@ -65,12 +65,12 @@ class Request(CeleryRequest):
 
     def _redeliver(self, exc: WorkerLostError) -> Poisoned | None:
         """Have the task delivered again, wherever that is decided; the error if it must be given up here."""
-        if _stopping():  # this worker ended the process itself: not the task's doing, no strike
+        if stopping():  # this worker ended the process itself: not the task's doing, no strike
             self.reject(requeue=True)
         elif not delivery.strike(self.message, str(exc)):
             strikes = self._strikes + 1
             if strikes >= DELIVERY_LIMIT:
-                return _poisoned(self, strikes, str(exc))
+                return poisoned(self, strikes, str(exc))
             self._publish_again(strikes, exc)
         state.task_ready(self)
         return None
@@ -100,8 +100,8 @@ def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: li
     request = Request(
         sender.message_to_python(message), app=app, task=app.tasks.get(message["headers"]["task"])
     )
-    error = _poisoned(request, len(history), history[-1][2])
-    failure, context = _raised(error), request._context  # noqa: SLF001
+    error = poisoned(request, len(history), history[-1][2])
+    failure, context = raised(error), request._context  # noqa: SLF001
     request.task.backend.mark_as_failure(
         request.id, error, request=context, store_result=request.store_errors
     )
@@ -116,17 +116,18 @@ def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: li
     )
 
 
-def _poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
+def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
+    """What a task fails with that has killed too many processes."""
     return Poisoned(
         f"{request.name}[{request.id}] killed its process {strikes} times, the last time with: {last}"
     )
 
 
-def _stopping() -> bool:
+def stopping() -> bool:
     return bool(state.should_terminate)
 
 
-def _raised(error: Exception) -> ExceptionInfo:
+def raised(error: Exception) -> ExceptionInfo:
     """`error` as Celery's pool reports exceptions: with a traceback, which only raising gives."""
     try:
         raise error

@@ -15,6 +15,7 @@ from seawall.breaker.config import disregard
 from seawall.errors import ConfigError, MemoryBudgetExceeded
 from seawall.failure import retryable
 from seawall.policy import DEFAULT, Policy, policy_of
+from seawall.worker import interruption
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -55,7 +56,11 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
         request._protected = 1  # noqa: SLF001
         try:
-            return self.run(*args, **kwargs)
+            interruption.mark(1)
+            try:
+                return self.run(*args, **kwargs)
+            finally:
+                interruption.mark(0)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:

@@ -21,6 +21,7 @@ class Kind(IntEnum):
     FAILED = 11  # PostgreSQL refused a statement
     LOCKED = 12  # gave up waiting: for another runner, or for locks that other sessions hold
     IRREVERSIBLE = 13
+    SCHEMA = 14  # the database is not what the code expects
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from datetime import datetime
 
 import psycopg
 
+from seawall.database import schema
 from seawall.database.migrations import execution, files, history
 from seawall.database.migrations.execution import Patience, Step
 from seawall.database.migrations.files import History, Migration
 from seawall.database.migrations.history import Condition, Row
 from seawall.database.migrations.problems import Kind, MigrationProblem, Problem, problem
 from seawall.database.migrations.session import parse, session, take_turn
+from seawall.database.schema import Table
 from seawall.errors import ConfigError
 
 
@@ -30,17 +32,26 @@ class Migrations:
     """The migrations of one database. Every call opens its own connection and closes it.
 
     `histories` are migrated in the order given, so a fleet's own may build on the platform's. Reading verbs
-    change nothing, not even on an empty database; changing verbs wait for their turn.
+    change nothing, not even on an empty database; changing verbs wait for their turn. `expected` are the
+    tables that the code needs.
 
     Raises:
         ConfigError: the URL is no PostgreSQL URL or a pooler's, or a directory does not exist.
         DatabaseUnavailable: the server cannot be used.
     """
 
-    def __init__(self, url: str, histories: Sequence[History], *, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        histories: Sequence[History],
+        *,
+        patience: Patience | None = None,
+        expected: Sequence[Table] = (),
+    ) -> None:
         self._params = parse(url)
         self._histories = tuple(histories)
         self._patience = patience or Patience()
+        self._expected = tuple(expected)
 
     def status(self) -> tuple[Entry, ...]:
         """Every migration known to the files or to the database, in the order of its history."""
@@ -58,14 +69,24 @@ class Migrations:
             return tuple(self._pending(history.read(connection)))
 
     def check(self) -> tuple[Problem, ...]:
-        """Everything that is not as it should be: files, drift, pending, unfinished, invalid indexes."""
+        """Everything that is not as it should be: files, drift, pending, unfinished, invalid indexes.
+
+        The schema is compared with what the code expects when nothing else explains a difference.
+        """
         with session(self._params) as connection:
             rows = history.read(connection)
             invalid = _invalid_indexes(connection)
-        return (*self._problems(rows), *self._unapplied(rows), *invalid)
+            different = schema.check(connection, self._expected)
+        problems = (*self._problems(rows), *self._unapplied(rows), *invalid)
+        fix = "write a migration, or correct what the code expects"
+        return problems or tuple(Problem(Kind.SCHEMA, f"{line}: {fix}") for line in different)
 
-    def up(self, report: Callable[[Step], object] | None = None) -> tuple[Step, ...]:
-        """Apply what is pending, telling `report` of each step when it is done.
+    def up(
+        self,
+        report: Callable[[Step], object] | None = None,
+        begin: Callable[[Migration, int, int], object] | None = None,
+    ) -> tuple[Step, ...]:
+        """Apply what is pending, telling `begin` of each file (the nth of how many), and `report` when done.
 
         Raises:
             MigrationProblem: something is wrong with a file or the history, and nothing was run; or a file
@@ -73,11 +94,14 @@ class Migrations:
         """
         with self._turn() as connection:
             rows = history.read(connection)
-            steps = (
-                execution.apply(connection, migration, rows, self._patience)
-                for migration in self._pending(rows)
-            )
-            return _run(steps, report)
+            pending = self._pending(rows)
+
+            def apply(migration: Migration, number: int) -> Step:
+                if begin is not None:
+                    begin(migration, number, len(pending))
+                return execution.apply(connection, migration, rows, self._patience)
+
+            return _run((apply(migration, n) for n, migration in enumerate(pending, 1)), report)
 
     def down(self, steps: int = 1, report: Callable[[Step], object] | None = None) -> tuple[Step, ...]:
         """Undo the `steps` newest migrations of these histories, newest first, with their recorded SQL.

@@ -1,26 +1,51 @@
 -- Leases the next messages to a consumer, and carries its settlements: one round trip for both.
 -- KEYS: the key that pauses every queue, the zset of revoked tasks, then one base per queue in the order to serve them.
 -- ARGV: consumer, lease (us), delivery limit, how many, ageing (us in line after which the oldest message
---       may go first, 0 = never), share (every n-th claim goes to it), then per queue: the stock
---       transport's list to import from ('' = do not, '-' = only settle here), number of settlements, the
---       settlements.
+--       may go first, 0 = never), share (every n-th claim goes to it), the level from which on messages stay
+--       in line (10 = none does), then per queue: the stock transport's list to import from ('' = do not,
+--       '-' = only settle here), number of settlements, the settlements.
 -- Returns {us until something may change by itself (-1 = nothing known), 1 if more is ready,
 --          per queue {{id, body, history or "", ...}, {ids that became dead letters}, {revoked task ids}}}.
 local consumer, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local wanted, ageing, share = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE = 2000, 100
+local wanted, ageing, share, below = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+-- A claim holds the server up for milliseconds at most; what remains is the next claim's.
+local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE, RESTORED_AT_ONCE = 500, 100, 10
 
 local function promote(base)
   local due = redis.call(
     'ZRANGEBYSCORE', base .. ':delayed', '-inf', digits(NOW), 'WITHSCORES', 'LIMIT', 0, PROMOTED_AT_ONCE)
+  local ids, places_of = {}, {}
   for i = 1, #due, 2 do
-    redis.call('ZREM', base .. ':delayed', due[i])
-    line_up(base, due[i], digits(level_of(due[i]) * LEVEL + math.max(due[i + 1] - FIRST, 0)))
+    table.insert(ids, due[i])
+    table.insert(places_of, digits(level_of(due[i]) * LEVEL + math.max(due[i + 1] - FIRST, 0)))
+    table.insert(places_of, due[i])
+  end
+  if #ids > 0 then
+    redis.call('ZREM', base .. ':delayed', unpack(ids))
+    redis.call('ZADD', base .. ':ready', unpack(places_of))
+  end
+end
+
+-- What has been parked for as long as it may is asked for again.
+local function unpark(base)
+  local due = redis.call('ZRANGEBYSCORE', base .. ':unpark', '-inf', digits(NOW), 'LIMIT', 0, PROMOTED_AT_ONCE)
+  for _, entry in ipairs(due) do
+    local feed = string.find(entry, '\n', 1, true)
+    local id, parked = string.sub(entry, 1, feed - 1), base .. ':parked:' .. string.sub(entry, feed + 1)
+    local score = redis.call('ZSCORE', parked, id)
+    if score then
+      redis.call('ZREM', parked, id)
+      line_up(base, id, score)
+      if redis.call('EXISTS', parked) == 0 then
+        redis.call('SREM', base .. ':parked', string.sub(entry, feed + 1))
+      end
+    end
+    redis.call('ZREM', base .. ':unpark', entry)
   end
 end
 
 local function restore(base, dead)
-  local gone = redis.call('ZRANGEBYSCORE', base .. ':consumers', '-inf', digits(NOW), 'LIMIT', 0, 100)
+  local gone = redis.call('ZRANGEBYSCORE', base .. ':consumers', '-inf', digits(NOW), 'LIMIT', 0, RESTORED_AT_ONCE)
   for _, name in ipairs(gone) do
     take_back(base, name, limit, dead)
   end
@@ -65,6 +90,10 @@ local function pop(base, count)
   local popped = {}
   if redis.call('EXISTS', base .. ':ready') == 0 then
     return popped
+  end
+  if below < 10 then
+    count = math.min(count, redis.call('ZCOUNT', base .. ':ready', '-inf', '(' .. digits(below * LEVEL)))
+    return count > 0 and redis.call('ZPOPMIN', base .. ':ready', count) or popped
   end
   if ageing > 0 then
     local turn = redis.call('INCRBY', base .. ':turn', count)
@@ -127,6 +156,10 @@ end
 local function next_change(base)
   local delayed = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
   local moment = delayed[2] and tonumber(delayed[2])
+  local parked = redis.call('ZRANGE', base .. ':unpark', 0, 0, 'WITHSCORES')
+  if parked[2] and (not moment or tonumber(parked[2]) < moment) then
+    moment = tonumber(parked[2])
+  end
   local leases = redis.call('ZRANGE', base .. ':consumers', 0, 1, 'WITHSCORES')
   for i = 1, #leases, 2 do
     if leases[i] ~= consumer and (not moment or tonumber(leases[i + 1]) < moment) then
@@ -136,7 +169,7 @@ local function next_change(base)
   return moment
 end
 
-local reply, argument, soonest, more = { -1, 0 }, 7, nil, 0
+local reply, argument, soonest, more = { -1, 0 }, 8, nil, 0
 local all_paused, some_revoked = redis.call('EXISTS', KEYS[1]) == 1, redis.call('EXISTS', KEYS[2]) == 1
 for i = 3, #KEYS do
   local base, list, count = KEYS[i], ARGV[argument], tonumber(ARGV[argument + 1])
@@ -150,6 +183,7 @@ for i = 3, #KEYS do
   settle(base, consumer, settlements, limit, dead)
   restore(base, dead)
   promote(base)
+  unpark(base)
   if list ~= '' and list ~= '-' then
     adopt(base, list)
   end

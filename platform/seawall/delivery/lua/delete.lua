@@ -6,7 +6,7 @@ end
 for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
   redis.call('DEL', base .. ':parked:' .. dependency)
 end
-for _, name in ipairs({ 'messages', 'ready', 'last', 'delayed', 'consumers', 'history', 'dead', 'parked',
+for _, name in ipairs({ 'messages', 'ready', 'last', 'delayed', 'consumers', 'history', 'dead', 'parked', 'unpark',
   'paused', 'wake', 'turn' }) do
   redis.call('UNLINK', base .. ':' .. name)
 end

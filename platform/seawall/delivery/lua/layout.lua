@@ -17,6 +17,8 @@
 --   base:dead        zset    id by the moment it was given up
 --   base:parked      set     dependencies with something parked
 --   base:parked:<d>  zset    id by score to return to
+--   base:unpark      zset    id, line feed, dependency by the moment at which it is parked no longer; an entry
+--                            whose message was released before means nothing
 --   base:unique:<k>  string  id of the submission that owns the key, for as long as it is unique
 --   base:paused      string  present while claims get nothing from this queue
 --   base:wake        list    at most one token; idle consumers block on it. A token says "look again" and
@@ -167,10 +169,16 @@ local settle_one = {
       redis.call('ZADD', base .. ':dead', digits(NOW), id)
     end
   end,
-  -- parked: aside until its dependency is released
-  p = function(base, consumer, id, dependency)
+  -- parked: aside until its dependency is released, or for so many microseconds if that is given
+  p = function(base, consumer, id, detail)
     local score = let_go(base, consumer, id)
     if score then
+      local feed = string.find(detail, '\n', 1, true)
+      local dependency = feed and string.sub(detail, 1, feed - 1) or detail
+      if feed then
+        local until_then = digits(NOW + tonumber(string.sub(detail, feed + 1)))
+        redis.call('ZADD', base .. ':unpark', until_then, id .. '\n' .. dependency)
+      end
       redis.call('SADD', base .. ':parked', dependency)
       redis.call('ZADD', base .. ':parked:' .. dependency, score, id)
     end

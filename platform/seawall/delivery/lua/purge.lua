@@ -4,10 +4,14 @@ local base, removed = KEYS[1], 0
 for _, name in ipairs({ ':ready', ':delayed' }) do
   local left = tonumber(ARGV[1]) - removed
   local popped = left > 0 and redis.call('ZPOPMIN', base .. name, left) or {}
+  local ids = {}
   for i = 1, #popped, 2 do
-    redis.call('HDEL', base .. ':messages', popped[i])
-    redis.call('HDEL', base .. ':history', popped[i])
+    table.insert(ids, popped[i])
   end
-  removed = removed + #popped / 2
+  if #ids > 0 then
+    redis.call('HDEL', base .. ':messages', unpack(ids))
+    redis.call('HDEL', base .. ':history', unpack(ids))
+  end
+  removed = removed + #ids
 end
 return removed

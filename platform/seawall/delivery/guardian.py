@@ -1,0 +1,127 @@
+"""Acting for consumers of this machine that cannot act for themselves: the ones that are busy, or dead.
+
+A worker's supervisor uses it for the processes it has forked. It keeps the leases of one whose task holds
+the interpreter, gives back what that one has claimed and cannot start, and settles what a dead one left.
+"""
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from kombu import Connection
+from kombu.transport.virtual import Message
+
+from seawall.cluster import Argument, micros
+from seawall.delivery import scripts
+from seawall.delivery.channel import Channel
+from seawall.delivery.claimant import Claimed
+from seawall.delivery.envelope import unwrap
+
+
+class Guardian:
+    """The verbs, over the channel of a connection of one's own. Every one may raise RedisError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        channel = connection.channel()
+        if not isinstance(channel, Channel):
+            raise TypeError(f"{connection.as_uri()} has no leases")
+        self.channel = channel
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a lease lasts."""
+        return self.channel.delivery.lease
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.release()
+
+    def renew(self, queues: Sequence[str], pids: Sequence[int]) -> None:
+        """Extend the leases of processes of this machine that are known to live."""
+        for queue in queues:
+            if names := self._of(queue, pids):
+                keys = [self.channel.keys.base(queue)]
+                scripts.renew(self.channel.redis, keys, [micros(self.lease), *names])
+
+    def recall(self, queues: Sequence[str], pid: int, *, but: str) -> int:
+        """Put back in line what a living process holds, all but one message; returns how many."""
+        recalled = 0
+        for queue in queues:
+            for name in self._of(queue, [pid]):
+                held: Any = self.channel.redis.hkeys(f"{self.channel.keys.base(queue)}:held:{name}")
+                tags = [tag.decode() for tag in held if tag.decode() != but]
+                self._settle(queue, name, [f"r{tag}" for tag in tags])
+                recalled += len(tags)
+        return recalled
+
+    def estate(self, queues: Sequence[str], pid: int) -> "Estate":
+        """What a dead process left."""
+        return Estate(self, {queue: self._of(queue, [pid]) for queue in queues})
+
+    def _settle(self, queue: str, name: str, settlements: Iterable[str]) -> None:
+        keys = [self.channel.keys.base(queue)]
+        if settlements := list(settlements):
+            arguments: list[Argument] = [name, self.channel.delivery.delivery_limit, *settlements]
+            if dead := scripts.settle(self.channel.redis, keys, arguments):
+                self.channel.tell_poisoned(queue, [tag.decode() for tag in dead])
+
+    def _of(self, queue: str, pids: Sequence[int]) -> list[str]:
+        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+        names: Any = self.channel.redis.zrange(f"{self.channel.keys.base(queue)}:consumers", 0, -1)
+        return [name.decode() for name in names if name.decode().startswith(here)]
+
+
+class Estate:
+    """What a dead process held. Stands as the channel of the messages that are settled for it."""
+
+    def __init__(self, guardian: Guardian, names: dict[str, list[str]]) -> None:
+        self._guardian = guardian
+        self._names = names
+        self._queue_of: dict[str, str] = {}
+        self.decode_body: Callable[..., Any] = guardian.channel.decode_body
+
+    def acknowledge(self, tags: Iterable[tuple[str, str]]) -> None:
+        """These (tag, queue) were done with, and perhaps nobody could say so any more."""
+        by_queue: dict[str, list[str]] = {}
+        for tag, queue in tags:
+            by_queue.setdefault(queue, []).append(f"a{tag}")
+        for queue, settlements in by_queue.items():
+            for name in self._names.get(queue, []):
+                self._guardian._settle(queue, name, settlements)  # noqa: SLF001 - one module
+
+    def message(self, queue: str, tag: str) -> Message | None:
+        """A message it held, to be settled; None if somebody has settled it."""
+        channel = self._guardian.channel
+        base = channel.keys.base(queue)
+        if not any(channel.redis.hexists(f"{base}:held:{name}", tag) for name in self._names.get(queue, [])):
+            return None
+        body, history = (channel.redis.hget(f"{base}:{name}", tag) for name in ("messages", "history"))
+        if not isinstance(body, bytes):
+            return None
+        self._queue_of[tag] = queue
+        past = history if isinstance(history, bytes) else b""
+        return Message(unwrap(Claimed(queue, tag, body, past)), channel=self)  # type: ignore[arg-type]
+
+    def settle(self, tag: str, kind: str, detail: str = "") -> None:
+        """Decide about a message that `message` returned; see `lua/layout.lua` for the kinds."""
+        queue = self._queue_of[tag]
+        for name in self._names[queue]:
+            settlement = f"{kind}{tag}\n{detail}" if detail else kind + tag
+            self._guardian._settle(queue, name, [settlement])  # noqa: SLF001
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - kombu's
+        """As a channel's."""
+        self.settle(delivery_tag, "a")
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """As a channel's."""
+        self.settle(delivery_tag, "r" if requeue else "a")
+
+    def distribute(self) -> None:
+        """Everything else it held had not started: back in line. It takes part in nothing any more."""
+        channel = self._guardian.channel
+        for queue, names in self._names.items():
+            for name in names:
+                arguments: list[Argument] = [name, channel.delivery.delivery_limit]
+                scripts.leave(channel.redis, [channel.keys.base(queue)], arguments)

@@ -1,0 +1,322 @@
+"""A cell: a forked process that claims, runs and settles its own work, one task at a time.
+
+It is a Celery consumer without a Celery node around it: no remote control, no heartbeat, no gossip. What
+surrounds it is the supervisor's. `Cell` stands where the consumer expects its worker.
+"""
+
+import contextlib
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import billiard.process
+from celery import platforms, signals
+from celery.concurrency.solo import TaskPool as Solo
+from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
+from celery.worker import state as worker_state
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.delayed_delivery import DelayedDelivery
+from celery.worker.consumer.events import Events
+from celery.worker.consumer.tasks import Tasks as CeleryTasks
+from kombu import Queue, pools
+from kombu.asynchronous import Hub, set_event_loop
+from kombu.asynchronous.timer import Timer
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from seawall.tether import die_with
+from seawall.worker.cells.channel import Channel
+from seawall.worker.cells.execution import Execution, build_handler
+from seawall.worker.cells.pulse import Pulse
+from seawall.worker.cells.table import Row, State
+from seawall.worker.gate import Gate
+
+if TYPE_CHECKING:
+    from seawall.worker.cells.pool import Pool
+
+logger = logging.getLogger(__name__)
+state: Any = worker_state  # celery-types lacks half of it
+
+_RESET: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
+_IGNORED: Final = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+)  # a terminal sends them to every process: the supervisor decides
+_TELL_TOTALS_EVERY: Final = 1.0
+_LOOK_AT_MEMORY_EVERY: Final = 0.25
+_DOOMED_WAIT: Final = 0.01
+
+
+def run_cell(pool: "Pool", *, seat: int, row: Row, channel: Channel, supervisor: int) -> NoReturn:
+    """The life of a forked process, from the fork to its exit."""
+    code = 1
+    try:
+        die_with(supervisor)
+        _shed(pool, seat, supervisor)
+        code = Cell(pool, row=row, channel=channel).live()
+    except BaseException:
+        logger.critical("a cell failed", exc_info=True)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.shutdown()
+        os._exit(code)
+
+
+def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
+    """Give up what belongs to the supervisor: its loop, its connections, its signals, its requests."""
+    for signum in _RESET:
+        signal.signal(signum, signal.SIG_DFL)
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
+    gc.enable()
+    process: Any = billiard.process.current_process()
+    process._name = f"Cell-{seat + 1}"  # noqa: SLF001 - the name that logs show
+    process._parent_pid = supervisor  # noqa: SLF001
+    process.index = seat
+    multiprocessing.current_process().name = process._name  # noqa: SLF001
+    app: Any = pool.app
+    set_event_loop(None)
+    pools.reset()
+    app._pool = None  # noqa: SLF001 - as Celery's own hook after a fork
+    app.amqp._producer_pool = None  # noqa: SLF001
+    app._after_fork()  # noqa: SLF001
+    state.should_stop = state.should_terminate = None
+    for known in (state.requests, state.reserved_requests, state.active_requests, state.scheduled_requests):
+        known.clear()
+    state.total_count.clear()
+    state.all_total_count[:] = [0]
+    platforms.set_mp_process_title("celeryd", hostname=pool.controller.hostname)
+
+
+class Cell:
+    """What runs in the process."""
+
+    # What Celery's consumer asks of its worker.
+    semaphore = None
+    use_eventloop = True
+    state = worker_state
+    max_concurrency = None
+
+    def __init__(self, pool: "Pool", *, row: Row, channel: Channel) -> None:
+        self.app: Any = pool.app
+        self.worker: Any = pool.controller
+        self.row = row
+        self.channel = channel
+        self.hostname = self.worker.hostname
+        self.timer = Timer(max_interval=10.0)
+        self.hub: Any = set_event_loop(Hub(self.timer))
+        self.pool: Any = Solo(app=self.app)
+        self.logs_received = logging.getLogger("celery.worker.strategy").isEnabledFor(logging.INFO)
+        self._table = pool.table
+        self._heard = pool.table.epoch
+        self._most_tasks = pool.options.get("maxtasksperchild") or float("inf")
+        self._most_memory = (pool.options.get("max_memory_per_child") or 0) * 1024
+        self._look_at = 0.0
+        self._told = 0
+        self._wakeup = os.pipe()
+        self.execution = Execution(self)
+        self.consumer = Consumer(
+            self.execution.run,
+            hostname=self.hostname,
+            init_callback=self._ready,
+            initial_prefetch_count=1,
+            pool=self.pool,
+            timer=self.timer,
+            app=self.app,
+            controller=self,
+            hub=self.hub,
+            worker_options={
+                "without_gossip": True,
+                "without_heartbeat": True,
+                "task_events": self.worker.task_events,
+            },
+            disable_rate_limits=self.worker.disable_rate_limits,
+            prefetch_multiplier=1,
+        )
+
+    def live(self) -> int:
+        """Work until told to stop; the exit status."""
+        self._listen_to_signals()
+        if self.consumer.conninfo.transport.driver_type == "amqp":
+            self.execution.pulse = Pulse(self.consumer, self.row)
+            self.execution.pulse.start()
+        self.pool.start()
+        with contextlib.suppress(WorkerShutdown, WorkerTerminate):
+            self.consumer.start()
+        self.row.state = State.LEAVING
+        if self.execution.pulse is not None:
+            self.execution.pulse.stop()
+        self._tell_totals()
+        self.consumer.stop()
+        self.consumer.shutdown()
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        return 0
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Celery's loop offers itself, anew for each connection."""
+        hub.add_reader(self.channel.fileno(), self._listen)
+        hub.add_reader(self._wakeup[0], self._woken)
+        hub.call_repeatedly(_TELL_TOTALS_EVERY, self._tell_totals)
+
+    def _ready(self, _consumer: Any) -> None:
+        self.row.state = State.IDLE
+
+    # Signals
+
+    def _listen_to_signals(self) -> None:
+        for end in self._wakeup:
+            os.set_blocking(end, False)
+        # A handler alone does not end a poll: Python goes on waiting after it.
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        signal.signal(signal.SIGUSR1, self._interrupt)
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup[0], 64)
+
+    def _interrupt(self, *_: Any) -> None:
+        """The soft limit: of the task it is meant for, in its own code, once."""
+        row = self.row
+        if row.inside and row.soft_asked == row.generation:
+            row.inside = 0
+            task = row.task()
+            raise SoftTimeLimitExceeded(task.soft if task else None)
+
+    def _on_term(self, *_: Any) -> None:
+        """From the supervisor: die with the task. From anybody else: end when the task has."""
+        row = self.row
+        if row.doomed == row.generation and row.state == State.RUNNING:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        state.should_stop = 0
+
+    # Between tasks
+
+    def may_start(self) -> bool:
+        """Whether another task may start, after what the supervisor may have said."""
+        if self._heard != self._table.epoch:
+            self._heard = self._table.epoch
+            self._listen()
+        return state.should_stop is None
+
+    def ended(self, request: Any) -> None:
+        """A task has ended: heed what was decided about this cell meanwhile."""
+        row = self.row
+        while row.doomed == row.generation:  # we are being killed for it: nothing else may start
+            time.sleep(_DOOMED_WAIT)
+        if row.recalled == row.generation:
+            channel = request.message.channel
+            channel.claimant.give_back(lambda _waited, _message: True)
+        if row.done >= self._most_tasks or self._too_large():
+            state.should_stop = 0
+
+    def _too_large(self) -> bool:
+        now = time.monotonic()
+        if not self._most_memory or now < self._look_at:
+            return False
+        self._look_at = now + _LOOK_AT_MEMORY_EVERY
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - every quarter of a second
+            resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        if resident > self._most_memory:
+            logger.info("a cell of %d bytes is replaced: the limit is %d", resident, self._most_memory)
+        return resident > self._most_memory
+
+    # The supervisor
+
+    def _tell_totals(self) -> None:
+        if self._told != self.row.done:
+            self._told = self.row.done
+            self.channel.say("totals", counts=dict(state.total_count))
+
+    def _listen(self) -> None:
+        for message in self.channel.heard():
+            self.hear(message)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name)."""
+        said = message["say"]
+        if said == "stop":
+            state.should_stop = 0
+        elif said == "add_queue":
+            self._add_queue(message["queue"])
+        elif said == "cancel_queue":
+            self.consumer.cancel_task_queue(message["queue"])
+
+    def _add_queue(self, fields: dict[str, Any]) -> None:
+        queue = Queue.from_dict(fields.pop("name"), **fields)
+        self.app.amqp.queues.select_add(queue)
+        consumer = self.consumer.task_consumer
+        if not consumer.consuming_from(queue.name):
+            consumer.add_queue(queue)
+            consumer.consume()
+
+
+class Tasks(CeleryTasks):
+    """Celery's step, without the search for neighbours before it."""
+
+    requires = (Events,)
+
+
+class Delays(DelayedDelivery):
+    """Celery's step, after ours."""
+
+    requires = (Tasks,)
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer with what a cell needs of it."""
+
+    controller: Cell
+    conninfo: Any
+    task_consumer: Any
+    strategies: Any
+
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]
+        """Its steps; those of applications run in the supervisor."""
+
+        default_steps = [  # noqa: RUF012 - Celery's
+            "celery.worker.consumer.connection:Connection",
+            "celery.worker.consumer.events:Events",
+            Tasks,
+            Delays,
+            Gate,
+            "celery.worker.consumer.consumer:Evloop",
+        ]
+
+        def __init__(self, steps: Any = None, **options: Any) -> None:  # noqa: ARG002
+            super().__init__(steps=None, **options)
+
+    def update_strategies(self) -> None:
+        """As Celery's, and a shorter way for tasks that take Celery's own strategy."""
+        super().update_strategies()
+        self._handlers = {
+            name: build_handler(task, self.controller, self, self.strategies[name])
+            for name, task in self.app.tasks.items()
+            if task.Strategy == "celery.worker.strategy:default"
+        }
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's, the shorter way first."""
+        otherwise = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle = self._handlers[message.headers["task"]]
+            except (KeyError, TypeError):
+                otherwise(message)
+                return
+            try:
+                handle(message)
+            except (InvalidTaskError, ContentDisallowed) as exc:
+                self.on_invalid_task(None, message, exc)
+            except DecodeError as exc:
+                self.on_decode_error(message, exc)
+
+        return on_task_received

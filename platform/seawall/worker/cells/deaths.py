@@ -1,0 +1,223 @@
+"""What becomes of the task that a dead cell was running, and of what it had claimed beside it.
+
+The table says what ran. The message is still in the broker, leased to the dead process, so the supervisor
+takes it, makes Celery's request of it, and concludes that request as Celery's main process would for a child
+of its own: a strike, a failure for the hard limit, a revocation. Nothing is forgotten while the broker is
+away: a death stays on the list until it is settled.
+
+A task that the broker holds no lease for (acknowledged early, or RabbitMQ) is described in the table itself
+by the cell. RabbitMQ delivers the message of a dead process again by itself and at once; what is known about
+it is left in the cluster's Redis for whoever receives it (`verdicts.py`).
+"""
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from billiard.common import human_status
+from billiard.exceptions import WorkerLostError
+from celery.worker.request import Request
+from kombu.utils.imports import symbol_by_name
+from redis.exceptions import RedisError
+
+from seawall.delivery import Guardian, Transport
+from seawall.worker.cells import verdicts
+from seawall.worker.cells.table import Killed, Running
+from seawall.worker.request import DELIVERY_LIMIT, poisoned, raised
+
+logger = logging.getLogger(__name__)
+
+_RETRY_EVERY: Final = 0.5
+_PATIENCE: Final = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """A cell that is no more, and what the table said of it."""
+
+    pid: int
+    status: int
+    killed: Killed
+    signum: int
+    task: Running | None
+    described: bytes
+    acks: list[tuple[str, str]]
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        return f"cell {self.pid} exited: {human_status(self.status)}"
+
+
+class Deaths:
+    """The deaths that are not settled yet."""
+
+    def __init__(
+        self, app: Any, queues: Callable[[], list[str]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._app = app
+        self._queues = queues
+        self._clock = clock
+        self._open: list[Death] = []
+        self._retry_at = 0.0
+        self._guardian: Guardian | None = None
+        self._leased: bool | None = None
+        self.eventer: Any = None
+        self.hostname = ""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def guardian(self) -> Guardian | None:
+        """Acts for the cells on a broker with leases; None on others.
+
+        Raises:
+            RedisError, OperationalError: the broker is away.
+        """
+        if self._guardian is None and self._leased is not False:
+            connection = self._app.connection_for_write(transport_options=_PATIENCE)
+            self._leased = issubclass(connection.get_transport_cls(), Transport)
+            if self._leased:
+                self._guardian = Guardian(connection)
+        return self._guardian
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._guardian is not None:
+            self._guardian.close()
+            self._guardian = None
+
+    def add(self, death: Death) -> None:
+        """Settle a death, now if possible."""
+        self._open.append(death)
+        self._retry_at = 0.0
+        self.settle()
+
+    def settle(self) -> None:
+        """Settle what is open, unless that failed a moment ago."""
+        if not self._open or self._clock() < self._retry_at:
+            return
+        while self._open:
+            try:
+                self._settle(self._open[0])
+            except (
+                RedisError,
+                OSError,
+                *self._app.connection_for_write().recoverable_connection_errors,
+            ) as exc:
+                self._retry_at = self._clock() + _RETRY_EVERY
+                logger.warning("what %s held is settled when the broker is back: %s", self._open[0].pid, exc)
+                return
+            except Exception:
+                logger.exception("the end of %s could not be settled", self._open[0].task)
+            self._open.pop(0)
+
+    def _settle(self, death: Death) -> None:
+        guardian = self.guardian
+        estate = guardian.estate(self._queues(), death.pid) if guardian is not None else None
+        message: Any = None
+        if estate is not None:
+            estate.acknowledge(death.acks)
+            if death.task is not None:
+                message = estate.message(death.task.queue, death.task.tag)
+        if message is None and death.described:
+            message = _Described(death.described)
+        if death.task is not None and message is not None:
+            self._conclude(self._request(message), death, death.task)
+        if estate is not None:
+            estate.distribute()
+
+    def _request(self, message: Any) -> Request:
+        task = self._app.tasks[message.headers["task"]]
+        kind = symbol_by_name(task.Request)
+        request: Request = kind(
+            message,
+            app=self._app,
+            task=task,
+            hostname=self.hostname,
+            eventer=self.eventer,
+            on_ack=message.ack_log_error,
+            on_reject=message.reject_log_error,
+        )
+        return request
+
+    def _conclude(self, request: Any, death: Death, task: Running) -> None:
+        request.worker_pid = death.pid
+        request.time_start = time.time() - (self._clock() - task.started)
+        if not self._leased and request.task.acks_late and death.killed is Killed.NOT:
+            self._strike(request, death.reason)
+        elif death.killed is Killed.HARD_LIMIT:
+            request.on_timeout(soft=False, timeout=task.hard)
+        elif death.killed is Killed.TERMINATED:
+            request._announce_revoked("terminated", True, death.signum, False)  # noqa: FBT003, SLF001 - Celery's
+        elif death.killed is Killed.SHUTDOWN:
+            if request.task.acks_late:
+                request.reject(requeue=True)
+        else:
+            request.on_failure(raised(WorkerLostError(death.reason)))
+
+    def _strike(self, request: Any, reason: str) -> None:
+        """The broker delivers it again by itself; nobody may run it for ever."""
+        retries = request.request_dict.get("retries") or 0
+        strikes = verdicts.strike(request.id, retries)
+        logger.warning("%s[%s] lost its process (%s), strike %d", request.name, request.id, reason, strikes)
+        if strikes >= DELIVERY_LIMIT:
+            verdicts.declare_over(request.id, retries)
+            request.on_failure(raised(poisoned(request, strikes, reason)))
+
+    def foretell(self, description: bytes) -> None:
+        """A task is about to be killed for good: leave word of it where the broker cannot be told."""
+        if self._leased is False and description:
+            headers = _Described(description).headers
+            verdicts.declare_over(headers["id"], headers.get("retries") or 0)
+
+
+class _Described:
+    """A message that the table describes: what the broker has of it is the broker's affair."""
+
+    channel = None
+    delivery_tag = None
+
+    def __init__(self, description: bytes) -> None:
+        fields = json.loads(description)
+        self.headers: dict[str, Any] = fields["headers"]
+        self.payload: Any = fields["payload"]
+        self.properties: dict[str, Any] = fields["properties"]
+        self.delivery_info: dict[str, Any] = fields["delivery_info"]
+        self.body = None
+        self.content_type = self.content_encoding = None
+
+    def ack_log_error(self, *_args: Any, **_kwargs: Any) -> None:
+        """Nobody to tell."""
+
+    def reject_log_error(self, *_args: Any, **_kwargs: Any) -> None:
+        """Nobody to tell."""
+
+
+def describe(message: Any) -> bytes:
+    """A message for the table; empty if it cannot be described."""
+    try:
+        return json.dumps(
+            {
+                "headers": message.headers,
+                "payload": message.payload,
+                "properties": message.properties,
+                "delivery_info": message.delivery_info,
+            }
+        ).encode()
+    except TypeError:
+        return b""
+
+
+def signal_number(name: Any) -> int:
+    """A signal as a number, from its name or number; SIGTERM if none is given."""
+    if name is None:
+        return int(signal.SIGTERM)
+    if isinstance(name, int):
+        return name
+    return int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"])

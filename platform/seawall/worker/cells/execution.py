@@ -1,0 +1,186 @@
+"""Running one request in a cell: Celery's request and tracer, without the way through a pool.
+
+What differs from Celery's solo pool is cost, not behaviour: a message is decoded once, acknowledged without
+a turn of the loop in between, and its task is traced in place.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.worker import state
+from kombu.utils.imports import symbol_by_name
+
+from seawall.delivery.channel import Channel as LeasedChannel
+from seawall.worker import interruption
+from seawall.worker.cells import verdicts
+from seawall.worker.cells.deaths import describe
+from seawall.worker.cells.pulse import Pulse
+from seawall.worker.task import SeawallTask
+
+if TYPE_CHECKING:
+    from seawall.worker.cells.cell import Cell
+
+_SETTLE_BESIDE: Final = (
+    0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
+)
+_PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
+
+
+class Execution:
+    """Runs requests, one at a time, and keeps the row of the table."""
+
+    def __init__(self, cell: "Cell") -> None:
+        self._cell = cell
+        self._row = cell.row
+        self._app = cell.app
+        self._pid = os.getpid()
+        self._hostname = cell.hostname
+        options = cell.worker.pool.options
+        self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
+        self._guarded: dict[type, bool] = {}
+        self._queue = ""
+        self.pulse: Pulse | None = None
+        interruption.mark = self._mark
+
+    def _mark(self, inside: int) -> None:
+        self._row.inside = inside
+
+    def run(self, request: Any) -> None:
+        """Run a request that was admitted, and settle it."""
+        cell, message = self._cell, request.message
+        if not cell.may_start():
+            request.reject(requeue=True)
+            state.task_ready(request)
+            return
+        if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
+            return
+        leased = isinstance(message.channel, LeasedChannel)
+        if not leased and request.delivery_info["redelivered"] and verdicts.is_over(request):
+            request.acknowledge()
+            state.task_ready(request)
+            return
+        self._begin(request, message, leased=leased)
+        started = time.monotonic()
+        try:
+            request.on_accepted(self._pid, started)
+            outcome = self._trace(request)
+        except (WorkerShutdown, WorkerTerminate):
+            raise
+        except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
+            request.on_failure(ExceptionInfo())
+        else:
+            request.on_success(outcome)
+        if leased:
+            self._keep_acknowledgement(request, message, started)
+        self._row.end()
+        cell.ended(request)
+
+    def _keep_acknowledgement(self, request: Any, message: Any, started: float) -> None:
+        """It must outlive this process from now on, although it may travel later."""
+        claimant = message.channel.claimant
+        if request.acknowledged:
+            self._row.acknowledged(message.delivery_tag, self._queue)
+        if claimant is not None and claimant.ahead and time.monotonic() - started > _SETTLE_BESIDE:
+            message.channel.flush()
+
+    def _begin(self, request: Any, message: Any, *, leased: bool) -> None:
+        task, row = request.task, self._row
+        hard, soft = request.time_limits
+        hard_default, soft_default = self._limits
+        claimant = message.channel.claimant if leased else None
+        row.ahead = claimant.ahead if claimant is not None else 0
+        if not leased or not task.acks_late:
+            row.describe(describe(message))
+        tag = message.delivery_tag
+        self._queue = (
+            claimant.queue_of(tag) if claimant is not None else request.delivery_info["routing_key"] or ""
+        )
+        row.begin(
+            request.id,
+            request.name,
+            str(tag),
+            self._queue,
+            time.monotonic(),
+            float(soft or task.soft_time_limit or soft_default),
+            float(hard or task.time_limit or hard_default),
+        )
+
+    def _trace(self, request: Any) -> Any:
+        task = request.task
+        args, kwargs, embed = request._payload  # noqa: SLF001 - as Celery's request, which has decoded it
+        fields = request.request_dict
+        fields["args"], fields["kwargs"] = args, kwargs
+        fields["hostname"], fields["is_eager"] = self._hostname, False
+        if embed:
+            fields.update(embed)
+        whole = not self._marks_itself(type(task))
+        if whole:
+            self._row.inside = 1
+        try:
+            result, failure, runtime, text = task.__trace__(request.id, args, kwargs, fields)
+        finally:
+            self._row.inside = 0
+            if self.pulse is not None:
+                self.pulse.hush()
+        return (1, result, runtime) if failure else (0, text, runtime)
+
+    def _marks_itself(self, kind: type) -> bool:
+        """Whether the task's own code is told apart from ours, see `SeawallTask.__call__`."""
+        known = self._guarded.get(kind)
+        if known is None:
+            known = self._guarded[kind] = kind.__call__ is SeawallTask.__call__
+        return known
+
+
+def build_handler(
+    task: Any, cell: "Cell", consumer: Any, otherwise: Callable[..., Any]
+) -> Callable[[Any], None]:
+    """What takes a message of `task` in. `otherwise` is Celery's own strategy, for what is rare."""
+    make = symbol_by_name(task.Request)
+    app, hostname = cell.app, cell.hostname
+    errors = consumer.connection_errors
+    revoked, stamps, received = state.revoked, state.revoked_stamps, signals.task_received
+    bucket_of = consumer.task_buckets
+
+    def handle(message: Any) -> None:
+        headers, payload = message.headers, message.payload
+        eventer = consumer.event_dispatcher
+        if (
+            headers.get("eta")
+            or not isinstance(payload, list | tuple)
+            or len(payload) != _PAYLOAD_PARTS
+            or consumer.on_task_message
+            or (eventer is not None and eventer.enabled)
+            or cell.logs_received
+        ):
+            otherwise(
+                message, None, message.ack_log_error, message.reject_log_error, consumer.on_task_message
+            )
+            return
+        request = make(
+            message,
+            on_ack=message.ack_log_error,
+            on_reject=message.reject_log_error,
+            app=app,
+            hostname=hostname,
+            eventer=eventer,
+            task=task,
+            connection_errors=errors,
+        )
+        if (request.expires or revoked or stamps) and request.revoked():
+            return
+        if received.receivers:
+            received.send(sender=consumer, request=request)
+        bucket = None if consumer.disable_rate_limits else bucket_of[task.name]
+        if bucket is not None:
+            consumer._limit_task(request, bucket, 1)  # noqa: SLF001 - as Celery's strategy
+            return
+        state.task_reserved(request)
+        consumer.on_task_request(request)
+
+    return handle

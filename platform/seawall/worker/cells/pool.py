@@ -1,0 +1,394 @@
+"""The supervisor's pool: it forks cells, watches them, holds them to their limits and replaces the dead.
+
+It runs on the worker's event loop and, while the worker stops, on a loop of its own. Decisions are taken
+from the table alone; a cell is never waited for.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from billiard.common import human_status
+from celery.concurrency.base import BasePool
+
+from seawall.backoff import equal_jitter, exponential
+from seawall.worker.cells.cell import run_cell
+from seawall.worker.cells.channel import Channel
+from seawall.worker.cells.deaths import Death, Deaths, signal_number
+from seawall.worker.cells.table import Killed, Row, Running, State, Table
+from seawall.worker.request import stopping
+
+logger = logging.getLogger(__name__)
+
+_TICK: Final = 0.025
+_SEATS_TO_SPARE: Final = 64  # for pool_grow and autoscale: a row not used costs address space alone
+_RECALL_AFTER: Final = 0.075  # seconds a task may keep messages waiting that its cell has claimed
+_KILL_AFTER: Final = 2.0  # seconds a terminated task has to heed the signal it was sent
+_STORE_WITHIN: Final = 10.0
+_FIRST_REFORK: Final = 0.25
+_LONGEST_REFORK: Final = 30.0
+_SCALE_EVERY: Final = 1.0
+_LAST_SETTLEMENTS: Final = 5.0
+
+
+@dataclass
+class Seat:
+    """One cell as the supervisor knows it."""
+
+    row: Row
+    pid: int
+    pidfd: int
+    channel: Channel
+    born: float
+    leaving: bool = False  # it ends when its task has, and is not replaced
+    killed: Killed = Killed.NOT
+    signum: int = 0
+    kill_at: float = float("inf")
+    totals: dict[str, int] = field(default_factory=dict)  # tasks ended, by name
+
+
+class Pool(BasePool):
+    """Celery's pool interface over cells. The supervisor's consumer gives it no task to run."""
+
+    signal_safe = False
+    controller: Any = None  # the Celery worker; set by the supervisor's consumer before anything starts
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = Table(max(self.limit, 1) + _SEATS_TO_SPARE)
+        self.cells: dict[int, Seat] = {}  # by seat
+        self.past_totals: dict[str, int] = {}  # of cells that are gone
+        self._hub: Any = None
+        self._wanted = self.limit
+        self._failed_starts = 0
+        self._fork_at = 0.0
+        self._renew_at = 0.0
+        self._scale_at = 0.0
+        self._queues_ever: set[str] = set()
+        self.deaths = Deaths(self.app, self._queue_names)
+
+    # The life of the pool
+
+    def on_start(self) -> None:
+        """Fork the cells, from a heap that no collection will touch again."""
+        self.deaths.hostname = self.controller.hostname
+        gc.collect()
+        gc.freeze()
+        self._fill()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Watch the cells from the worker's loop."""
+        self._hub = hub
+        for cell in self.cells.values():
+            self._watch(cell)
+        hub.call_repeatedly(_TICK, self.tick)
+
+    def on_close(self) -> None:
+        """Take nothing more."""
+        self.tell("stop")
+
+    def on_stop(self) -> None:
+        """Let what runs end, under its limits; after a cold shutdown end it."""
+        self._state = self.CLOSE  # a cold shutdown comes here without closing first: nothing is replaced now
+        if stopping():
+            self.on_terminate()
+            return
+        self.tell("stop")
+        self._outlast()
+        self._settle_up()
+
+    def on_terminate(self) -> None:
+        """End all cells now. What they ran goes back to the broker, at no charge."""
+        self._state = self.CLOSE
+        for cell in list(self.cells.values()):
+            self._kill(cell, Killed.SHUTDOWN, cell.row.task())
+        self._outlast()
+        self._settle_up()
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing more, and give what runs so many seconds."""
+        self.tell("stop")
+        self._state = self.CLOSE
+        self._outlast(seconds)
+
+    def _outlast(self, seconds: float = float("inf")) -> None:
+        give_up_at = time.monotonic() + seconds
+        while self.cells and time.monotonic() < give_up_at:
+            watched = {cell.pidfd: cell for cell in self.cells.values()}
+            ready, _, _ = select.select(list(watched), [], [], _TICK)
+            for pidfd in ready:
+                self._on_death(watched[pidfd])
+            self.tick()
+
+    def _settle_up(self) -> None:
+        give_up_at = time.monotonic() + _LAST_SETTLEMENTS
+        while len(self.deaths) and time.monotonic() < give_up_at:
+            self.deaths.settle()
+            time.sleep(_TICK)
+        self.deaths.close()
+
+    # One cell
+
+    def _fill(self) -> None:
+        while self.num_processes < self._wanted and time.monotonic() >= self._fork_at:
+            self._fork()
+
+    def _fork(self) -> None:
+        seat = next(seat for seat in range(self.table.seats) if seat not in self.cells)
+        row = self.table.rows[seat]
+        row.clear()
+        row.state = State.STARTING
+        ours, theirs = Channel.pair()
+        supervisor = os.getpid()
+        pid = os.fork()
+        if not pid:
+            run_cell(self, seat=seat, row=row, channel=theirs, supervisor=supervisor)
+        theirs.close()
+        row.pid = pid
+        cell = Seat(row, pid, os.pidfd_open(pid), ours, time.monotonic())
+        self.cells[seat] = cell
+        if self._hub is not None:
+            self._watch(cell)
+
+    def _watch(self, cell: Seat) -> None:
+        self._hub.add_reader(cell.pidfd, self._on_death, cell)
+        self._hub.add_reader(cell.channel.fileno(), self._on_channel, cell)
+
+    def _on_channel(self, cell: Seat) -> None:
+        for message in cell.channel.heard():
+            self.hear(cell, message)
+
+    def hear(self, cell: Seat, message: dict[str, Any]) -> None:
+        """What a cell says: totals (counts: tasks ended by name)."""
+        if message["say"] == "totals":
+            cell.totals = message["counts"]
+
+    def _on_death(self, cell: Seat) -> None:
+        """A cell has ended. Safe to repeat: a signal handler of Celery's may come in between."""
+        seat = cell.row.seat
+        if self.cells.get(seat) is not cell:
+            return
+        self._on_channel(cell)
+        del self.cells[seat]
+        status = _reap(cell.pid)
+        if self._hub is not None:
+            self._hub.remove(cell.pidfd)
+            self._hub.remove(cell.channel.fileno())
+        os.close(cell.pidfd)
+        cell.channel.close()
+        for name, count in cell.totals.items():
+            self.past_totals[name] = self.past_totals.get(name, 0) + count
+        task = cell.row.task()
+        death = Death(
+            pid=cell.pid,
+            status=status,
+            killed=cell.killed,
+            signum=cell.signum,
+            task=task,
+            described=cell.row.description if task else b"",
+            acks=cell.row.recent_acks(),
+        )
+        self._judge_start(cell, status)
+        if self._state == self.RUN:
+            self._fill()  # before anything that may wait for the broker
+        if status or task:
+            self.deaths.eventer = (
+                self.controller.consumer.event_dispatcher if self.controller.consumer else None
+            )
+            self.deaths.add(death)
+
+    def _judge_start(self, cell: Seat, status: int) -> None:
+        """Cells that die before they are ready are forked more and more slowly."""
+        if cell.row.state != State.STARTING or cell.killed or self._state != self.RUN:
+            self._failed_starts = 0 if cell.row.state != State.STARTING else self._failed_starts
+            return
+        self._failed_starts += 1
+        if self._failed_starts == 1:
+            return  # once is an accident
+        wait = equal_jitter(exponential(self._failed_starts - 1, base=_FIRST_REFORK, cap=_LONGEST_REFORK))
+        self._fork_at = time.monotonic() + wait
+        logger.error(
+            "cell %d ended at its start (%s), %d in a row: its log says why; next attempt in %.1f s",
+            *(cell.pid, human_status(status), self._failed_starts, wait),
+        )
+
+    # Limits
+
+    def tick(self) -> None:
+        """What is due every `_TICK` seconds."""
+        now = time.monotonic()
+        for cell in list(self.cells.values()):
+            cell.channel.flush()
+            task = cell.row.task()
+            if task is not None:
+                self._hold_to_limits(cell, task, now)
+            if now > cell.kill_at:
+                _signal(cell.pid, signal.SIGKILL)
+        if now >= self._renew_at:
+            self._renew(now)
+        self.deaths.settle()
+        if self._state == self.RUN:
+            self._fill()
+            if now >= self._scale_at and getattr(self.controller, "autoscaler", None):
+                self._scale_at = now + _SCALE_EVERY
+                self.controller.autoscaler.maybe_scale()
+
+    def _hold_to_limits(self, cell: Seat, task: Running, now: float) -> None:
+        running = now - task.started
+        row = cell.row
+        # Once its own code has ended, a task is given time to store what came of it.
+        hard = task.hard if row.inside else task.hard + _STORE_WITHIN
+        if task.hard and running > hard and not cell.killed:
+            self._kill(cell, Killed.HARD_LIMIT, task)
+        elif task.soft and running > task.soft and row.soft_asked != task.generation:
+            self._interrupt(cell, task)
+            if row.soft_asked == task.generation:
+                logger.warning(
+                    "Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id
+                )
+        if row.ahead and running > _RECALL_AFTER and row.recalled != task.generation:
+            self._recall(cell, task)
+
+    def _interrupt(self, cell: Seat, task: Running) -> None:
+        cell.row.soft_asked = task.generation
+        _signal(cell.pid, signal.SIGUSR1)
+
+    def _kill(self, cell: Seat, why: Killed, task: Running | None, signum: int = signal.SIGKILL) -> None:
+        """Kill a cell for the task it runs, or whatever it does if `task` is None."""
+        row = cell.row
+        if task is not None:
+            row.doomed = task.generation
+            if row.generation != task.generation or row.state != State.RUNNING:
+                row.doomed = 0  # it has ended in this moment
+                if why is not Killed.SHUTDOWN:
+                    return
+        if why in {Killed.HARD_LIMIT, Killed.TERMINATED}:
+            self.deaths.foretell(row.description)
+        cell.killed, cell.signum = why, signum
+        row.killed = why
+        _signal(cell.pid, signum)
+
+    def _recall(self, cell: Seat, task: Running) -> None:
+        """Give back what a cell has claimed and not started: its task turned out long."""
+        row = cell.row
+        row.recalled = task.generation
+        if row.generation != task.generation or row.state != State.RUNNING:
+            return
+        with self._broker_may_be_away():
+            if (guardian := self.deaths.guardian) is not None:
+                guardian.recall(self._queue_names(), cell.pid, but=task.tag)
+
+    def _renew(self, now: float) -> None:
+        """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""
+        self._renew_at = now + 1.0
+        with self._broker_may_be_away():
+            guardian = self.deaths.guardian
+            if guardian is None:
+                self._renew_at = float("inf")
+                return
+            self._renew_at = now + guardian.lease / 3
+            pids = [cell.pid for cell in self.cells.values() if cell.row.state == State.RUNNING]
+            if pids:
+                guardian.renew(self._queue_names(), pids)
+
+    @contextlib.contextmanager
+    def _broker_may_be_away(self) -> Any:
+        try:
+            yield
+        except self.app.connection_for_write().recoverable_connection_errors as exc:
+            logger.debug("the broker is away: %s", exc)
+            self._renew_at = time.monotonic() + 1.0
+
+    def _queue_names(self) -> list[str]:
+        self._queues_ever.update(queue.name for queue in self.app.amqp.queues.consume_from.values())
+        return sorted(self._queues_ever)
+
+    # What Celery asks of a pool
+
+    def tell(self, message: str, **fields: Any) -> None:
+        """Say something to every cell; it is heard before the next task starts there."""
+        for cell in self.cells.values():
+            cell.channel.say(message, **fields)
+        self.table.bump()
+
+    def running(self) -> list[tuple[Seat, Running]]:
+        """What runs now, and where."""
+        found = ((cell, cell.row.task()) for cell in list(self.cells.values()))
+        return [(cell, task) for cell, task in found if task is not None]
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """End what a cell runs, by a signal; the task is revoked."""
+        for cell, task in self.running():
+            if cell.pid == pid:
+                self.terminate_task(cell, task, signal_number(signal))
+
+    def terminate_task(self, cell: Seat, task: Running, signum: int) -> None:
+        """End one task by a signal; SIGUSR1 raises SoftTimeLimitExceeded in it, as in Celery's pool."""
+        if signum == signal.SIGUSR1:
+            self._interrupt(cell, task)
+        else:
+            # Keyboard signals are ignored by cells: they reach every process of a terminal.
+            deaf = signum in (signal.SIGINT, signal.SIGQUIT)
+            self._kill(cell, Killed.TERMINATED, task, signal.SIGKILL if deaf else signum)
+            if cell.killed:
+                cell.kill_at = time.monotonic() + _KILL_AFTER
+
+    def grow(self, n: int = 1) -> None:
+        """So many cells more."""
+        self._wanted = min(self._wanted + n, self.table.seats)
+        self._fill()
+
+    def shrink(self, n: int = 1) -> None:
+        """So many cells fewer: idle ones first, others when their task has ended."""
+        by_work = sorted(self.cells.values(), key=lambda cell: cell.row.state == State.RUNNING)
+        for cell in [cell for cell in by_work if not cell.leaving][: min(n, self._wanted - 1)]:
+            self._wanted -= 1
+            cell.leaving = True
+            cell.channel.say("stop")
+        self.table.bump()
+
+    def restart(self) -> None:
+        """Replace every cell by a fresh one when its task has ended."""
+        self.tell("stop")
+
+    def did_start_ok(self) -> bool:
+        """Cells that cannot start are forked again, and reported."""
+        return True
+
+    def maintain_pool(self, *_args: Any, **_kwargs: Any) -> None:
+        """The tick does."""
+
+    @property
+    def num_processes(self) -> int:
+        """Cells that take tasks."""
+        return sum(not cell.leaving for cell in self.cells.values())
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),  # type: ignore[misc]
+            "max-concurrency": self._wanted,
+            "processes": [cell.pid for cell in self.cells.values()],
+            "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
+            "put-guarded-by-semaphore": False,
+            "timeouts": [self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0],
+            "writes": "N/A",
+        }
+
+
+def _signal(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def _reap(pid: int) -> int:
+    """The exit code, negative for a signal."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:  # somebody else waited for it
+        return 1

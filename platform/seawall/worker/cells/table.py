@@ -1,0 +1,225 @@
+"""The memory that a supervisor and its cells share: who runs what, since when, and for how long it may.
+
+One anonymous mapping, made before the first fork. A header of one page belongs to the worker as a whole,
+then every cell has a row. A field has exactly one writer:
+
+    header  epoch         u64   supervisor   counts what it told the cells; a cell that sees a new one reads
+                                             its channel before it starts another task
+    row     pid           u32   supervisor   process in this seat, 0 for none
+            generation    u64   cell         counts tasks; odd while the fields of a task are being written
+            state         u8    cell         see `State`
+            inside        u8    cell         1 while the task's own code runs (and may be interrupted)
+            ahead         u32   cell         messages claimed and not started
+            done          u64   cell         tasks ended in this process
+            acks          u64   cell         acknowledgements decided, ever; the ring holds the last of them
+            started       f64   cell         when the task started (`time.monotonic`)
+            soft, hard    f64   cell         its limits in seconds, 0 for none
+            soft_asked    u64   supervisor   the generation that is to be interrupted for its soft limit
+            recalled      u64   supervisor   the generation during which `ahead` was given back
+            killed        u8    supervisor   why this process is being killed, see `Killed`
+            doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
+            budget, used  u64   -            bytes: kept for the memory guard
+            task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
+            description   the message itself, for a task that the broker has no lease for
+            ring          the last acknowledgements: a tag and its queue each
+
+A reader takes a row's task with `Row.task`, which reads the generation before and after: what it returns is
+of one task, or None. A signal names the generation it is meant for, so one that comes late hits nobody.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+_HEADER: Final = mmap.PAGESIZE
+_RING_AT: Final = 2048
+_RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgements can be lost with a process
+_SLOT: Final = struct.Struct("=384p")
+_DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
+_DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
+_ROW: Final = -(-(_DESCRIPTION_AT + 4 + _DESCRIPTION_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
+_READ_ATTEMPTS: Final = 50
+
+
+class State(IntEnum):
+    """What a cell is doing."""
+
+    EMPTY = 0
+    STARTING = 1
+    IDLE = 2
+    RUNNING = 3
+    LEAVING = 4
+
+
+class Killed(IntEnum):
+    """Why a supervisor killed a cell; NOT if it did not."""
+
+    NOT = 0
+    HARD_LIMIT = 1
+    TERMINATED = 2
+    SHUTDOWN = 3
+    MEMORY = 4
+
+
+class Running(NamedTuple):
+    """A task that a cell runs."""
+
+    generation: int
+    task_id: str
+    name: str
+    tag: str
+    queue: str
+    started: float
+    soft: float
+    hard: float
+
+
+class _Number:
+    """A number at a fixed place of a row."""
+
+    def __init__(self, place: int, code: str) -> None:
+        self._place = place
+        self._struct = struct.Struct(f"={code}")
+
+    def __get__(self, row: "Row", _owner: Any = None) -> Any:
+        return self._struct.unpack_from(row.memory, row.start + self._place)[0]
+
+    def __set__(self, row: "Row", value: float) -> None:
+        self._struct.pack_into(row.memory, row.start + self._place, value)
+
+
+_TASK: Final = struct.Struct("=3d256p256p128p256p")
+_TASK_AT: Final = 256
+
+
+class Row:
+    """One cell's row."""
+
+    pid = _Number(0, "I")
+    state = _Number(4, "B")
+    inside = _Number(5, "B")
+    killed = _Number(6, "B")
+    ahead = _Number(8, "I")
+    generation = _Number(16, "Q")
+    done = _Number(24, "Q")
+    acks = _Number(32, "Q")
+    soft_asked = _Number(40, "Q")
+    recalled = _Number(48, "Q")
+    budget = _Number(56, "Q")
+    used = _Number(64, "Q")
+    doomed = _Number(72, "Q")
+    _described = _Number(_DESCRIPTION_AT, "I")
+
+    def __init__(self, memory: mmap.mmap, seat: int) -> None:
+        self.memory = memory
+        self.seat = seat
+        self.start = _HEADER + seat * _ROW
+
+    def clear(self) -> None:
+        """For the next process of this seat; generations go on counting."""
+        generation = self.generation
+        self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
+        self.generation = (generation + 2) & ~1
+        self._described = 0
+
+    # Written by the cell
+
+    def begin(  # noqa: PLR0913, PLR0917 - the fields of one task
+        self, task_id: str, name: str, tag: str, queue: str, started: float, soft: float, hard: float
+    ) -> None:
+        """A task starts."""
+        generation = self.generation
+        self.generation = generation + 1
+        _TASK.pack_into(
+            self.memory,
+            self.start + _TASK_AT,
+            started,
+            soft,
+            hard,
+            task_id.encode(errors="replace")[:255],
+            name.encode(errors="replace")[:255],
+            tag.encode(),
+            queue.encode(),
+        )
+        self.state = State.RUNNING
+        self.generation = generation + 2
+
+    def end(self) -> None:
+        """It has ended, whatever became of it."""
+        self.state = State.IDLE
+        self.done += 1
+
+    def acknowledged(self, tag: str, queue: str) -> None:
+        """An acknowledgement was decided, and may still be on its way to the broker."""
+        count = self.acks
+        _SLOT.pack_into(
+            self.memory,
+            self.start + _RING_AT + count % _RING_SLOTS * _SLOT.size,
+            f"{tag}\n{queue}".encode(),
+        )
+        self.acks = count + 1
+
+    def describe(self, message: bytes) -> None:
+        """The message of the task that is about to begin; empty if the broker keeps it."""
+        if len(message) > _DESCRIPTION_MAX:
+            message = b""
+        place = self.start + _DESCRIPTION_AT + 4
+        self.memory[place : place + len(message)] = message
+        self._described = len(message)
+
+    # Read by the supervisor
+
+    @property
+    def description(self) -> bytes:
+        """What `describe` wrote."""
+        place = self.start + _DESCRIPTION_AT + 4
+        return self.memory[place : place + self._described]
+
+    def task(self) -> Running | None:
+        """The task that runs there now."""
+        for _ in range(_READ_ATTEMPTS):
+            before = self.generation
+            if before % 2:
+                continue
+            if self.state != State.RUNNING:
+                return None
+            started, soft, hard, *texts = _TASK.unpack_from(self.memory, self.start + _TASK_AT)
+            if self.generation == before:
+                task_id, name, tag, queue = (text.decode(errors="replace") for text in texts)
+                return Running(before, task_id, name, tag, queue, started, soft, hard)
+        return None
+
+    def recent_acks(self) -> list[tuple[str, str]]:
+        """Tag and queue of the last acknowledgements, once the process is dead."""
+        found = []
+        for slot in range(min(self.acks, _RING_SLOTS)):
+            (text,) = _SLOT.unpack_from(self.memory, self.start + _RING_AT + slot * _SLOT.size)
+            tag, _, queue = text.decode(errors="replace").partition("\n")
+            found.append((tag, queue))
+        return found
+
+
+class Table:
+    """The mapping: `seats` rows, each for one cell at a time."""
+
+    def __init__(self, seats: int) -> None:
+        self.seats = seats
+        self._memory = mmap.mmap(-1, _HEADER + seats * _ROW)
+        self.rows = [Row(self._memory, seat) for seat in range(seats)]
+
+    @property
+    def epoch(self) -> int:
+        """Changes whenever the supervisor has told the cells something."""
+        return int.from_bytes(self._memory[:8], "little")
+
+    def bump(self) -> None:
+        """The supervisor has told the cells something."""
+        self._memory[:8] = (self.epoch + 1).to_bytes(8, "little")
+
+    def running(self) -> Iterator[tuple[Row, Running]]:
+        """Every cell that runs a task now, with the task."""
+        for row in self.rows:
+            if (task := row.task()) is not None:
+                yield row, task

@@ -1,0 +1,237 @@
+"""A worker's cells: tasks end as in Celery's pools, limits hold, and whatever dies is replaced."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from celery import Celery
+from celery.exceptions import (
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from pytest_celery import CeleryTestWorker
+
+from seawall import delivery
+from support import reef
+from support.nodes import StartWorker
+from support.shop import journal, store
+from support.waiting import wait_until
+
+SIGNALS = {"REEF_SIGNALS": "1"}
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    made = reef.create(redis_url)
+    yield made
+    made.close()
+
+
+def cells(worker: CeleryTestWorker) -> list[psutil.Process]:
+    return worker.container.children()  # type: ignore[no-any-return]
+
+
+def heard(app: Celery) -> None:
+    """Wait until the worker hears broadcasts: it may say that it is ready a moment earlier."""
+    wait_until(lambda: app.control.ping(timeout=1), timeout=20, what="the worker to answer")
+
+
+def outcome(app: Celery, how: str, *, ends_with: str = "signal task_postrun") -> tuple[str, list[str]]:
+    """The state a task ends in and what its hooks and signals told, once they told `ends_with`."""
+    store(app).delete("journal")
+    result = app.tasks["reef.act"].delay(how)
+    wait_until(lambda: journal(app).count(ends_with) == 1 + (how == "retry"), timeout=20, what=how)
+    if how not in {"ignore", "state"}:
+        wait_until(result.ready, timeout=20, what=how)
+    return result.state, journal(app)
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork"])
+def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker, pool: str) -> None:
+    options = ["-P", "prefork"] if pool == "prefork" else []
+    start_worker("support.reef", "--concurrency=1", *options, env=SIGNALS)
+    pre, post = "signal task_prerun", "signal task_postrun"
+    assert outcome(app, "well") == (
+        "SUCCESS",
+        [pre, "on_success well", "signal task_success", "after_return SUCCESS", post],
+    )
+    assert outcome(app, "fail") == (
+        "FAILURE",
+        [pre, "on_failure ValueError ['fail']", "signal task_failure", "after_return FAILURE", post],
+    )
+    state, told = outcome(app, "retry")
+    assert state == "SUCCESS"
+    assert told[:4] == [pre, "on_retry ValueError", "signal task_retry", post]
+    assert outcome(app, "ignore") == ("PENDING", [pre, post])
+    assert outcome(app, "state")[0] == "HALFWAY"
+    assert outcome(app, "reject")[0] == "FAILURE"
+    state, told = outcome(app, "exit", ends_with="signal task_failure")
+    assert state == "FAILURE"
+    assert told.count("signal task_failure") == 1
+
+
+def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWorker) -> None:
+    start_worker("support.reef", "--concurrency=1", "-E", env=SIGNALS)
+    with failures(app) as failed:
+        soft = app.tasks["reef.nap"].apply_async((30,), soft_time_limit=1, time_limit=60)
+        hard = app.tasks["reef.nap"].apply_async((30,), time_limit=1)
+        after = app.tasks["reef.mark"].delay("after")
+        with pytest.raises(SoftTimeLimitExceeded):
+            soft.get(timeout=20)
+        with pytest.raises(TimeLimitExceeded):
+            hard.get(timeout=20)
+        assert after.get(timeout=20) == "after"
+        wait_until(lambda: set(failed) >= {soft.id, hard.id}, timeout=20, what="both failures")
+    told = journal(app)
+    assert Counter(failed) == {soft.id: 1, hard.id: 1}
+    assert told.count("signal task_failure") == 2
+    assert told.count("on_failure TimeLimitExceeded [30]") == 1
+    assert told.count("soft") == 1
+    assert len([line for line in told if line.startswith("nap of")]) == 2
+
+
+@contextlib.contextmanager
+def failures(app: Celery) -> Iterator[list[str]]:
+    """The ids of the events task-failed within the block."""
+    failed: list[str] = []
+    listening = threading.Event()
+    with app.connection_for_read() as connection:
+        handlers = {"task-failed": lambda event: failed.append(event["uuid"])}
+        receiver: Any = app.events.Receiver(connection, handlers=handlers)
+        receiver.on_consume_ready = lambda *_args, **_kwargs: listening.set()
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None}, name="events")
+        thread.start()
+        try:
+            assert listening.wait(20)
+            yield failed
+        finally:
+            receiver.should_stop = True
+            thread.join(20)
+
+
+def test_a_task_that_holds_the_interpreter_keeps_its_lease_and_nothing_else(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    start_worker("support.reef", "--concurrency=2")
+    app.tasks["reef.mark"].delay("warm").get(timeout=20)
+    marks = [app.tasks["reef.mark"].s(f"quick {number}") for number in range(200)]
+    app.tasks["reef.grip"].apply_async((3.0,), priority=9)
+    wait_until(lambda: "grip" in journal(app), what="the long task")
+    delivery.submit_many(marks, app=app)
+    wait_until(
+        lambda: len(journal(app)) >= 202, timeout=2.5, what="the short tasks, before the long one ends"
+    )
+    wait_until(lambda: not store(app).hlen("seawall:{celery}:messages"), what="the long task's end")
+    assert journal(app).count("grip") == 1
+
+
+def test_a_dead_cell_is_replaced_and_its_task_runs_again(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--concurrency=1")
+    result = app.tasks["reef.nap"].delay(1.0)
+    line = wait_until(lambda: [told for told in journal(app) if told.startswith("nap of")], what="the task")[
+        0
+    ]
+    first = int(line.split()[-1])
+    os.kill(first, signal.SIGKILL)
+    assert result.get(timeout=20) == "rested"
+    pids = [int(told.split()[-1]) for told in journal(app) if told.startswith("nap of")]
+    assert len(pids) == 2
+    assert pids[0] != pids[1]
+    assert len(cells(worker)) == 1
+
+
+def test_a_task_without_late_acknowledgement_fails_with_its_cell(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    worker = start_worker("support.reef", "--concurrency=1")
+    result = app.tasks["reef.early"].delay()
+    wait_until(lambda: "early" in journal(app), what="the task")
+    cells(worker)[0].kill()
+    with pytest.raises(WorkerLostError):
+        result.get(timeout=20)
+    assert journal(app).count("early") == 1
+
+
+def test_a_cell_leaves_after_its_share_of_tasks(app: Celery, start_worker: StartWorker) -> None:
+    start_worker("support.reef", "--concurrency=1", "--max-tasks-per-child=2")
+    for _ in range(6):
+        app.tasks["reef.nap"].delay(0).get(timeout=20)
+    pids = Counter(line for line in journal(app) if line.startswith("nap of"))
+    assert sorted(pids.values()) == [2, 2, 2]
+
+
+def test_cells_that_die_at_their_start_are_forked_ever_more_slowly(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    worker = start_worker("support.reef", "--concurrency=1", env={"REEF_STILLBORN": "1"})
+    wait_until(lambda: worker.logs().count("ended at its start") >= 3, timeout=30, what="three reports")
+    assert "exitcode 7" in worker.logs()
+    worker.kill("SIGTERM")
+    assert worker.container.wait(20) == 0
+
+
+@pytest.mark.parametrize("signals", [["SIGQUIT"], ["SIGINT", "SIGINT"]])
+def test_a_cold_shutdown_gives_back_what_runs(
+    app: Celery, start_worker: StartWorker, signals: list[str]
+) -> None:
+    worker = start_worker("support.reef", "--concurrency=2")
+    result = app.tasks["reef.nap"].delay(2.0)
+    wait_until(lambda: journal(app), what="the task")
+    running = cells(worker)
+    for signum in signals:
+        worker.kill(signum)
+        if len(signals) > 1:
+            worker.wait_for_log("cold shutdown")
+    worker.container.wait(20)
+    assert not [cell for cell in running if cell.is_running() and cell.status() != psutil.STATUS_ZOMBIE]
+    start_worker("support.reef", "--concurrency=1")
+    assert result.get(timeout=20) == "rested"
+    # It went back at no charge: it never came near the limit of deliveries.
+    assert not store(app).hlen("seawall:{celery}:history")
+
+
+def test_a_soft_shutdown_lets_short_tasks_end(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--concurrency=2", env={"REEF_SOFT_SHUTDOWN": "5"})
+    short = app.tasks["reef.nap"].delay(1.0)
+    wait_until(lambda: journal(app), what="the task")
+    worker.kill("SIGQUIT")
+    worker.container.wait(20)
+    assert short.get(timeout=1) == "rested"
+    assert sum(line.startswith("nap of") for line in journal(app)) == 1
+
+
+def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker) -> None:
+    start_worker("support.reef", "--concurrency=2")
+    heard(app)
+    app.control.add_consumer("side", reply=True, timeout=5)
+    assert app.tasks["reef.mark"].apply_async(("side",), queue="side").get(timeout=20) == "side"
+    app.control.cancel_consumer("celery", reply=True, timeout=5)
+    wait_until(lambda: not store(app).zcard("seawall:{celery}:consumers"), what="the cells to leave")
+    waiting = app.tasks["reef.mark"].delay("waiting")
+    assert app.tasks["reef.mark"].apply_async(("again",), queue="side").get(timeout=20) == "again"
+    assert not waiting.ready()
+
+
+def test_the_pool_grows_and_shrinks(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--concurrency=1")
+    heard(app)
+    app.control.pool_grow(2, reply=True, timeout=5)
+    wait_until(lambda: len(cells(worker)) == 3, what="three cells")
+    app.control.pool_shrink(2, reply=True, timeout=5)
+    wait_until(lambda: len(cells(worker)) == 1, what="one cell")
+    assert app.tasks["reef.mark"].delay("still").get(timeout=20) == "still"
+
+
+def test_autoscale_follows_the_work(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--autoscale=3,1")
+    naps = [app.tasks["reef.nap"].delay(6.0) for _ in range(3)]
+    wait_until(lambda: len(journal(app)) == 3, timeout=20, what="three naps at a time")
+    assert len(cells(worker)) == 3
+    assert [nap.get(timeout=20) for nap in naps] == ["rested"] * 3
