@@ -218,5 +218,5 @@ def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:
         )
 
 
-RECORDED_ONLY: Final = frozenset({"memory", "memory_limit", "requires", "limit"})
+RECORDED_ONLY: Final = frozenset({"memory", "memory_limit"})
 """Fields that are parsed and kept, and not enforced yet; a worker names the tasks that use them."""

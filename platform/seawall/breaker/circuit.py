@@ -12,13 +12,15 @@ began in an older one counts where nobody looks. Successes of calm calls go to t
 hub 128 at a time; a failure takes them along.
 """
 
+import contextlib
 import itertools
 import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -48,6 +50,22 @@ COALESCED: Final = 0.02
 NEVER: Final = -1
 _UNBOUND: Final = memoryview(b"\0")
 _leases = itertools.count()
+_admitted: ContextVar[tuple[str, ...]] = ContextVar("admitted", default=())
+
+
+@contextlib.contextmanager
+def admitted(names: tuple[str, ...]) -> Iterator[None]:
+    """The work of this block was let in for these breakers: no ramp stops it half-way."""
+    token = _admitted.set(names)
+    try:
+        yield
+    finally:
+        _admitted.reset(token)
+
+
+def failed_probe(exc: BaseException) -> str:
+    """The breaker whose probe raised `exc`; "" if none did."""
+    return getattr(exc, "__seawall_probe__", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +108,10 @@ class Call:
         """Whether Redis waits for its outcome."""
         return bool(self.lease)
 
+    def release(self) -> None:
+        """It was not made after all."""
+        self._settle(failed=None)
+
     def ended(self, result: Any = None) -> None:
         """It returned."""
         config = self._circuit.config
@@ -98,7 +120,11 @@ class Call:
 
     def failed(self, exc: BaseException) -> None:
         """It raised."""
-        self._settle(failed=self._circuit.config.failed(exc))
+        verdict = self._circuit.config.failed(exc)
+        if verdict and (self.lease or self.local_lease):
+            with contextlib.suppress(AttributeError):  # an exception with slots carries no mark
+                exc.__seawall_probe__ = self._circuit.name  # type: ignore[attr-defined]
+        self._settle(failed=verdict)
 
     def _settle(self, *, failed: bool | None) -> None:
         circuit = self._circuit
@@ -129,6 +155,7 @@ class Circuit:
         "_lock",
         "_look_at",
         "_message",
+        "_offered",
         "_place",
         "_reads",
         "_refuse_flag",
@@ -164,6 +191,7 @@ class Circuit:
         """Forget what this process knew; after a fork nothing of it is true. The next call starts anew."""
         self._lock = threading.Lock()
         self.local = Machine(replace(self.rules, probes=1, quorum=1))
+        self._offered: Call | None = None
         self._leave()
 
     def _leave(self) -> None:
@@ -204,6 +232,8 @@ class Circuit:
         Raises:
             BreakerOpen: not now.
         """
+        if (offered := self._offered) is not None and self.take_back(offered):
+            return offered
         now = time.monotonic()
         if now < self._refuse_until and self.flag[0] == self._refuse_flag:
             raise self.refusal(self._refused_for - now)
@@ -216,6 +246,18 @@ class Circuit:
             self._refuse_until, self._refuse_flag = min(now + decided, now + LOOK_EVERY), self.flag[0]
             self._refused_for = now + decided
         raise self.refusal(decided)
+
+    def offer(self, call: Call) -> None:
+        """The next call of this process is this one, which was admitted already."""
+        self._offered = call
+
+    def take_back(self, call: Call) -> bool:
+        """Undo `offer`; False if the call was made, or another is offered."""
+        with self._lock:
+            if self._offered is not call:
+                return False
+            self._offered = None
+            return True
 
     def refusal(self, retry_after: float) -> BreakerOpen:
         """What a refused caller gets."""
@@ -267,7 +309,7 @@ class Circuit:
     def _decide_locally(self, now: float, view: View | None) -> Call | float:
         if view is not None and view.ramp_for:
             share = ramp(now - view.since, view.ramp_for)
-            if share < 1.0 and random.random() > share:  # noqa: S311 - spreads load, keeps no secret
+            if self._left_out(share):
                 return RAMPING_RETRY
         local = self.local
         if local.state is State.CLOSED and not local.ramping:
@@ -281,9 +323,15 @@ class Circuit:
         self._tell(before)
         if answer == "refused":
             return ASK_AGAIN if until is None else max(0.0, until - now)
-        if answer == "closed" and share < 1.0 and random.random() > share:  # noqa: S311
+        if answer == "closed" and self._left_out(share):
             return RAMPING_RETRY
         return Call(self, local_lease=lease if answer == "granted" else "")
+
+    def _left_out(self, share: float) -> bool:
+        """Whether this call is not among those that a ramp lets through; one of an admitted task is."""
+        if share >= 1.0 or self.name in _admitted.get():
+            return False
+        return random.random() > share  # noqa: S311 - spreads load, keeps no secret
 
     def ask(self) -> Call | float:
         """Ask Redis for a probe: a round trip."""
@@ -456,6 +504,14 @@ class Circuit:
         )
 
     # Looking and operating
+
+    @property
+    def state(self) -> State:
+        """What calls meet now: the cluster's state, or where that lets them pass, this process's own."""
+        view = self.look()
+        if view is None or view.epoch == self._ignored_epoch or view.state is State.CLOSED:
+            return self.local.state
+        return view.state
 
     @property
     def bound(self) -> bool:

@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 import billiard
-from celery import signals
+from celery import concurrency, signals
 
 from seawall.breaker import breakers, share
 from seawall.config import settings
@@ -20,6 +20,7 @@ from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
 from seawall.tether import die_with
+from seawall.worker.accounts import open_accounts
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def connect() -> None:
     signals.task_postrun.connect(_name_no_task, dispatch_uid=uid)
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
-    signals.worker_init.connect(_share_breakers, dispatch_uid=f"{uid}.breakers")
+    signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
@@ -112,8 +113,12 @@ def _apply_memory_budget(sender: Any = None, **_: Any) -> None:
     logger.info("memory budget %s: %s for each child", format_bytes(budget), format_bytes(share))
 
 
-def _share_breakers(**_: Any) -> None:
-    """One subscriber for all processes of this worker, before the first of them is forked."""
+def _open_accounts(sender: Any = None, **_: Any) -> None:
+    """What tasks require is asked for at the gate; breakers have one subscriber for the whole worker."""
+    from celery.concurrency.prefork import TaskPool
+
+    pool = concurrency.get_implementation(sender.pool_cls)
+    open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
     if breakers():
         share()
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
+from seawall.breaker.circuit import admitted, failed_probe
 from seawall.breaker.config import disregard
-from seawall.errors import ConfigError, MemoryBudgetExceeded
+from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded
 from seawall.failure import retryable
 from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.worker import interruption
@@ -23,7 +24,21 @@ if TYPE_CHECKING:
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
 
+PROBED_AGAIN = 1.0
+"""Seconds after which a task whose probe failed comes to the gate again, which knows when the next one is."""
+
 disregard(*CONTROL_FLOW)
+
+
+class Postponed(Reject):
+    """The task is put aside for so many seconds at no cost: no attempt and no strike is spent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(reason=f"put aside for {seconds:.1f} s", requeue=False)
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Postponed, (self.seconds,)
 
 
 class SeawallTask(Task):  # type: ignore[type-arg]
@@ -56,22 +71,44 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
         request._protected = 1  # noqa: SLF001
         try:
-            interruption.mark(1)
-            try:
-                return self.run(*args, **kwargs)
-            finally:
-                interruption.mark(0)
+            return self._run(args, kwargs)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
             raise MemoryBudgetExceeded(f"{self.name} ran out of memory: {exc or 'no reason given'}") from exc
         except Exception as exc:
+            if (seconds := self._postponed(exc)) is not None:
+                raise Postponed(seconds) from exc
             if not self._deserves_retry(exc):
                 raise
             retry = self.policy.retry
             countdown = retry.delay(request.retries + 1)
             raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
+        interruption.mark(1)
+        try:
+            if not self.policy.requires:
+                return self.run(*args, **kwargs)
+            with admitted(self.policy.requires):
+                return self.run(*args, **kwargs)
+        finally:
+            interruption.mark(0)
+
+    def _postponed(self, exc: Exception) -> float | None:
+        """Seconds to put the task aside, if it ended because a breaker it requires is not closed.
+
+        It was refused, or it was the trial call that finds out whether the dependency is back: neither is
+        the task's failure.
+        """
+        requires = self.policy.requires
+        if not requires or self.request.is_eager:
+            return None
+        if isinstance(exc, BreakerOpen) and exc.name.partition("[")[0] in requires:
+            return exc.retry_after
+        probe = failed_probe(exc).partition("[")[0]
+        return PROBED_AGAIN if probe in requires else None
 
     def apply(self, *args: Any, throw: bool | None = None, **options: Any) -> Any:
         """As Celery's, but raising (`throw`) waits for the last attempt: a `Retry` is no outcome."""

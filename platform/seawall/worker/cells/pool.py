@@ -18,6 +18,7 @@ from billiard.common import human_status
 from celery.concurrency.base import BasePool
 
 from seawall.backoff import equal_jitter, exponential
+from seawall.worker import accounts
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
@@ -194,6 +195,7 @@ class Pool(BasePool):
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),
         )
+        accounts.lost(cell.pid)
         self._judge_start(cell, status)
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
@@ -296,6 +298,7 @@ class Pool(BasePool):
             pids = [cell.pid for cell in self.cells.values() if cell.row.state == State.RUNNING]
             if pids:
                 guardian.renew(self._queue_names(), pids)
+                accounts.renew(pids)
 
     @contextlib.contextmanager
     def _broker_may_be_away(self) -> Any:

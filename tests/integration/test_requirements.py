@@ -1,0 +1,79 @@
+"""Tasks that require a breaker or share a limit, in real workers."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from support import dependants
+from support.nodes import StartWorker
+from support.shop import store
+from support.waiting import wait_until
+
+POOLS = ("cells", "prefork", "threads")
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    made = dependants.create(redis_url)
+    yield made
+    made.close()
+
+
+def start(start_worker: StartWorker, pool: str, concurrency: int = 2) -> Any:
+    options = [f"--concurrency={concurrency}", *([] if pool == "cells" else ["-P", pool])]
+    return start_worker("support.dependants", *options)
+
+
+def call_times(app: Celery) -> list[float]:
+    return [float(at) for at in store(app).lrange("calls", 0, -1)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_outage_fails_no_task_costs_only_probes_and_ends_without_a_stampede(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    start(start_worker, pool)
+    store(app).set("down", 1)
+    # Two failing calls of the service for each process would be usual; these tasks open the circuit.
+    breaking = [app.tasks["dependants.pay"].delay(-1) for _ in range(60)]
+    wait_until(lambda: len(call_times(app)) >= 10, timeout=60, what="the service to be seen down")
+    time_of_trip = time.time()
+    wait_until(lambda: time.time() > time_of_trip + 0.5)
+    before = len(call_times(app))
+    waiting = [app.tasks["dependants.pay"].delay(number) for number in range(100)]
+    others = [app.tasks["dependants.other"].delay(number) for number in range(50)]
+    assert [result.get(timeout=30) for result in others] == list(range(50))
+    wait_until(lambda: len(call_times(app)) >= before + 3, timeout=60, what="three probes")
+    assert not any(result.ready() for result in waiting)
+    probes = call_times(app)[before:]
+    assert len(probes) <= 2 + (probes[-1] - probes[0]) / 0.9, "probes, and nothing else"
+    store(app).delete("down")
+    assert [result.get(timeout=60) for result in waiting] == list(range(100))
+    assert all(result.successful() for result in waiting)
+    failed = sum(result.failed() for result in breaking)
+    assert failed <= 30, "what was in flight before the trip"
+    assert all(result.failed() or result.get(timeout=60) == -1 for result in breaking)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_limit_is_kept_and_every_key_gets_its_turn(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    start(start_worker, pool, 5)
+    results = [app.tasks["dependants.serve"].delay(f"t{number % 2}", 0.05) for number in range(60)]
+    free = app.tasks["dependants.other"].delay(7)
+    assert free.get(timeout=20) == 7
+    assert Counter(result.get(timeout=60) for result in results) == {"t0": 30, "t1": 30}
+    assert max(most_beside(app).values()) <= 3
+
+
+def most_beside(app: Celery) -> dict[str, int]:
+    most: dict[str, int] = defaultdict(int)
+    for line in store(app).lrange("beside", 0, -1):  # type: ignore[union-attr]
+        tenant, many = line.decode().split()
+        most[tenant] = max(most[tenant], int(many))
+    return most
