@@ -2,9 +2,14 @@
 
 from typing import Final
 
-from seawall.errors import DatabaseUnavailable
+from seawall.errors import DatabaseUnavailable, Refused
 
-RETRYABLE: Final[tuple[type[BaseException], ...]] = (DatabaseUnavailable, ConnectionError, TimeoutError)
+RETRYABLE: Final[tuple[type[BaseException], ...]] = (
+    DatabaseUnavailable,
+    Refused,
+    ConnectionError,
+    TimeoutError,
+)
 """Something was away and may be back: retried by `Retry(on=None)`. Anything else fails at once."""
 
 

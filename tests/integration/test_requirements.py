@@ -29,7 +29,8 @@ def start(start_worker: StartWorker, pool: str, concurrency: int = 2) -> Any:
 
 
 def call_times(app: Celery) -> list[float]:
-    return [float(at) for at in store(app).lrange("calls", 0, -1)]  # type: ignore[union-attr]
+    moments: Any = store(app).lrange("calls", 0, -1)
+    return [float(at) for at in moments]
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -73,7 +74,8 @@ def test_a_limit_is_kept_and_every_key_gets_its_turn(
 
 def most_beside(app: Celery) -> dict[str, int]:
     most: dict[str, int] = defaultdict(int)
-    for line in store(app).lrange("beside", 0, -1):  # type: ignore[union-attr]
+    lines: Any = store(app).lrange("beside", 0, -1)
+    for line in lines:
         tenant, many = line.decode().split()
         most[tenant] = max(most[tenant], int(many))
     return most

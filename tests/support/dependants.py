@@ -1,7 +1,7 @@
 """An application whose tasks need a service that may be down, and share limits.
 
-A worker is started with `celery -A support.dependants worker`; a test submits through `create()`. The service is
-a key in the app's Redis: it is down while `down` exists, and every call leaves its moment in `calls`.
+A worker is started with `celery -A support.dependants worker`; a test submits through `create()`. The service
+is a key in the app's Redis: it is down while `down` exists, and every call leaves its moment in `calls`.
 """
 
 import time

@@ -13,9 +13,9 @@ from typing import Any
 import billiard
 from celery import concurrency, signals
 
-from seawall.breaker import breakers, share
+from seawall.breaker import share
 from seawall.config import settings
-from seawall.database import name_process, name_task
+from seawall.database import guard_databases, name_process, name_task
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
@@ -119,8 +119,8 @@ def _open_accounts(sender: Any = None, **_: Any) -> None:
 
     pool = concurrency.get_implementation(sender.pool_cls)
     open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
-    if breakers():
-        share()
+    guard_databases()
+    share()
 
 
 def _die_with_parent(**_: Any) -> None:

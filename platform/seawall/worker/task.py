@@ -105,8 +105,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         requires = self.policy.requires
         if not requires or self.request.is_eager:
             return None
-        if isinstance(exc, BreakerOpen) and exc.name.partition("[")[0] in requires:
-            return exc.retry_after
+        refusal = exc if isinstance(exc, BreakerOpen) else exc.__cause__
+        if isinstance(refusal, BreakerOpen) and refusal.name.partition("[")[0] in requires:
+            return refusal.retry_after
         probe = failed_probe(exc).partition("[")[0]
         return PROBED_AGAIN if probe in requires else None
 
