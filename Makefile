@@ -49,8 +49,9 @@ test: $(DEV) ## Run the tests, in random order and in parallel.
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
 
-bench: $(DEV) ## Measure delivery and breakers beside what others offer.
+bench: $(DEV) ## Measure delivery, breakers and classification beside what others offer.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 
 check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.

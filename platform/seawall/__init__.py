@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seawall import errors
 from seawall.breaker import breaker
+from seawall.classification import classify, register_failure
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
@@ -25,6 +26,7 @@ from seawall.errors import (
     SeawallError,
     StartupError,
 )
+from seawall.failure import Category, Failure, Severity
 from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
 
@@ -43,6 +45,12 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Priority",
     "Retry",
     "Limit",
+    # what failed
+    "classify",
+    "register_failure",
+    "Category",
+    "Severity",
+    "Failure",
     # what a task uses
     "breaker",
     "limit",

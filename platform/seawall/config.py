@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from seawall.errors import ConfigError
 from seawall.quantity import Bytes, Seconds, Unit
+from seawall.redaction import hide_passwords
 
 PREFIX: Final = "SEAWALL_"
 FILE_VARIABLE: Final = "SEAWALL_CONFIG"
@@ -86,6 +87,18 @@ class MemorySettings(_Section):
     )
 
 
+class RetrySettings(_Section):
+    """How much trying again an outage may cost."""
+
+    budget: float = Field(
+        default=0.2,
+        ge=0,
+        le=10,
+        description="Retries per first attempt of a task, cluster-wide and over a minute. "
+        "Ten retries a minute are always granted.",
+    )
+
+
 class EmbeddedSettings(_Section):
     """The servers that are started when no URL is set."""
 
@@ -128,6 +141,7 @@ class Settings(BaseSettings):
     )
     database: DatabaseSettings = DatabaseSettings()
     memory: MemorySettings = MemorySettings()
+    retry: RetrySettings = RetrySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
 
     @field_validator("redis_url", "broker_url", "database_url")
@@ -244,23 +258,6 @@ def effective(current: Settings) -> Iterator[tuple[Key, str, str]]:
         else:
             source = "default"
         yield key, "unset" if value is None else hide_passwords(_plain(value)), source
-
-
-def hide_passwords(text: str) -> str:
-    """`text` with the password of each URL in it (`;` separates several) replaced by `***`."""
-    return ";".join(_hide_password(url) for url in text.split(";"))
-
-
-def _hide_password(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return url
-    # By hand: a URL that urlsplit refuses must not be printed whole either.
-    authority, slash, path = rest.partition("/")
-    userinfo, at, host = authority.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    path = path if "password=" not in path.lower() else path.partition("?")[0] + "?***"
-    return f"{scheme}://{user}{':***' if colon else ''}{at}{host}{slash}{path}"
 
 
 def scheme_of(url: str) -> str:

@@ -8,18 +8,20 @@ A task without it has `Policy()`: the defaults.
 import inspect
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from seawall import backoff
 from seawall.errors import ConfigError
+from seawall.failure import Category
 from seawall.priority import Priority, parse_priority
 from seawall.quantity import parse_bytes, parse_duration
 
 HARD_LIMIT_GRACE: Final = 10.0
 """Seconds between the soft time limit, which a task may handle, and the hard one, which kills it."""
 
+_MOST_BUDGET: Final = 10.0
 _ATTRIBUTE: Final = "__seawall_policy__"
 
 Jitter = Literal["full", "equal", "none"]
@@ -38,6 +40,13 @@ def _check_int(name: str, value: object, *, at_least: int) -> None:
         raise ConfigError(f"{name}={value!r} is out of range: use an int of {at_least} or more")
 
 
+def _check_share(value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_BUDGET:
+        raise ConfigError(f"retry.budget={value!r} is out of range: use a share such as 0.2, 10 at most")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retry:
     """Attempts and the waits between them.
@@ -49,6 +58,10 @@ class Retry:
         cap: the longest wait in seconds.
         jitter: "full" draws from [0, wait), "equal" from [wait/2, wait), "none" waits exactly.
         on: exception types that are retried; None means failures that are worth another attempt.
+        per_category: other attempts and waits for failures of a `Category`, which stay subject to `on` of
+            this Retry.
+        budget: retries per first attempt of the task, cluster-wide (None: the setting `retry.budget`);
+            0 leaves only the few that are always granted.
     """
 
     max_attempts: int = 3
@@ -57,6 +70,8 @@ class Retry:
     cap: float = 300.0
     jitter: Jitter = "full"
     on: tuple[type[BaseException], ...] | type[BaseException] | None = None
+    per_category: Mapping[Category, "Retry"] | None = None
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         _check_int("retry.max_attempts", self.max_attempts, at_least=1)
@@ -71,6 +86,21 @@ class Retry:
             if not (isinstance(one, type) and issubclass(one, BaseException)):
                 raise ConfigError(f"retry.on={self.on!r} is not made of exception types: pass classes")
         object.__setattr__(self, "on", None if types is None else tuple(types))
+        for category, retry in (self.per_category or {}).items():
+            if not isinstance(category, Category) or not isinstance(retry, Retry):
+                raise ConfigError(
+                    f"retry.per_category={{{category!r}: {retry!r}}} is wrong: use {{Category.X: Retry(...)}}"
+                )
+        _check_share(self.budget)
+
+    def of(self, category: Category) -> "Retry":
+        """What holds for failures of `category`."""
+        return (self.per_category or {}).get(category, self)
+
+    @property
+    def most_attempts(self) -> int:
+        """Runs that any category may have."""
+        return max(self.max_attempts, *(each.max_attempts for each in (self.per_category or {}).values()), 1)
 
     def delay(self, retry: int, *, rand: Callable[[], float] = random.random) -> float:
         """Seconds to wait before retry number `retry` (1 comes after the first attempt)."""
@@ -119,6 +149,7 @@ class Policy:
     memory_limit: int | None = None
     requires: tuple[str, ...] = ()
     limit: Limit | None = None
+    redact: frozenset[str] = frozenset()
     explicit: frozenset[str] = frozenset()
 
     @property
@@ -139,6 +170,7 @@ def policy(  # noqa: PLR0913 - the face of the platform: one keyword per promise
     memory_limit: int | str | None = None,
     requires: tuple[str, ...] | list[str] | None = None,
     limit: Limit | None = None,
+    redact: tuple[str, ...] | list[str] | None = None,
 ) -> Callable[[F], F]:
     """The policy of the task defined below.
 
@@ -150,6 +182,7 @@ def policy(  # noqa: PLR0913 - the face of the platform: one keyword per promise
         memory_limit: where the task is stopped (1.5 x `memory`).
         requires: names of the breakers that must be closed for the task to run.
         limit: cluster-wide concurrency by a key made from the arguments.
+        redact: arguments that logs and events never show, beside those called password, token and the like.
 
     Raises:
         ConfigError: a field is wrong; the message names it, the value and the fix.
@@ -178,8 +211,9 @@ def _parse(given: dict[str, Any]) -> dict[str, Any]:
         "timeout": _parse_timeout,
         "memory": lambda value: parse_bytes(value, field="memory"),
         "memory_limit": lambda value: parse_bytes(value, field="memory_limit"),
-        "requires": _parse_requires,
+        "requires": lambda value: _parse_names("requires", value, "breaker"),
         "limit": lambda value: _check_type("limit", value, Limit),
+        "redact": lambda value: frozenset(_parse_names("redact", value, "argument")),
     }
     parsed = {name: parse[name](value) for name, value in given.items()}
     if (budget := parsed.get("memory")) is not None:
@@ -198,12 +232,12 @@ def _parse_timeout(value: object) -> float:
     return seconds
 
 
-def _parse_requires(value: object) -> tuple[str, ...]:
+def _parse_names(field: str, value: object, what: str) -> tuple[str, ...]:
     if isinstance(value, str) or not all(
-        isinstance(name, str) and name for name in _check_type("requires", value)
+        isinstance(name, str) and name for name in _check_type(field, value)
     ):
-        raise ConfigError(f"requires={value!r} is no list of breaker names: write requires=['payments']")
-    return tuple(_check_type("requires", value))
+        raise ConfigError(f"{field}={value!r} is no list of {what} names: write {field}=['payments']")
+    return tuple(_check_type(field, value))
 
 
 def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:

@@ -36,6 +36,15 @@ def database_url() -> str:
     return _embedded("database") if configured is None else configured.get_secret_value()
 
 
+def redis_is_known() -> bool:
+    """Whether `redis_url` can be answered without starting the embedded servers."""
+    current = settings()
+    named = current.redis_url is not None or (
+        current.broker_url is not None and scheme_of(broker_url()) in REDIS_SCHEMES
+    )
+    return named or _attachment.cache_info().currsize > 0
+
+
 def migration_url() -> str:
     """PostgreSQL as migrations need it: never through a pooler.
 

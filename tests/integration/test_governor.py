@@ -265,15 +265,13 @@ def test_a_fleet_that_grows_dies_and_shrinks_stays_within_its_budget(  # noqa: P
             leaver.signal(signal.SIGTERM)
         later = time.monotonic() + governing.LEASE + 2
         with redis.Redis.from_url(redis_url) as client:
-            wait_until(
-                lambda: (
-                    time.monotonic() > later
-                    and sum(lease.grant for lease in _shares(client, database_url))
-                    >= min(budget, least * threads)
-                ),
-                timeout=90,
-                what="the shares of the dead to come back",
-            )
+            enough = min(budget, least * threads)
+
+            def back() -> bool:
+                shares = leases(client, Database(database_url).server)[1]
+                return time.monotonic() > later and sum(lease.grant for lease in shares) >= enough
+
+            wait_until(back, timeout=90, what="the shares of the dead to come back")
         alive = [processes[0], *processes[most - least + 1 :]]
         seen = Load(alive).seen()
         seen += [Load.read(leaver) for leaver in processes[killed + 1 : most - least + 1]]

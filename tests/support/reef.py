@@ -147,9 +147,8 @@ def create(broker_url: str | None = None) -> Seawall:
     if broker_url is not None:
         app.conf.update(broker_url=broker_url, result_backend=broker_url)
     for function, options in TASKS:
-        app.task(bind=True, base=Telltale, shared=False, name=f"reef.{function.__name__}", **options)(
-            function
-        )
+        name = f"reef.{function.__name__}"
+        app.task(**{"bind": True, "base": Telltale, "shared": False, "name": name, **options})(function)
     return app
 
 

@@ -89,6 +89,21 @@ def unreachable(self: celery.Task[Any, Any]) -> None:
     raise ConnectionError("the dependency is away")
 
 
+class ThrottledError(ConnectionError):
+    retry_after = 1.0
+
+
+@policy(retry=Retry(max_attempts=2, base=0.01, cap=0.02))
+def told_to_wait(self: celery.Task[Any, Any]) -> None:
+    note(self, f"at {time.time()}")
+    raise ThrottledError
+
+
+@policy(redact=["card"])
+def leaky(self: celery.Task[Any, Any], api_token: str, card: str) -> None:
+    raise ValueError(f"cannot log in to postgresql://u:{api_token}@db with token={card}")
+
+
 @policy(retry=EAGER_RETRY)
 def mistaken(self: celery.Task[Any, Any]) -> None:
     note(self, f"attempt {self.request.retries}")
@@ -164,6 +179,8 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (wait_for, {}),
     (tell_process, {}),
     (unreachable, {}),
+    (told_to_wait, {}),
+    (leaky, {}),
     (mistaken, {}),
     (picky, {}),
     (recovering, {}),

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from seawall import ConfigError, settings
-from seawall.config import effective, hide_passwords, keys
+from seawall.config import effective, keys
+from seawall.redaction import hide_passwords
 
 SECRET = "hunter2"
 

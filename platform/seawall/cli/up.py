@@ -9,9 +9,10 @@ import click
 from seawall import servers
 from seawall.cli import migrate
 from seawall.cli.application import load_app
-from seawall.config import hide_passwords, settings
+from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.fleet import Console, Fleet, FleetSpec
+from seawall.redaction import hide_passwords
 
 
 @click.command()

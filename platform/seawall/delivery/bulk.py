@@ -12,7 +12,7 @@ a link, a canvas that is no plain task) Celery publishes each, still into the sa
 import secrets
 import time
 import uuid
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from kombu.serialization import dumps
 
 from seawall.delivery.channel import Channel
 from seawall.delivery.envelope import Envelope
+from seawall.policy import DEFAULT
+from seawall.redaction import redact_arguments
 
 _PER_ROUND_TRIP = 500
 _OWN = frozenset({"countdown", "eta", "task_id"})  # what a plain task's options may have of its own
@@ -84,6 +86,8 @@ class _Kind(NamedTuple):
     properties: dict[str, Any]
     embed: dict[str, Any]
     serializer: str | None
+    function: Callable[..., Any] | None
+    redact: frozenset[str]
 
 
 def _submit(app: Celery, producer: Any, signatures: Iterable[Any], batch: _Batch) -> Iterator[str]:
@@ -142,7 +146,15 @@ def _make_kind(app: Celery, name: str, options: dict[str, Any]) -> _Kind | None:
         "body_encoding": "utf-8",
     }
     headers = {**template.headers, **(given.get("headers") or {})}
-    return _Kind(queue.name, headers, properties, template.body[2], serializer or app.conf.task_serializer)
+    return _Kind(
+        queue.name,
+        headers,
+        properties,
+        template.body[2],
+        serializer or app.conf.task_serializer,
+        getattr(task, "run", None),
+        getattr(task, "policy", DEFAULT).redact,
+    )
 
 
 def _exec_options(task: Any) -> dict[str, Any]:
@@ -158,14 +170,15 @@ def _message(kind: _Kind, signature: Any) -> tuple[dict[str, Any], str]:
     options = signature.options
     task_id = options.get("task_id") or str(uuid.uuid4())
     args, kwargs = signature.args, signature.kwargs
+    shown = redact_arguments(args, kwargs, function=kind.function, names=kind.redact)
     content_type, content_encoding, body = dumps((args, kwargs, kind.embed), serializer=kind.serializer)
     headers = {
         **kind.headers,
         "id": task_id,
         "root_id": task_id,
         "eta": options.get("eta") or _after(options.get("countdown")),
-        "argsrepr": repr(args)[:_REPR_LENGTH],
-        "kwargsrepr": repr(kwargs)[:_REPR_LENGTH],
+        "argsrepr": repr(shown[0])[:_REPR_LENGTH],
+        "kwargsrepr": repr(shown[1])[:_REPR_LENGTH],
     }
     message = {
         "body": body,

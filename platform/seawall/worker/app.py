@@ -8,7 +8,7 @@ from seawall.errors import ConfigError
 from seawall.priority import parse_priority
 from seawall.worker import lifecycle
 from seawall.worker.defaults import PLAIN, LazyDefaults
-from seawall.worker.task import SeawallTask
+from seawall.worker.task import SeawallTask, shown_arguments
 
 
 class Seawall(Celery):
@@ -24,17 +24,20 @@ class Seawall(Celery):
         super().__init__(main, **kwargs)
         _prepare(self)
 
-    def send_task(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """As `Celery.send_task`; every submission passes here.
 
         Raises:
             ConfigError: `priority` is none. Nothing was sent.
         """
-        if kwargs.get("priority") is not None:
-            kwargs["priority"] = parse_priority(kwargs["priority"])
-        elif name not in self._tasks:  # type: ignore[attr-defined] # a task of another code base: only its name is known here
-            kwargs["priority"] = self.conf.task_default_priority
-        return super().send_task(name, *args, **kwargs)
+        task = self._tasks.get(name)  # type: ignore[attr-defined]
+        if options.get("priority") is not None:
+            options["priority"] = parse_priority(options["priority"])
+        elif task is None:  # a task of another code base: only its name is known here
+            options["priority"] = self.conf.task_default_priority
+        return super().send_task(
+            name, args, kwargs, *more, **{**shown_arguments(task, args, kwargs), **options}
+        )
 
     def _task_from_fun(  # type: ignore[override]
         self, fun: Any, name: str | None = None, base: Any = None, **options: Any

@@ -19,6 +19,7 @@ from seawall.database import guard_databases, name_process, name_task
 from seawall.delivery import poisoned
 from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
+from seawall.redaction import RedactingFilter
 from seawall.tether import die_with
 from seawall.worker.accounts import open_accounts
 
@@ -40,6 +41,8 @@ def connect() -> None:
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
+    signals.after_setup_logger.connect(_redact_lines, dispatch_uid=uid)
+    signals.after_setup_task_logger.connect(_redact_lines, dispatch_uid=uid)
 
 
 def notify(state: str) -> bool:
@@ -78,6 +81,11 @@ def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
 
     app = sender.app
     poisoned.connect(fail, weak=False, dispatch_uid="seawall.lifecycle")
+
+
+def _redact_lines(logger: Any = None, **_: Any) -> None:
+    for handler in logger.handlers:
+        handler.addFilter(RedactingFilter())
 
 
 def _announce_ready(sender: Any = None, **_: Any) -> None:

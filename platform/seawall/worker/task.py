@@ -5,17 +5,24 @@ itself reads (priority, time limits, max_retries), so that `task_annotations`, `
 keep their meaning and their precedence.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.saferepr import saferepr
 
+from seawall import cluster, servers
 from seawall.breaker.circuit import admitted, failed_probe
 from seawall.breaker.config import disregard
+from seawall.classification import verdict_of
+from seawall.config import settings
 from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded
-from seawall.failure import retryable
 from seawall.policy import DEFAULT, Policy, policy_of
+from seawall.policy import Retry as RetryPolicy
+from seawall.redaction import redact_arguments
+from seawall.retries import RetryBudget, retry_after
 from seawall.worker import interruption
 
 if TYPE_CHECKING:
@@ -26,6 +33,16 @@ CONTROL_FLOW = (Retry, Ignore, Reject)
 
 PROBED_AGAIN = 1.0
 """Seconds after which a task whose probe failed comes to the gate again, which knows when the next one is."""
+
+_SHOWN = 1024
+"""Characters of a call's arguments in logs and events, as in Celery."""
+
+_LONGEST_WISH = 3600.0
+"""Seconds of `Retry-After` that are honoured; more would be a task that nobody waits for any more."""
+
+retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() else None)
+
+logger = logging.getLogger(__name__)
 
 disregard(*CONTROL_FLOW)
 
@@ -70,6 +87,8 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         if request.called_directly or request._protected:  # noqa: SLF001 - Celery's mark of a running request
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
         request._protected = 1  # noqa: SLF001
+        if not request.retries:
+            retry_budget.first_attempt(self.name)
         try:
             return self._run(args, kwargs)
         except CONTROL_FLOW:
@@ -80,10 +99,10 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         except Exception as exc:
             if (seconds := self._postponed(exc)) is not None:
                 raise Postponed(seconds) from exc
-            if not self._deserves_retry(exc):
+            retry = self._retry_for(exc)
+            if retry is None or not self._may_retry(exc, retry):
                 raise
-            retry = self.policy.retry
-            countdown = retry.delay(request.retries + 1)
+            countdown = max(retry.delay(request.retries + 1), min(retry_after(exc) or 0.0, _LONGEST_WISH))
             raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
 
     def _run(self, args: Any, kwargs: Any) -> Any:
@@ -118,9 +137,40 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             raise result.result
         return result
 
-    def _deserves_retry(self, exc: Exception) -> bool:
-        on = self.policy.retry.on
-        return retryable(exc) if on is None else isinstance(exc, on)
+    def _retry_for(self, exc: Exception) -> RetryPolicy | None:
+        """How `exc` is retried, or None if it is no failure that deserves it."""
+        verdict, retry = verdict_of(exc), self.policy.retry
+        deserved = verdict.retryable if retry.on is None else isinstance(exc, retry.on)
+        return retry.of(verdict.category) if deserved else None
+
+    def _may_retry(self, exc: Exception, retry: RetryPolicy) -> bool:
+        """Whether attempts and the budget are left; a refusal of the budget is noted on `exc`."""
+        if self.request.retries + 1 >= retry.max_attempts:
+            return False
+        share = next(
+            each
+            for each in (retry.budget, self.policy.retry.budget, settings().retry.budget)
+            if each is not None
+        )
+        if self.request.is_eager or retry_budget.take(self.name, share):
+            return True
+        note = f"not retried: the retries of {self.name} have used their budget, {share:g} of first attempts"
+        exc.add_note(note)
+        logger.warning("%s[%s] is %s", self.name, self.request.id, note)
+        return False
+
+
+def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
+    """What logs, events and Flower show of a call, as the two headers that carry it: without secrets."""
+    if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
+        return {}  # Celery refuses those
+    shown = redact_arguments(
+        args or (),
+        kwargs or {},
+        function=getattr(task, "run", None),
+        names=getattr(task, "policy", DEFAULT).redact,
+    )
+    return {"argsrepr": saferepr(shown[0], _SHOWN), "kwargsrepr": saferepr(shown[1], _SHOWN)}
 
 
 def _attributes(cls: type[SeawallTask]) -> dict[str, Any]:
@@ -134,7 +184,7 @@ def _attributes(cls: type[SeawallTask]) -> dict[str, Any]:
         "priority": ("priority", policy.priority),
         "soft_time_limit": ("timeout", policy.timeout),
         "time_limit": ("timeout", policy.hard_timeout),
-        "max_retries": ("retry", policy.retry.max_attempts - 1),
+        "max_retries": ("retry", policy.retry.most_attempts - 1),
     }
     said = {attribute: pair for attribute, pair in said.items() if pair[0] in policy.explicit}
     for attribute, (field, _) in said.items():

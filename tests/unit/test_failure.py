@@ -1,0 +1,214 @@
+"""Fingerprints, users' rules, the hints of the failed side, and redaction: all pure."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import seawall.classification as rules
+from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
+from seawall.redaction import RedactingFilter, redact, redact_arguments, redact_text
+from seawall.retries import RetryBudget, retry_after
+from seawall.retries.budget import ALWAYS
+
+
+class GatewayDown(Exception): ...  # noqa: N818
+
+
+def raised(function: Callable[[], object]) -> BaseException:
+    try:
+        function()
+    except Exception as exc:  # noqa: BLE001 - whatever it is
+        return exc
+    raise AssertionError
+
+
+def lookup(key: object, times: int = 0) -> None:
+    if times:
+        lookup(key, times - 1)
+    raise KeyError(f"order {key} of host db{key}.example.org at /var/lib/{key} is 0x7f{key}ab")
+
+
+@pytest.fixture(autouse=True)
+def _own_rules() -> Iterator[None]:
+    before = dict(rules._own)
+    yield
+    rules._own.clear()
+    rules._own.update(before)
+    rules._known.clear()
+
+
+def test_a_fingerprint_ignores_lines_numbers_hosts_paths_and_recursion() -> None:
+    one = raised(lambda: lookup(12))
+    other = raised(
+        lambda: lookup(987654, times=3),
+    )
+    assert classify(one).fingerprint == classify(other).fingerprint
+
+
+def test_a_fingerprint_tells_types_functions_tasks_and_words_apart() -> None:
+    def elsewhere() -> None:
+        raise KeyError("order 1")
+
+    found = {
+        classify(raised(lambda: lookup(1))).fingerprint,
+        classify(raised(elsewhere)).fingerprint,
+        classify(raised(lambda: int("x"))).fingerprint,
+        classify(ValueError("order")).fingerprint,
+        classify(ValueError("customer")).fingerprint,
+        classify(ValueError("customer"), task="shop.charge").fingerprint,
+    }
+    assert len(found) == 6
+
+
+def test_a_rule_of_the_application_holds_for_subclasses_and_wins() -> None:
+    class Closed(GatewayDown): ...
+
+    assert classify(Closed()).category is Category.INTERNAL
+    register_failure(GatewayDown, category=Category.DEPENDENCY, retryable=True)
+    failure = classify(Closed())
+    assert failure == Failure(
+        Category.DEPENDENCY, Severity.WARNING, retryable=True, fingerprint=failure.fingerprint
+    )
+    register_failure(ConnectionError, category=Category.VALIDATION, retryable=False)
+    assert not classify(ConnectionResetError()).retryable
+
+
+def test_a_rule_for_no_exception_is_refused() -> None:
+    with pytest.raises(ConfigError, match="kind='GatewayDown' is no exception type"):
+        register_failure("GatewayDown", category=Category.NETWORK, retryable=True)  # type: ignore[arg-type]
+
+
+def test_a_broken_exception_is_classified_all_the_same() -> None:
+    class Broken(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise RuntimeError
+
+        @property
+        def response(self) -> Any:
+            raise RuntimeError
+
+    looped = ValueError("a")
+    looped.__cause__ = KeyError("b")
+    looped.__cause__.__cause__ = looped
+    for exc in (Broken(), looped):
+        assert classify(exc).category is Category.INTERNAL
+
+
+def test_classifying_imports_no_library() -> None:
+    code = (
+        "import sys, seawall; seawall.classify(OSError(1)); "
+        "print({'psycopg', 'redis', 'celery'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+class Answered(Exception):  # noqa: N818
+    def __init__(self, **headers: str) -> None:
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        ("Tue, 01 Jan 2030 00:02:00 GMT", 120.0),
+        ("Mon, 31 Dec 2029 00:00:00 GMT", 0.0),
+        ("soon", None),
+        ("inf", None),
+        ("-3", 0.0),
+    ],
+)
+def test_the_header_is_read_in_seconds_and_as_a_date(said: str, seconds: float | None) -> None:
+    assert retry_after(Answered(Retry_After=said), now=NOW) == seconds
+
+
+def test_an_attribute_or_a_cause_may_say_when_to_come_back() -> None:
+    outer, inner = ValueError("no"), Answered()
+    inner.retry_after = 2.5  # type: ignore[attr-defined]
+    outer.__cause__ = inner
+    assert retry_after(outer) == 2.5
+    assert retry_after(ValueError("no")) is None
+
+
+def test_without_redis_a_process_keeps_to_the_share_by_itself_and_forgets_after_a_minute() -> None:
+    now = 1000.0
+    budget = RetryBudget(lambda: None, clock=lambda: now)
+    for _ in range(100):
+        budget.first_attempt("t")
+    assert sum(budget.take("t", 0.2) for _ in range(100)) == ALWAYS + 20
+    assert budget.take("another", 0.2)
+    now += 70
+    assert sum(budget.take("t", 0.2) for _ in range(100)) == ALWAYS
+
+
+def test_retries_may_differ_by_category() -> None:
+    patient = Retry(max_attempts=9)
+    retry = Retry(per_category={Category.DATABASE: patient})
+    assert (retry.of(Category.DATABASE), retry.of(Category.NETWORK), retry.most_attempts) == (
+        patient,
+        retry,
+        9,
+    )
+    with pytest.raises(ConfigError, match="per_category"):
+        Retry(per_category={"database": patient})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"retry\.budget=-1"):
+        Retry(budget=-1)
+
+
+SECRET = "hunter2secret"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://shop:{SECRET}@db/x failed",
+        f"cannot reach redis://:{SECRET}@cache:6379/0, retrying",
+        f"Authorization: Bearer {SECRET}",
+        f"{{'password': '{SECRET}', 'user': 'ann'}}",
+        f"POST /pay?api_key={SECRET}&order=1",
+        f'{{"db_password": "{SECRET}"}}',
+        f"token={SECRET}",
+    ],
+)
+def test_secrets_are_hidden_in_text(text: str) -> None:
+    shown = redact_text(text)
+    assert SECRET not in shown
+    assert "***" in shown
+    assert redact_text(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["the tokenizer: failed", "passed 3 of 4", "http://host/path?x=1", "monkey: 5"]
+)
+def test_text_without_secrets_stays_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+
+
+def test_arguments_are_hidden_by_name_at_any_depth_and_by_policy() -> None:
+    def charge(order: int, api_token: str, card: str) -> None: ...
+
+    shown = redact_arguments(
+        (1, SECRET, SECRET),
+        {"headers": [{"X-Auth-Token": SECRET}]},
+        function=charge,
+        names=frozenset({"card"}),
+    )
+    assert shown == ((1, "***", "***"), {"headers": [{"X-Auth-Token": "***"}]})
+    value = {"dbPassword": SECRET}
+    assert redact(value) == {"dbPassword": "***"}
+    assert value == {"dbPassword": SECRET}
+
+
+def test_a_line_that_cannot_be_formatted_is_left_to_its_handler() -> None:
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d of %d", ("one",), None)
+    assert RedactingFilter().filter(record)
+    assert record.args == ("one",)
