@@ -13,10 +13,10 @@ FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate demo test test-all bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test test-all bench check format docs lock clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(RUN): deploy/locks/run.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seawall needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -40,6 +40,9 @@ dashboard: $(RUN) ## Run only Flower, beside a fleet that runs elsewhere.
 migrate: $(RUN) ## Apply the SQL migrations.
 	@$(BIN)/seawall migrate up
 
+migrate-lint: $(DEV) ## Look for dangerous locks in the SQL migrations.
+	$(BIN)/squawk migrations/*.up.sql workers/migrations/*.up.sql
+
 demo: $(RUN) ## Import real public data through the running fleet.
 	@$(BIN)/seawall demo import
 
@@ -49,8 +52,9 @@ test: $(DEV) ## Run the tests, in random order and in parallel.
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
 
-bench: $(DEV) ## Measure delivery, breakers and classification beside what others offer.
+bench: $(DEV) ## Measure delivery against the stock transport, the database, and classification.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 

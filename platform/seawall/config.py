@@ -83,7 +83,7 @@ class MemorySettings(_Section):
     budget: Bytes | None = Field(
         default=None,
         description="Bytes one worker with all its processes should stay under, such as `512MiB`. "
-        "A prefork child that used more than its share is replaced after the task that did.",
+        "A process that used more than its share is replaced after the task that did.",
     )
 
 

@@ -33,6 +33,11 @@ def subscribe(kind: type[E], observer: Callable[[E], object]) -> Callable[[], No
     return unsubscribe
 
 
+def observed() -> bool:
+    """Whether anybody listens: a hot path may ask before it makes an event."""
+    return bool(_observers)
+
+
 def emit(event: Event) -> None:
     """Tell those who subscribed."""
     if not _observers:

@@ -51,7 +51,7 @@ threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads:
     thread.start()
 codes = []
-for _ in range(10):
+for _ in range(int(os.environ.get("ROUNDS", "10"))):
     codes += join(*[child(ask_much) for _ in range(3)])
 stop.set()
 for thread in threads:
@@ -141,6 +141,21 @@ def test_a_child_never_touches_its_parents_connections(
     with started(argv, log=tmp_path / "log", env=environment) as proc:
         code = proc.wait(90)
         assert (code, proc.output.splitlines()) == (0, expected)
+
+
+@pytest.mark.slow
+def test_ten_thousand_queries_beside_a_forking_busy_parent_are_answered_right(
+    database_url: str, tmp_path: Path
+) -> None:
+    argv = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        PREAMBLE + BUSY,
+    ]  # a round is three children, 100 queries each
+    with started(argv, log=tmp_path / "log", env={"URL": database_url, "ROUNDS": "34"}) as proc:
+        assert (proc.wait(170), proc.output) == (0, "children {0} wrong [] parent lost 0\n")
 
 
 def test_a_process_that_forgets_to_close_ends_quietly(database_url: str, tmp_path: Path) -> None:

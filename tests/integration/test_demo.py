@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -153,6 +154,18 @@ def test_without_its_tables_the_command_says_so(tables: str) -> None:
     result = run()
     assert result.exit_code == 1
     assert "run `seawall migrate up`" in result.output
+
+
+def test_a_wrong_password_is_said_at_once(tables: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = urlsplit(tables)
+    wrong = parts._replace(netloc=f"{parts.username}:wrong@{parts.hostname}:{parts.port}").geturl()
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", wrong)
+    settings.cache_clear()
+    close()
+    result = run("--dataset", "airports")
+    assert result.exit_code == 1
+    assert f'password authentication failed for user "{parts.username}"' in str(result.exception)
+    assert "wrong" not in str(result.exception)
 
 
 def test_the_fleet_imports_every_file_and_every_row_is_accounted_for(

@@ -1,12 +1,14 @@
 """Runners that are many, that are killed, and that meet a pooler."""
 
 import contextlib
+import random
 import re
 import signal
 import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -111,6 +113,28 @@ def test_a_killed_backend_is_said_to_be_lost_and_the_next_run_succeeds(shop: Sho
     assert shop.states() == ["0001_a applied", "0002_b pending"]
     shop.sql("CREATE TABLE fast ()")
     assert len(shop.migrations.up()) == 1
+
+
+@pytest.mark.slow
+def test_a_runner_killed_at_twenty_random_moments_leaves_what_the_next_one_heals(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.write("0001_a", "CREATE TABLE a AS SELECT generate_series(1, 50000) AS id;")
+    for number in range(2, 30, 2):
+        index = f"-- seawall: no-transaction\nCREATE INDEX CONCURRENTLY i{number} ON a (id);"
+        shop.write(f"{number:04}_index", index)
+        shop.write(f"{number + 1:04}_rows", "INSERT INTO a VALUES (-1);")
+    for turn in range(20):
+        with run(shop, tmp_path / f"{turn}.log") as runner:
+            deadline = time.monotonic() + random.uniform(0.2, 1.2)  # noqa: S311 - no secret
+            wait_until(lambda: time.monotonic() > deadline, what="the moment")  # noqa: B023 - in this turn
+            runner.signal(signal.SIGKILL)
+            runner.wait()
+        wait_for_no_runner(shop)
+    shop.migrations.up()
+    assert shop.migrations.check() == ()
+    assert shop.value("SELECT count(*) FROM a WHERE id < 0") == 14
+    assert shop.value("SELECT count(*) FROM pg_indexes WHERE tablename = 'a'") == 14
 
 
 def test_a_connection_pooler_is_refused_by_name(shop: Shop) -> None:

@@ -137,6 +137,47 @@ def test_the_command_says_what_it_applied_and_what_differs(command: Shop) -> Non
     assert "column dataset is missing in demo.imports, found data_set" in result.output
 
 
+REFUSED = {
+    "edited": 8,
+    "missing": 9,
+    "duplicate": 7,
+    "out of order": 10,
+    "commit": 6,
+    "failing": 11,
+    "irreversible": 13,
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_every_refusal_has_its_own_exit_code_and_names_the_file(
+    command: Shop, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(f'app = "a"\n[migrations]\nshop = "{command.directory}"\n[workers.default]\n')
+    monkeypatch.setenv("SEAWALL_FLEET", str(fleet))
+    settings.cache_clear()
+    named = command.write("0002_b", "CREATE TABLE b (id int);")
+    assert seawall("migrate", "up").exit_code == 0
+    verb, place = "up", f"{named}"
+    if case == "edited":
+        command.write("0002_b", "CREATE TABLE b (id bigint);")
+    elif case == "missing":
+        named.unlink()
+        place = named.name
+    elif case == "duplicate":
+        command.write("0003_c", "SELECT 1;")
+        place = str(command.write("0003_d", "SELECT 1;"))
+    elif case == "out of order":
+        place = str(command.write("0001_a", "SELECT 1;"))
+    elif case == "irreversible":
+        verb, place = "down", "0002_b"
+    else:
+        text = "SELECT 1;\nCOMMIT;" if case == "commit" else "SELECT 1;\nSELECT nonsense;"
+        place = f"{command.write('0003_c', text)}:2"
+    result = seawall("migrate", verb)
+    assert (result.exit_code, place in result.output) == (REFUSED[case], True), result.output
+
+
 @pytest.mark.usefixtures("command")
 def test_migrations_through_a_transaction_pooler_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEAWALL_DATABASE__POOLER", "transaction")

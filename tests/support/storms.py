@@ -48,6 +48,8 @@ class Storm:
     tasks: int
     faults: list[float] = field(default_factory=list)
     restored: list[float] = field(default_factory=list)
+    overdue: list[float] = field(default_factory=list)
+    dead: set[str] = field(default_factory=set)
     kills: list[Kill] = field(default_factory=list)
 
     def report(self, name: str) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Storm:
             "started again after, median s": round(back[len(back) // 2], 2) if back else None,
             "started again after, worst s": round(back[-1], 2) if back else None,
             "back in line after, worst s": round(max(self.restored), 2) if self.restored else None,
+            "of that after the lease, with a worker up": round(max(self.overdue, default=0.0), 2),
         }
         print(f"\n{name} {self.place.transport}: {found}")  # noqa: T201 - the table is the point
         for loss in sorted(losses, key=lambda loss: -(loss.seconds or 0.0))[:3]:
@@ -136,12 +139,28 @@ class Storm:
         )
 
     def note_restored(self, names: list[str], killed: float) -> None:
-        """Wait until nothing is held under these names any more, and note how long after `killed`."""
+        """Wait until nothing is held under these names any more, and note how long after `killed`.
+
+        Where every worker was down there was nobody to restore anything: `overdue` counts from the moment
+        at which the leases were over and a living worker took part in the queue.
+        """
+        self.dead.update(names)
+        due: float | None = None
+
+        def restored() -> bool:
+            nonlocal due
+            leases: Any = client.zrange(f"{_BASE}:consumers", 0, -1, withscores=True)
+            ends = {name.decode(): end / 1e6 for name, end in leases}
+            over = all(ends.get(name, 0.0) < time.time() for name in names)
+            if due is None and over and not self.dead.issuperset(ends):
+                due = time.monotonic()
+            return not any(name in ends for name in names)
+
         with redis.Redis.from_url(self.place.url) as client:
-            wait_until(
-                lambda: not any(client.zscore(f"{_BASE}:consumers", name) for name in names), timeout=60
-            )
-        self.restored.append(time.monotonic() - killed)
+            wait_until(restored, timeout=60)
+        now = time.monotonic()
+        self.restored.append(now - killed)
+        self.overdue.append(now - (due or now))
 
 
 def _name_of(body: bytes) -> str:

@@ -10,6 +10,7 @@ import tomllib
 from importlib.metadata import requires, version
 from typing import Any
 
+import psycopg
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
 from celery import Celery, Task
@@ -20,6 +21,8 @@ from celery.worker.request import Request
 from kombu.transport import redis, virtual
 from kombu.utils.objects import cached_property
 from packaging.requirements import Requirement
+from psycopg_pool import ConnectionPool
+from psycopg_pool.pool import WaitingClient
 
 from seawall.priority import HIGHEST, LOWEST
 from seawall.worker.defaults import PLAIN, LazyDefaults
@@ -123,6 +126,44 @@ def test_no_default_is_deprecated_or_workers_warn_at_every_start() -> None:
     options: dict[str, Any] = dict(flatten(NAMESPACES))
     deprecated = {key for key, option in options.items() if option.deprecate_by}
     assert deprecated.isdisjoint(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("_maybe_grow_pool", ["self"]),
+        ("_add_connection", ["self", "attempt", "growing"]),
+        ("_connect", ["self", "timeout"]),
+        ("_close_connection", ["self", "conn"]),
+        ("_check_pool_putconn", ["self", "conn"]),
+        ("putconn", ["self", "conn"]),
+    ],
+)
+def test_the_pool_keeps_its_ways_in_and_out_or_our_cap_is_passed_by(method: str, expected: list[str]) -> None:
+    assert parameters(getattr(ConnectionPool, method)) == expected
+
+
+def test_the_pool_keeps_its_state_where_our_cap_counts_it() -> None:
+    pool = ConnectionPool("", min_size=0, max_size=1, open=False)
+    names = {
+        "_lock",
+        "_pool",
+        "_waiting",
+        "_nconns",
+        "_nconns_min",
+        "_max_size",
+        "_growing",
+        "_stats",
+        "_closed",
+    }
+    assert names <= set(vars(pool))
+    assert ConnectionPool._REQUESTS_NUM == "requests_num"
+    assert callable(WaitingClient.fail)
+
+
+def test_psycopg_waits_with_a_timeout_or_a_silent_server_is_waited_for_without_end() -> None:
+    assert parameters(psycopg.Connection.wait) == ["self", "gen", "interval", "timeout"]
+    assert issubclass(psycopg.errors._WaitTimeout, Exception)
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -82,8 +82,6 @@ def test_a_profile_says_nothing_and_gets_celerys_own_concurrency(tmp_path: Path)
         "default1@%h",
         "-Q",
         "celery",
-        "-P",
-        "prefork",
         "--loglevel",
         "INFO",
     )
@@ -144,7 +142,7 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
         ),
         (
             'app = "a"\n[workers.default]\npool = "forks"',
-            "[workers.default]: pool='forks': input should be 'prefork', ",
+            "[workers.default]: pool='forks': input should be 'cells', ",
         ),
         (
             'app = "a"\n[workers.default]\nqueues = "celery"',

@@ -29,6 +29,7 @@ def begin(import_id: str, dataset: Dataset, *, rows: int, chunks: int) -> None:
     database().execute(
         "INSERT INTO demo.imports (id, dataset, rows, chunks) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (import_id, dataset.name, rows, chunks),
+        retry=True,
     )
 
 
@@ -36,7 +37,8 @@ def load(
     import_id: str, dataset: Dataset, chunk: int, good: Sequence[Good], rejects: Sequence[Reject]
 ) -> int:
     """Write one chunk and return how many of its rows were rejected, those with a taken key included."""
-    with database().transaction() as connection:
+
+    def write(connection: Connection[Any]) -> int:
         connection.execute(
             "INSERT INTO demo.chunks (import_id, chunk, rows) VALUES (%s, %s, %s)"
             " ON CONFLICT (import_id, chunk) DO UPDATE SET rows = excluded.rows",
@@ -53,7 +55,9 @@ def load(
         with connection.cursor().copy("COPY demo.rejects FROM STDIN") as copy:
             for row, why in rejected:
                 copy.write_row((import_id, chunk, row.number, row.raw, why))
-    return len(rejected)
+        return len(rejected)
+
+    return database().run(write)
 
 
 def finish(import_id: str, dataset: Dataset) -> None:
@@ -65,6 +69,7 @@ def finish(import_id: str, dataset: Dataset) -> None:
             " rejected = (SELECT count(*) FROM demo.rejects WHERE import_id = id) WHERE id = %s"
         ).format(Identifier("demo", dataset.table)),
         (import_id,),
+        retry=True,
     )
 
 
@@ -75,6 +80,7 @@ def progress(import_id: str) -> dict[str, Any] | None:
         " (SELECT coalesce(sum(rows), 0)::int FROM demo.chunks WHERE import_id = id) AS done"
         " FROM demo.imports WHERE id = %s",
         (import_id,),
+        retry=True,
     )
 
 

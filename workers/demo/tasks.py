@@ -8,11 +8,13 @@ from pathlib import Path
 
 from celery import chord, shared_task
 
-from seawall import Priority, Retry, policy
+from seawall import CommitUnknown, DatabaseUnavailable, Priority, Retry, policy
 from workers.demo import storage
 from workers.demo.datasets import DATASETS, records
 
-_RETRY = Retry(max_attempts=5, base=0.5, cap=10)
+# A commit of unknown fate may be tried again here: every statement of the demo may be repeated.
+_PASSING = (DatabaseUnavailable, CommitUnknown, ConnectionError, TimeoutError)
+_RETRY = Retry(max_attempts=5, base=0.5, cap=10, on=_PASSING)
 
 
 @shared_task(name="demo.import_dataset")

@@ -68,7 +68,7 @@ class Connection(psycopg.Connection[DictRow]):
     idle_since = 0.0
     label = ""
     patience: float | None = None
-    slow_query: float | None = None
+    slow_query: float = float("inf")
     journal: Journal
 
     @classmethod
@@ -119,9 +119,10 @@ class Cursor(psycopg.Cursor[DictRow]):
             raise
         finally:
             seconds = time.perf_counter() - started
-            events.emit(StatementRan(seconds=seconds, failure=failure))
+            if events.observed():
+                events.emit(StatementRan(seconds=seconds, failure=failure))
             connection = self.connection
-            if isinstance(connection, Connection) and seconds >= (connection.slow_query or float("inf")):
+            if isinstance(connection, Connection) and seconds >= connection.slow_query:
                 connection.journal.slow += 1
                 _tell_slow(query, seconds)
 

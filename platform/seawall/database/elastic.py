@@ -109,11 +109,12 @@ class ElasticPool(ConnectionPool[Connection]):
 
     def putconn(self, conn: Connection) -> None:
         """Take a connection back, or close it if there are more than the cap."""
-        if self._closed or not self._drop_one():
-            super().putconn(conn)
-        else:
+        # The first look is without the lock: a cap lowered just now is seen at the next return.
+        if self._nconns > self._max_size and not self._closed and self._drop_one():
             self._check_pool_putconn(conn)
             self._close_connection(conn)
+        else:
+            super().putconn(conn)
 
     def _drop_one(self) -> bool:
         with self._lock:

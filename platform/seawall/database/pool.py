@@ -163,7 +163,8 @@ class Database:
             pool = self._opened()
             connection = self._check_out(pool)
             try:
-                events.emit(ConnectionAcquired(waited=time.monotonic() - started))
+                if events.observed():
+                    events.emit(ConnectionAcquired(waited=time.monotonic() - started))
                 yield connection
             finally:
                 connection.idle_since = time.monotonic()

@@ -9,24 +9,22 @@ noticed everywhere.
 """
 
 import contextlib
-import ctypes
 import errno
+import functools
 import os
 import pwd
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from seawall.errors import StartupError
+from seawall.tether import die_with
 
-_PR_SET_PDEATHSIG = 1
 # None of the keeper's own environment reaches a server: PGPORT, LD_PRELOAD or a locale would change it.
 # A fixed TZ also spares initdb the search for the name of the machine's time zone.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def spawn(  # noqa: PLR0913 - each is one property of the new process
             umask=0o077,
             pass_fds=keep,
             start_new_session=True,
-            preexec_fn=_dies_with(os.getpid(), death_signal),  # noqa: PLW1509 - the keeper has one thread
+            preexec_fn=functools.partial(die_with, os.getpid(), death_signal),  # noqa: PLW1509 - the keeper has one thread
         )
     except PermissionError as exc:
         if account is None or exc.errno != errno.EPERM:
@@ -125,13 +123,3 @@ def last_words(output: str) -> str:
 
 
 _COMPLAINTS = ("fatal", "panic", "error", "bad ", "can't", "failed", "could not")
-
-
-def _dies_with(keeper: int, death_signal: signal.Signals) -> Callable[[], None]:
-    def tie() -> None:
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != keeper:
-            os._exit(1)
-
-    return tie

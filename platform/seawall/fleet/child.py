@@ -1,7 +1,7 @@
 """One running process of a program: its session, its output, its notifications.
 
 It has a session of its own, so a terminal's Ctrl-C reaches only the fleet. It dies with us
-(PR_SET_PDEATHSIG fires when the *thread* that forked it ends: start children from the main thread).
+(`seawall.tether`: start children from the main thread).
 Its exit is seen without reaping it (WNOWAIT): as long as the zombie stands, its pid and so its session
 cannot become somebody else's, and what is left of the session can be killed safely.
 
@@ -12,19 +12,19 @@ run, and nothing is left on disk.
 
 import codecs
 import contextlib
-import ctypes
+import functools
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import Final
 
 from seawall.fleet.keeper import kill_session
 from seawall.fleet.program import Program
+from seawall.tether import die_with
 
-_PR_SET_PDEATHSIG: Final = 1
 _CHUNK: Final = 65536
 _LAST_CHUNKS: Final = 64  # what a process outside the session may still write must not hold us up for ever
 _LONGEST_LINE: Final = 8192
@@ -88,7 +88,7 @@ class Child:
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=_dies_with_us(),  # noqa: PLW1509 - one prctl call, and the fleet has one thread
+            preexec_fn=functools.partial(die_with, os.getpid()),  # noqa: PLW1509 - one prctl call, and the fleet has one thread
             env={
                 "PYTHONUNBUFFERED": "1",  # last words must not wait in a buffer
                 **os.environ,
@@ -149,16 +149,3 @@ class Child:
         remembered = list(lines)
         self.last_line = next((line for line in reversed(remembered) if line.strip()), self.last_line)
         return remembered
-
-
-def _dies_with_us() -> Callable[[], None]:
-    """What runs in the child between fork and exec."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # we died before the request was in place
-            os._exit(1)
-
-    return before_exec

@@ -11,7 +11,7 @@ demo = "workers.demo.tables:TABLES"
 [workers.default]               # a profile: a kind of worker
 queues = ["celery"]
 concurrency = 2                 # default: the cores
-pool = "prefork"
+pool = "cells"
 processes = 1                   # how many workers of this profile
 memory = "512MiB"               # hard ceiling of each worker with all its processes
 environment = { }
@@ -64,7 +64,9 @@ class Profile(_Table):
 
     queues: tuple[str, ...] = Field(default=("celery",), min_length=1)
     concurrency: Count | None = None
-    pool: Literal["prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = "prefork"
+    pool: Literal["cells", "prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = (
+        "cells"
+    )
     processes: Count = 1
     memory: Annotated[int, BeforeValidator(lambda value: parse_bytes(value, field="memory"))] | None = None
     environment: dict[str, str] = Field(default_factory=dict)
@@ -74,7 +76,8 @@ class Profile(_Table):
         """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one."""
         concurrency = () if self.concurrency is None else ("-c", str(self.concurrency))
         memory = {} if self.memory is None else {"SEAWALL_MEMORY__BUDGET": str(self.memory)}
-        options = ("-Q", ",".join(self.queues), *concurrency, "-P", self.pool, "--loglevel", "INFO")
+        pool = () if self.pool == "cells" else ("-P", self.pool)  # what the app's workers have anyway
+        options = ("-Q", ",".join(self.queues), *concurrency, *pool, "--loglevel", "INFO")
         return Program(
             name=name,
             argv=(*celery, "worker", "-n", f"{name}@%h", *options, *self.options),

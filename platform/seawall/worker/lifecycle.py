@@ -13,6 +13,7 @@ from typing import Any
 import billiard
 from celery import concurrency, signals
 
+from seawall import servers
 from seawall.breaker import share
 from seawall.config import settings
 from seawall.database import guard_databases, name_process, name_task
@@ -127,8 +128,9 @@ def _open_accounts(sender: Any = None, **_: Any) -> None:
 
     pool = concurrency.get_implementation(sender.pool_cls)
     open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
-    guard_databases()
-    share()
+    if servers.redis_is_known():
+        guard_databases()
+        share()
 
 
 def _die_with_parent(**_: Any) -> None:

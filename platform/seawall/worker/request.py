@@ -73,7 +73,7 @@ class Request(CeleryRequest):
         if stopping():  # this worker ended the process itself: not the task's doing, no strike
             self.reject(requeue=True)
         elif not delivery.strike(self.message, str(exc)):
-            strikes = self._strikes + 1
+            strikes = self.strikes + 1
             if strikes >= DELIVERY_LIMIT:
                 return poisoned(self, strikes, str(exc))
             self._publish_again(strikes, exc)
@@ -86,7 +86,8 @@ class Request(CeleryRequest):
         super().on_accepted(pid, time_accepted)
 
     @property
-    def _strikes(self) -> int:
+    def strikes(self) -> int:
+        """Processes it has killed by the count of its header."""
         return int((self._context.headers or {}).get(STRIKES_HEADER, 0))
 
     def _publish_again(self, strikes: int, exc: WorkerLostError) -> None:
@@ -129,7 +130,7 @@ def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
 
 
 def stopping() -> bool:
-    """Whether this worker ends its processes itself by now."""
+    """Whether this worker ends its processes itself: a cold shutdown."""
     return bool(state.should_terminate)
 
 

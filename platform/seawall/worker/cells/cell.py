@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -21,7 +22,7 @@ from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShu
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
-from celery.worker.consumer.events import Events
+from celery.worker.consumer.events import Events as CeleryEvents
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu import Queue, pools
 from kombu.asynchronous import Hub, set_event_loop
@@ -48,6 +49,7 @@ _IGNORED: Final = (
 )  # a terminal sends them to every process: the supervisor decides
 _TELL_TOTALS_EVERY: Final = 1.0
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
+_SEND_EVENTS_EVERY: Final = 0.1
 _DOOMED_WAIT: Final = 0.01
 
 
@@ -258,6 +260,46 @@ class Cell:
             consumer.consume()
 
 
+class Events(CeleryEvents):
+    """Celery's step, only where somebody asked for events of tasks (`-E`), and sent in batches by a thread.
+
+    The loop cannot send them: it stands still during a task, and its beginning is to be seen.
+    """
+
+    send_events: bool
+
+    def __init__(self, c: Any, **options: Any) -> None:
+        super().__init__(c, **options)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, c: Any) -> None:
+        """Connect, if there is something to send."""
+        if not self.send_events:
+            return
+        super().start(c)
+        c.event_dispatcher.on_send_buffered = None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
+            self._thread.start()
+
+    def _run(self, c: Any) -> None:
+        while not self._over.wait(_SEND_EVENTS_EVERY):
+            try:
+                if c.event_dispatcher is not None:
+                    c.event_dispatcher.flush()
+            except Exception as exc:  # noqa: BLE001 - whatever a broker raises; the loop reconnects
+                logger.debug("events wait for the broker: %s", exc)
+
+    def shutdown(self, c: Any) -> None:
+        """Send what is left."""
+        self._over.set()
+        if c.event_dispatcher is not None:
+            with contextlib.suppress(Exception):
+                c.event_dispatcher.flush()
+        super().shutdown(c)
+
+
 class Tasks(CeleryTasks):
     """Celery's step, without the search for neighbours before it."""
 
@@ -283,7 +325,7 @@ class Consumer(CeleryConsumer):
 
         default_steps = [  # noqa: RUF012 - Celery's
             "celery.worker.consumer.connection:Connection",
-            "celery.worker.consumer.events:Events",
+            Events,
             Tasks,
             Delays,
             Gate,

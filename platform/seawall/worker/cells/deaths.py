@@ -164,8 +164,11 @@ class Deaths:
     def _strike(self, request: Any, reason: str) -> None:
         """The broker delivers it again by itself; nobody may run it for ever."""
         retries = request.request_dict.get("retries") or 0
-        strikes = verdicts.strike(request.id, retries)
-        logger.warning("%s[%s] lost its process (%s), strike %d", request.name, request.id, reason, strikes)
+        strikes = request.strikes + verdicts.strike(request.id, retries)
+        logger.warning(
+            "%s[%s] lost its process (%s), which delivers it again, strike %d of %d",
+            *(request.name, request.id, reason, strikes, DELIVERY_LIMIT),
+        )
         if strikes >= DELIVERY_LIMIT:
             verdicts.declare_over(request.id, retries)
             request.on_failure(raised(poisoned(request, strikes, reason)))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 _SETTLE_BESIDE: Final = (
     0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
 )
+_HEARSAY: Final = 0.1  # seconds; only for messages that RabbitMQ delivers again
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
 
 
@@ -60,17 +60,19 @@ class Execution:
         if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
             return
         leased = isinstance(message.channel, LeasedChannel)
-        if not leased and request.delivery_info["redelivered"] and verdicts.is_over(request):
-            request.acknowledge()
-            state.task_ready(request)
-            return
+        if not leased and request.delivery_info["redelivered"]:
+            time.sleep(_HEARSAY)  # the message is faster than what its process's end tells about it
+            if verdicts.is_over(request):
+                request.acknowledge()
+                state.task_ready(request)
+                return
         self._begin(request, message, leased=leased)
         started = time.monotonic()
         try:
             request.on_accepted(self._pid, started)
+            if leased and request.acknowledged:
+                self._row.acknowledged(message.delivery_tag, self._queue)
             outcome = self._trace(request)
-        except (WorkerShutdown, WorkerTerminate):
-            raise
         except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
             request.on_failure(ExceptionInfo())
         else:
@@ -83,7 +85,7 @@ class Execution:
     def _keep_acknowledgement(self, request: Any, message: Any, started: float) -> None:
         """It must outlive this process from now on, although it may travel later."""
         claimant = message.channel.claimant
-        if request.acknowledged:
+        if request.acknowledged and request.task.acks_late:
             self._row.acknowledged(message.delivery_tag, self._queue)
         if claimant is not None and claimant.ahead and time.monotonic() - started > _SETTLE_BESIDE:
             message.channel.flush()
@@ -94,8 +96,7 @@ class Execution:
         hard_default, soft_default = self._limits
         claimant = message.channel.claimant if leased else None
         row.ahead = claimant.ahead if claimant is not None else 0
-        if not leased or not task.acks_late:
-            row.describe(describe(message))
+        row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag
         self._queue = (
             claimant.queue_of(tag) if claimant is not None else request.delivery_info["routing_key"] or ""

@@ -79,6 +79,8 @@ class Pool(BasePool):
     def on_start(self) -> None:
         """Fork the cells, from a heap that no collection will touch again."""
         self.deaths.hostname = self.controller.hostname
+        with self._broker_may_be_away():
+            self.deaths.guardian  # noqa: B018 - what it looks at and imports, no cell has to
         gc.collect()
         gc.freeze()
         self._fill()
