@@ -16,7 +16,8 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -386,6 +387,13 @@ def _changed(before: Shared, after: Shared, *, ours: bool) -> BreakerChanged:
         epoch=after.epoch,
         ours=ours,
     )
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No fork in the middle of this block; for other threads of a process that forks. Keep it short."""
+    with _busy:
+        yield
 
 
 def _after_fork() -> None:

@@ -74,17 +74,21 @@ class Shares:
         self._keep(self._held, key, number)
         return number, 0.0
 
-    def give(self, key: str, number: str) -> None:
-        """Give a share back, once; if Redis is away, as soon as it is there again."""
+    def give(self, key: str, number: str) -> bool:
+        """Give a share back, once; if Redis is away, as soon as it is there again.
+
+        Returns whether somebody found none free lately, and waits perhaps.
+        """
         with self._lock:
             if (key, number) not in self._held:
-                return
+                return False
             self._held.remove((key, number))
         try:
-            _give(self._client(), [ROOT], [key, self._holder, number])
+            return bool(_give(self._client(), [ROOT], [key, self._holder, number]))
         except (RedisError, OSError) as exc:
             logger.warning("limit %s: a share is given back later: %s", key, exc)
             self._keep(self._owed, key, number)
+            return True
 
     def _keep(self, which: set[tuple[str, str]], key: str, number: str) -> None:
         """Remember a share, and have the lease renewed for as long as there is any."""

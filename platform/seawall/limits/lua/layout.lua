@@ -5,9 +5,11 @@
 --
 --   root:holders   zset  "host:pid:serial" by the moment its lease ends
 --   root:<key>     set   "holder/number": one member for each share
+--   root:<key>:wanted    present while somebody found none free lately
 --
 -- KEYS: root.
 local SHARES_KEPT = 30 * 86400
+local WANTED_FOR = 60
 
 local ROOT = KEYS[1]
 local HOLDERS = ROOT .. ':holders'

@@ -6,6 +6,7 @@ renew(holder, lease)
 if redis.call('SCARD', key) >= shares then
   local left, first = take_back(key)
   if left >= shares then
+    redis.call('SET', key .. ':wanted', '1', 'EX', WANTED_FOR)
     return digits(math.max(1, math.min(lease, first - NOW)))
   end
 end
