@@ -508,10 +508,14 @@ class Circuit:
     @property
     def state(self) -> State:
         """What calls meet now: the cluster's state, or where that lets them pass, this process's own."""
+        shared = self.shared_state
+        return self.local.state if shared is State.CLOSED else shared
+
+    @property
+    def shared_state(self) -> State:
+        """The cluster's; closed if nobody knows it, or if it was given up because Redis is away."""
         view = self.look()
-        if view is None or view.epoch == self._ignored_epoch or view.state is State.CLOSED:
-            return self.local.state
-        return view.state
+        return State.CLOSED if view is None or view.epoch == self._ignored_epoch else view.state
 
     @property
     def bound(self) -> bool:
@@ -534,7 +538,7 @@ class Circuit:
         with self._lock:
             self._count_calm(now)
             local, counts = self.local, self.local.counts(now)
-        cluster = State.CLOSED if view.epoch == self._ignored_epoch else view.state
+        cluster = self.shared_state
         decisive = cluster is not State.CLOSED
         until = view.until if decisive else local.until
         state = cluster if decisive else local.state

@@ -76,10 +76,9 @@ class Breakers:
             if refused is not None:
                 self.release(candidate)
                 spread = random.random() * max(circuit.rules.ramp_for, LOOK_AGAIN)  # noqa: S311 - no secret
-                state = circuit.state
-                if state is not State.CLOSED:  # nobody lets go what a ramp left out: it comes back by itself
-                    spread += self._longer
-                return Park(dependency_of(name), f"{name} is {state}", refused + spread)
+                if circuit.shared_state is not State.CLOSED:
+                    spread += self._longer  # it is let go; what a ramp or this process left out is not
+                return Park(dependency_of(name), f"{name} is {circuit.state}", refused + spread)
         return ADMIT
 
     def _ask(self, circuit: Circuit, candidate: Candidate) -> float | None:
