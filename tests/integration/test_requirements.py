@@ -23,9 +23,9 @@ def app(redis_url: str) -> Iterator[Celery]:
     made.close()
 
 
-def start(start_worker: StartWorker, pool: str, concurrency: int = 2) -> Any:
+def start(start_worker: StartWorker, pool: str, concurrency: int = 2, **env: str) -> None:
     options = [f"--concurrency={concurrency}", *([] if pool == "cells" else ["-P", pool])]
-    return start_worker("support.dependants", *options)
+    start_worker("support.dependants", *options, env=env)
 
 
 def call_times(app: Celery) -> list[float]:
@@ -38,6 +38,25 @@ def test_an_outage_fails_no_task_costs_only_probes_and_ends_without_a_stampede(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:
     start(start_worker, pool)
+    outlive_an_outage(app)
+
+
+@pytest.mark.rabbitmq
+def test_on_rabbitmq_they_are_submitted_again_with_a_delay(
+    rabbitmq_url: str, redis_url: str, start_worker: StartWorker
+) -> None:
+    app = dependants.create(rabbitmq_url, redis_url)
+    with app.connection_for_write() as connection:
+        queue: Any = app.amqp.queues["celery"](connection.default_channel)
+        queue.declare()
+        wait_until(lambda: queue.queue_declare(passive=True).consumer_count == 0, what="workers to be gone")
+        queue.purge()
+    start(start_worker, "cells", SEAWALL_BROKER_URL=rabbitmq_url)
+    outlive_an_outage(app)
+    app.close()
+
+
+def outlive_an_outage(app: Celery) -> None:
     store(app).set("down", 1)
     # Two failing calls of the service for each process would be usual; these tasks open the circuit.
     breaking = [app.tasks["dependants.pay"].delay(-1) for _ in range(60)]

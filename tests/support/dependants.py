@@ -52,11 +52,11 @@ def serve(self: Any, tenant: str, seconds: float) -> str:
     return tenant
 
 
-def create(broker_url: str | None = None) -> Seawall:
-    """The application, of its own."""
+def create(broker_url: str | None = None, result_url: str | None = None) -> Seawall:
+    """The application, of its own; results are in the broker unless told otherwise."""
     app = Seawall("dependants", set_as_current=False, autofinalize=True)
     if broker_url is not None:
-        app.conf.update(broker_url=broker_url, result_backend=broker_url)
+        app.conf.update(broker_url=broker_url, result_backend=result_url or broker_url)
     for function, wanted in TASKS:
         app.task(bind=True, shared=False, name=f"dependants.{function.__name__}")(policy(**wanted)(function))
     return app
