@@ -77,6 +77,15 @@ class DatabaseSettings(_Section):
         return value
 
 
+class WorkerSettings(_Section):
+    """The processes of one worker."""
+
+    core_dumps: bool = Field(
+        default=False,
+        description="Whether a crashing cell leaves a core file, within the hard limit of the system (`ulimit -Hc`).",  # noqa: E501
+    )
+
+
 class MemorySettings(_Section):
     """Memory of one worker."""
 
@@ -140,6 +149,7 @@ class Settings(BaseSettings):
         default=Path("workers/fleet.toml"), description="The file that declares the fleet for `seawall up`."
     )
     database: DatabaseSettings = DatabaseSettings()
+    worker: WorkerSettings = WorkerSettings()
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()

@@ -19,6 +19,7 @@ import billiard.process
 from celery import platforms, signals
 from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
+from celery.utils.time import rate
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
@@ -30,7 +31,9 @@ from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from seawall.tether import die_with
+from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
+from seawall.worker.cells.control import bucket, heed
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
@@ -82,6 +85,7 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     process._parent_pid = supervisor  # noqa: SLF001
     process.index = seat
     multiprocessing.current_process().name = process._name  # noqa: SLF001
+    diagnosis.prepare_cell()
     app: Any = pool.app
     set_event_loop(None)
     pools.reset()
@@ -117,6 +121,7 @@ class Cell:
         self.logs_received = logging.getLogger("celery.worker.strategy").isEnabledFor(logging.INFO)
         self._table = pool.table
         self._heard = pool.table.epoch
+        self.share = pool.wanted  # cells that rate limits are shared by
         self._most_tasks = pool.options.get("maxtasksperchild") or float("inf")
         self._most_memory = (pool.options.get("max_memory_per_child") or 0) * 1024
         self._look_at = 0.0
@@ -242,7 +247,7 @@ class Cell:
             self.hear(message)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name)."""
+        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name); or `heed`."""  # noqa: E501
         said = message["say"]
         if said == "stop":
             state.should_stop = 0
@@ -250,6 +255,8 @@ class Cell:
             self._add_queue(message["queue"])
         elif said == "cancel_queue":
             self.consumer.cancel_task_queue(message["queue"])
+        else:
+            heed(self, message)
 
     def _add_queue(self, fields: dict[str, Any]) -> None:
         queue = Queue.from_dict(fields.pop("name"), **fields)
@@ -270,6 +277,7 @@ class Events(CeleryEvents):
 
     def __init__(self, c: Any, **options: Any) -> None:
         super().__init__(c, **options)
+        c.events = self
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -282,6 +290,18 @@ class Events(CeleryEvents):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
             self._thread.start()
+
+    def turn(self, c: Any, *, on: bool) -> None:
+        """Begin or cease to send, because an operator said so; a later connection keeps to it."""
+        if on == self.send_events:
+            return
+        self.send_events = self.enabled = on
+        self.groups = None
+        if on:
+            self.start(c)
+        elif c.event_dispatcher is not None:
+            c.event_dispatcher.flush()
+            self._close(c)  # type: ignore[attr-defined]
 
     def _run(self, c: Any) -> None:
         while not self._over.wait(_SEND_EVENTS_EVERY):
@@ -343,6 +363,10 @@ class Consumer(CeleryConsumer):
             for name, task in self.app.tasks.items()
             if task.Strategy == "celery.worker.strategy:default"
         }
+
+    def bucket_for_task(self, type: Any) -> Any:  # noqa: A002 - Celery's signature
+        """This cell's share of the task's rate limit."""
+        return bucket(rate(type.rate_limit), self.controller.share)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """As Celery's, the shorter way first."""

@@ -126,7 +126,7 @@ class Deaths:
             if death.task is not None:
                 message = estate.message(death.task.queue, death.task.tag)
         if message is None and death.described:
-            message = _Described(death.described)
+            message = Described(death.described)
         if death.task is not None and message is not None:
             self._conclude(self._request(message), death, death.task)
         if estate is not None:
@@ -176,11 +176,11 @@ class Deaths:
     def foretell(self, description: bytes) -> None:
         """A task is about to be killed for good: leave word of it where the broker cannot be told."""
         if self._leased is False and description:
-            headers = _Described(description).headers
+            headers = Described(description).headers
             verdicts.declare_over(headers["id"], headers.get("retries") or 0)
 
 
-class _Described:
+class Described:
     """A message that the table describes: what the broker has of it is the broker's affair."""
 
     channel = None

@@ -41,6 +41,7 @@ class Execution:
         self._pid = os.getpid()
         self._hostname = cell.hostname
         options = cell.worker.pool.options
+        self._said = cell.worker.pool.time_limits
         self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
@@ -92,7 +93,8 @@ class Execution:
 
     def _begin(self, request: Any, message: Any, *, leased: bool) -> None:
         task, row = request.task, self._row
-        hard, soft = request.time_limits
+        # What an operator said counts more than what the message brought along from its sender.
+        hard, soft = self._said.get(request.name) or request.time_limits
         hard_default, soft_default = self._limits
         claimant = message.channel.claimant if leased else None
         row.ahead = claimant.ahead if claimant is not None else 0

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -64,15 +65,19 @@ class Pool(BasePool):
         super().__init__(*args, **kwargs)
         self.table = Table(max(self.limit, 1) + _SEATS_TO_SPARE)
         self.cells: dict[int, Seat] = {}  # by seat
+        self.time_limits: dict[
+            str, tuple[float | None, float | None]
+        ] = {}  # hard and soft, by remote control
         self.past_totals: dict[str, int] = {}  # of cells that are gone
         self._hub: Any = None
         self._wanted = self.limit
+        self._past_done = 0
         self._failed_starts = 0
         self._fork_at = 0.0
         self._renew_at = 0.0
         self._scale_at = 0.0
         self._queues_ever: set[str] = set()
-        self.deaths = Deaths(self.app, self._queue_names)
+        self.deaths = Deaths(self.app, self.queue_names)
 
     # The life of the pool
 
@@ -187,6 +192,7 @@ class Pool(BasePool):
         cell.channel.close()
         for name, count in cell.totals.items():
             self.past_totals[name] = self.past_totals.get(name, 0) + count
+        self._past_done += cell.row.done
         task = cell.row.task()
         death = Death(
             pid=cell.pid,
@@ -286,7 +292,7 @@ class Pool(BasePool):
             return
         with self._broker_may_be_away():
             if (guardian := self.deaths.guardian) is not None:
-                guardian.recall(self._queue_names(), cell.pid, but=task.tag)
+                guardian.recall(self.queue_names(), cell.pid, but=task.tag)
 
     def _renew(self, now: float) -> None:
         """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""
@@ -299,7 +305,7 @@ class Pool(BasePool):
             self._renew_at = now + guardian.lease / 3
             pids = [cell.pid for cell in self.cells.values() if cell.row.state == State.RUNNING]
             if pids:
-                guardian.renew(self._queue_names(), pids)
+                guardian.renew(self.queue_names(), pids)
                 accounts.renew(pids)
 
     @contextlib.contextmanager
@@ -310,7 +316,8 @@ class Pool(BasePool):
             logger.debug("the broker is away: %s", exc)
             self._renew_at = time.monotonic() + 1.0
 
-    def _queue_names(self) -> list[str]:
+    def queue_names(self) -> list[str]:
+        """Every queue that cells have consumed."""
         self._queues_ever.update(queue.name for queue in self.app.amqp.queues.consume_from.values())
         return sorted(self._queues_ever)
 
@@ -348,6 +355,7 @@ class Pool(BasePool):
         """So many cells more."""
         self._wanted = min(self._wanted + n, self.table.seats)
         self._fill()
+        self.tell("share", cells=self._wanted)
 
     def shrink(self, n: int = 1) -> None:
         """So many cells fewer: idle ones first, others when their task has ended."""
@@ -356,11 +364,31 @@ class Pool(BasePool):
             self._wanted -= 1
             cell.leaving = True
             cell.channel.say("stop")
-        self.table.bump()
+        self.tell("share", cells=self._wanted)
 
     def restart(self) -> None:
         """Replace every cell by a fresh one when its task has ended."""
         self.tell("stop")
+
+    @property
+    def wanted(self) -> int:
+        """Cells there should be."""
+        wanted: int = self._wanted
+        return wanted
+
+    @property
+    def processed(self) -> int:
+        """Tasks ended in cells, ever."""
+        done: int = self._past_done + sum(cell.row.done for cell in self.cells.values())
+        return done
+
+    def totals(self) -> dict[str, int]:
+        """Tasks started, by name; those of the last second may be missing."""
+        found = Counter(self.past_totals)
+        for cell in self.cells.values():
+            found.update(cell.totals)
+        found.update(task.name for _, task in self.running())
+        return dict(found)
 
     def did_start_ok(self) -> bool:
         """Cells that cannot start are forked again, and reported."""

@@ -9,10 +9,10 @@ from celery import concurrency as celery_concurrency
 from celery import signals
 from celery.worker.autoscale import Autoscaler as CeleryAutoscaler
 from celery.worker.consumer import Consumer as CeleryConsumer
-from celery.worker.consumer.control import Control as CeleryControl
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu.common import QoS
 
+from seawall.worker.cells import control, diagnosis
 from seawall.worker.cells.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -38,9 +38,14 @@ def _prepare(sender: Any = None, **_: Any) -> None:
         sender.pool_cls = pool
         sender.consumer_cls = Consumer
         sender.use_eventloop = True
+        signals.worker_ready.connect(_ready, dispatch_uid="seawall.cells.ready")
         sender.wait_for_soft_shutdown = functools.partial(_soft_shutdown, sender)
         if sender.autoscaler_cls == "celery.worker.autoscale:Autoscaler":
             sender.autoscaler_cls = Autoscaler
+
+
+def _ready(sender: Any = None, **_: Any) -> None:
+    diagnosis.prepare_supervisor(sender.pool)
 
 
 def _soft_shutdown(worker: Any) -> None:
@@ -120,7 +125,7 @@ class Tasks(CeleryTasks):
         c.qos = QoS(lambda **_: None, 0)
 
 
-class Control(CeleryControl):
+class Control(control.Control):
     """Remote control, after our step instead of Celery's."""
 
     requires = (Tasks,)
@@ -146,7 +151,7 @@ class Consumer(CeleryConsumer):
             "celery.worker.consumer.mingle:Mingle",
             "celery.worker.consumer.events:Events",
             "celery.worker.consumer.gossip:Gossip",
-            "celery.worker.consumer.heart:Heart",
+            control.Heart,
             Control,
             Tasks,
             "celery.worker.consumer.consumer:Evloop",
