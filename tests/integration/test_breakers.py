@@ -154,12 +154,19 @@ def test_a_fallback_replaces_refused_calls_and_only_those(url: str) -> None:
 
 
 def test_observing_counts_and_never_refuses_and_disabled_does_nothing(url: str) -> None:
-    watch, off = breaker("watch", mode="observe"), breaker("off", mode="disabled")
+    watch = breaker("watch", mode="observe", open_for=0.2, ramp_for=0)
+    off = breaker("off", mode="disabled")
     fail(watch, 20)
     fail(off, 20)
     assert watch.call(lambda: 1) == off.call(lambda: 1) == 1
     assert (watch.state, off.state) == (State.OPEN, State.CLOSED)
+    assert watch.snapshot().refused > 0, "those it would have refused"
     assert off(down) is down
+
+    def recovers() -> bool:
+        return watch.call(lambda: 1) == 1 and watch.state is State.CLOSED
+
+    wait_until(recovers, what="a probe that closes it")
 
 
 def test_forced_states_have_a_reason_an_author_and_an_end(url: str, heard: list[Event]) -> None:

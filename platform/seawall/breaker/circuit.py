@@ -12,19 +12,18 @@ began in an older one counts where nobody looks. Successes of calm calls go to t
 hub 128 at a time; a failure takes them along.
 """
 
-import contextlib
 import itertools
 import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from seawall.breaker import place as places
+from seawall.breaker.calls import Call, is_admitted
 from seawall.breaker.config import Config
 from seawall.breaker.events import BreakerChanged
 from seawall.breaker.machine import Machine, ProbeOutcome, Report, State, ramp
@@ -50,22 +49,6 @@ COALESCED: Final = 0.02
 NEVER: Final = -1
 _UNBOUND: Final = memoryview(b"\0")
 _leases = itertools.count()
-_admitted: ContextVar[tuple[str, ...]] = ContextVar("admitted", default=())
-
-
-@contextlib.contextmanager
-def admitted(names: tuple[str, ...]) -> Iterator[None]:
-    """The work of this block was let in for these breakers: no ramp stops it half-way."""
-    token = _admitted.set(names)
-    try:
-        yield
-    finally:
-        _admitted.reset(token)
-
-
-def failed_probe(exc: BaseException) -> str:
-    """The breaker whose probe raised `exc`; "" if none did."""
-    return getattr(exc, "__seawall_probe__", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,58 +71,6 @@ class Snapshot:
     slow: int
     refused: int
     cut_off: bool
-
-
-class Call:
-    """One admitted call on the careful way. Exactly one of `ended`, `failed` follows."""
-
-    __slots__ = ("_begun", "_circuit", "_ok", "epoch", "lease", "local_lease")
-
-    def __init__(self, circuit: "Circuit", *, lease: str = "", epoch: int = 0, local_lease: str = "") -> None:
-        self._circuit = circuit
-        self._ok = circuit.ok
-        self._begun = time.monotonic()
-        self.lease = lease
-        self.epoch = epoch
-        self.local_lease = local_lease
-
-    @property
-    def probing(self) -> bool:
-        """Whether Redis waits for its outcome."""
-        return bool(self.lease)
-
-    def release(self) -> None:
-        """It was not made after all."""
-        self._settle(failed=None)
-
-    def ended(self, result: Any = None) -> None:
-        """It returned."""
-        config = self._circuit.config
-        bad = config.record_result is not None and bool(config.record_result(result))
-        self._settle(failed=bad)
-
-    def failed(self, exc: BaseException) -> None:
-        """It raised."""
-        verdict = self._circuit.config.failed(exc)
-        if verdict and (self.lease or self.local_lease):
-            with contextlib.suppress(AttributeError):  # an exception with slots carries no mark
-                exc.__seawall_probe__ = self._circuit.name  # type: ignore[attr-defined]
-        self._settle(failed=verdict)
-
-    def _settle(self, *, failed: bool | None) -> None:
-        circuit = self._circuit
-        if failed is None:
-            outcome: ProbeOutcome = "released"
-        else:
-            slow, late = circuit.lasted(time.monotonic() - self._begun)
-            failed = failed or late
-            outcome = "failed" if failed or slow else "succeeded"
-            if not self.lease and not self.local_lease:
-                circuit.note(self._ok, failed=failed, slow=slow)
-        if self.local_lease:
-            circuit.finish_locally(self.local_lease, outcome)
-        if self.lease:
-            circuit.finish(self.lease, self.epoch, outcome)
 
 
 class Circuit:
@@ -236,7 +167,7 @@ class Circuit:
             return offered
         now = time.monotonic()
         if now < self._refuse_until and self.flag[0] == self._refuse_flag:
-            raise self.refusal(self._refused_for - now)
+            return self.refuse(self._refused_for - now)
         decided = self.decide(now)
         if decided is None:
             decided = self.ask()
@@ -245,7 +176,7 @@ class Circuit:
         if not self._ramping_now(now):
             self._refuse_until, self._refuse_flag = min(now + decided, now + LOOK_EVERY), self.flag[0]
             self._refused_for = now + decided
-        raise self.refusal(decided)
+        return self.refuse(decided)
 
     def offer(self, call: Call) -> None:
         """The next call of this process is this one, which was admitted already."""
@@ -259,16 +190,20 @@ class Circuit:
             self._offered = None
             return True
 
-    def refusal(self, retry_after: float) -> BreakerOpen:
-        """What a refused caller gets."""
+    def refuse(self, retry_after: float) -> Call:
+        """Count a refusal, and raise it; a breaker that only observes lets the call pass.
+
+        Raises:
+            BreakerOpen: not now.
+        """
         self.refused += 1
-        return BreakerOpen(self._message, name=self.name, retry_after=retry_after)
+        if self.config.mode == "observe":
+            return Call(self)
+        raise BreakerOpen(self._message, name=self.name, retry_after=retry_after)
 
     def decide(self, now: float) -> Call | float | None:
         """A call, or the seconds after which to try again, or None: `ask` has to ask Redis."""
         view = self._look(now)
-        if self.config.mode == "observe":
-            return Call(self)
         if view is None or view.epoch == self._ignored_epoch:
             return self._decide_locally(now, view)
         state = view.state
@@ -329,7 +264,7 @@ class Circuit:
 
     def _left_out(self, share: float) -> bool:
         """Whether this call is not among those that a ramp lets through; one of an admitted task is."""
-        if share >= 1.0 or self.name in _admitted.get():
+        if share >= 1.0 or is_admitted(self.name):
             return False
         return random.random() > share  # noqa: S311 - spreads load, keeps no secret
 

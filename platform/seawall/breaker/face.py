@@ -17,7 +17,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 from redis.exceptions import RedisError
 
 from seawall.breaker import place as places
-from seawall.breaker.circuit import EVERY, Call, Circuit, Ok, Snapshot
+from seawall.breaker.calls import Call
+from seawall.breaker.circuit import EVERY, Circuit, Ok, Snapshot
 from seawall.breaker.config import LONGEST_KEY, Config, check_name, parse
 from seawall.breaker.machine import State
 from seawall.errors import BreakerOpen, ConfigError, SeawallError
@@ -236,7 +237,7 @@ class Breaker:
             decided = await asyncio.to_thread(circuit.ask)
         if isinstance(decided, Call):
             return decided
-        raise circuit.refusal(decided)
+        return circuit.refuse(decided)
 
     # Looking and operating
 

@@ -8,7 +8,7 @@ import threading
 from typing import Final
 
 from seawall.breaker import Breaker, breaker
-from seawall.breaker.circuit import Call
+from seawall.breaker.calls import Call
 from seawall.database.circuit import Outcome
 from seawall.errors import BreakerOpen, DatabaseUnavailable
 

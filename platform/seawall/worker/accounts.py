@@ -30,7 +30,8 @@ from redis.exceptions import RedisError
 from seawall import cluster
 from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
 from seawall.breaker import State, breaker
-from seawall.breaker.circuit import Call, Circuit
+from seawall.breaker.calls import Call
+from seawall.breaker.circuit import Circuit
 from seawall.breaker.hub import undisturbed
 from seawall.delivery import Queues, Transport
 from seawall.errors import ConfigError
@@ -72,7 +73,7 @@ class Breakers:
         """Park it while a breaker is open; let it in as a probe when one is due."""
         for name in candidate.policy.requires:
             circuit = breaker(name).circuit
-            refused = self._ask(circuit, candidate)
+            refused = self._ask(circuit, candidate) if circuit.config.mode == "on" else None
             if refused is not None:
                 self.release(candidate)
                 spread = random.random() * max(circuit.rules.ramp_for, LOOK_AGAIN)  # noqa: S311 - no secret

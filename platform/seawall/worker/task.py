@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 
 from seawall import cluster, servers
-from seawall.breaker.circuit import admitted, failed_probe
+from seawall.breaker.calls import admitted, failed_probe
 from seawall.breaker.config import disregard
 from seawall.classification import verdict_of
 from seawall.config import settings
