@@ -1,10 +1,11 @@
 """Fixtures for every test; what they are is said where they are defined."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
-from seawall import settings
+from seawall import cluster, settings
 from support.servers import database_url, home, no_process_left, redis_url, servers
 
 __all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
@@ -12,7 +13,15 @@ __all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
 
 @pytest.fixture(autouse=True)
 def _settings_of_this_test() -> Iterator[None]:
-    """What a test puts into its environment is read, and forgotten with it."""
+    """What a test puts into its environment is read, and forgotten with it; so is the Redis it names."""
     settings.cache_clear()
+    cluster.client.cache_clear()
     yield
     settings.cache_clear()
+    cluster.client.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_this_test() -> None:
+    """A worker in this process sets the root logger's level, also from a fixture of a whole module."""
+    logging.getLogger().setLevel(logging.WARNING)

@@ -29,10 +29,12 @@ from seawall.errors import (
 from seawall.failure import Category, Failure, Severity
 from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
+from seawall.runtime import service
 
 if TYPE_CHECKING:
     from seawall.delivery import submit_many
     from seawall.limits import limit
+    from seawall.system import Features, System, bootstrap
     from seawall.worker.app import Seawall, install
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
@@ -55,6 +57,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "breaker",
     "limit",
     "database",
+    # what a process needs while it lives
+    "bootstrap",
+    "service",
+    "Features",
+    "System",
     # configuration
     "Settings",
     "settings",
@@ -81,6 +88,10 @@ def __getattr__(name: str) -> Any:
         from seawall.worker import app
 
         return getattr(app, name)
+    if name in {"bootstrap", "Features", "System"}:
+        from seawall import system
+
+        return getattr(system, name)
     if name == "submit_many":
         from seawall.delivery import submit_many
 

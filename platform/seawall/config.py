@@ -96,6 +96,28 @@ class MemorySettings(_Section):
     )
 
 
+class StartupSettings(_Section):
+    """What a process waits for before it works."""
+
+    migrations: Literal["wait", "refuse", "ignore"] = Field(
+        default="wait",
+        description="What to do while SQL migrations are not applied: `wait` for them, `refuse` to start, "
+        "or `ignore` them. No process applies them by itself.",
+    )
+    timeout: Seconds = Field(
+        default=60.0,
+        description="How long a process waits for its servers and migrations before it gives up.",
+    )
+
+
+class HealthSettings(_Section):
+    """Where a process answers whether it is live, ready and has started."""
+
+    address: str | None = Field(
+        default=None, description="`host:port` or `unix:/path`. Unset: it does not listen anywhere."
+    )
+
+
 class RetrySettings(_Section):
     """How much trying again an outage may cost."""
 
@@ -153,6 +175,8 @@ class Settings(BaseSettings):
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    startup: StartupSettings = StartupSettings()
+    health: HealthSettings = HealthSettings()
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod

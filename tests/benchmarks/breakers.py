@@ -3,8 +3,8 @@
 Ours stands beside pybreaker (in memory and on Redis), circuitbreaker and purgatory, where they are installed
 (`pip install pybreaker circuitbreaker purgatory`; nothing else needs them). Two tables: what one call costs,
 and what happens in a fleet of processes when the dependency dies, with about 190 calls a second each. The
-others open after five failures in a row, ours by its defaults: about ten in the whole fleet. All of it is noisy
-on a busy machine; take the ratios.
+others open after five failures in a row, ours by its defaults: about ten in the whole fleet. All of it is
+noisy on a busy machine; take the ratios.
 """
 
 import argparse

@@ -11,11 +11,12 @@ import time
 from typing import Any
 
 from billiard.exceptions import WorkerLostError
-from celery import Celery
+from celery import Celery, signals
 from celery.worker import state
 from celery.worker.request import Request
 
 from seawall import delivery
+from seawall.worker.lifecycle import leave_in_time
 
 app = Celery("delivery", broker=os.environ.get("DELIVERY_BROKER", "redis://localhost:1"))
 app.conf.update(
@@ -27,6 +28,7 @@ app.conf.update(
     broker_transport_options=json.loads(os.environ.get("DELIVERY_OPTIONS", "{}")),
 )
 app.conf.update(json.loads(os.environ.get("DELIVERY_CONF", "{}")))
+signals.worker_process_init.connect(leave_in_time)  # as in every Seawall app
 
 
 class CountedRequest(Request):

@@ -1,4 +1,4 @@
-"""A real TCP proxy in front of a server: it forwards, goes deaf, and cuts.
+"""A real TCP proxy in front of a server: it forwards, goes deaf, is slow, dies, and cuts.
 
 Deaf, it keeps every connection and accepts new ones, and passes nothing on: what a firewall or a dying host
 does. Hearing again, it passes on what it was sent meanwhile.
@@ -7,6 +7,7 @@ does. Hearing again, it passes on what it was sent meanwhile.
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -18,15 +19,19 @@ class Proxy:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self._port = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
         self._hears = threading.Event()
         self._hears.set()
         self._closed = False
-        self._sockets: list[socket.socket] = []
+        self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.cut_after: Callable[[bytes], bool] | None = None
         """Whether to pass a client's piece on to the server, and cut before the answer comes."""
+        self.delay = 0.0
+        """Seconds by which every piece is late."""
         user = f"{parts.username}:{parts.password}@"
-        self.url = parts._replace(netloc=f"{user}127.0.0.1:{self._listener.getsockname()[1]}").geturl()
+        self.url = parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
         self._start(self._accept)
 
     def go_deaf(self) -> None:
@@ -35,39 +40,68 @@ class Proxy:
     def hear_again(self) -> None:
         self._hears.set()
 
+    def die(self) -> None:
+        """Refuse connections and cut those that there are."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def revive(self) -> None:
+        """Accept connections again, at the same port; nothing if it does."""
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(("127.0.0.1", self._port), backlog=200)
+            self._start(self._accept)
+
+    def cut(self) -> None:
+        """End every connection there is."""
+        with self._lock:
+            self._end(*self._sockets)
+
     def close(self) -> None:
         self._closed = True
         self._hears.set()
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        self.die()
         for thread in self._threads:
             thread.join(10)
-        for each in (self._listener, *self._sockets):
-            each.close()
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
 
     def _accept(self) -> None:
+        listener = self._listener
         with contextlib.suppress(OSError):
             while not self._closed:
-                client, _ = self._listener.accept()
-                self._sockets.append(client)
+                client, _ = listener.accept()
                 self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
-        self._hears.wait()
+        with self._tracked(client):
+            self._hears.wait()
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                self._end(client)
+                return
+            with self._tracked(server):
+                back = threading.Thread(target=self._forward, args=(server, client), daemon=True)
+                back.start()
+                self._forward(client, server, self.cut_after)
+                back.join()
+
+    @contextlib.contextmanager
+    def _tracked(self, one: socket.socket) -> Iterator[None]:
+        """Among those that are cut together, and closed at the end."""
+        with self._lock:
+            self._sockets.add(one)
         try:
-            server = socket.create_connection(self._target)
-        except OSError:
-            self._end(client)
-            return
-        self._sockets.append(server)
-        self._start(self._forward, server, client)
-        self._forward(client, server, self.cut_after)
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(one)
+                one.close()
 
     def _forward(
         self, source: socket.socket, target: socket.socket, cut: Callable[[bytes], bool] | None = None
@@ -75,6 +109,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while piece := source.recv(65536):
                 self._hears.wait()
+                time.sleep(self.delay)
                 if cut is not None and cut(piece):
                     self._end(source)
                     target.sendall(piece)

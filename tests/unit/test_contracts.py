@@ -10,10 +10,11 @@ import tomllib
 from importlib.metadata import requires, version
 from typing import Any
 
+import billiard.pool
 import psycopg
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
-from celery import Celery, Task
+from celery import Celery, Task, signals
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.exceptions import WorkerLostError
 from celery.worker import state
@@ -24,6 +25,7 @@ from packaging.requirements import Requirement
 from psycopg_pool import ConnectionPool
 from psycopg_pool.pool import WaitingClient
 
+from seawall import Seawall
 from seawall.priority import HIGHEST, LOWEST
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from support.nodes import ROOT
@@ -159,6 +161,22 @@ def test_the_pool_keeps_its_state_where_our_cap_counts_it() -> None:
     assert names <= set(vars(pool))
     assert ConnectionPool._REQUESTS_NUM == "requests_num"
     assert callable(WaitingClient.fail)
+
+
+def test_a_prefork_child_waits_for_its_results_as_often_as_a_number_says() -> None:
+    assert billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL == 0.1
+    assert "range(GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT)" in inspect.getsource(
+        billiard.pool.Worker._ensure_messages_consumed  # type: ignore[attr-defined] # stubs lack it
+    )
+
+
+def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown() -> None:
+    Seawall("ashore")
+    told: Any = signals.worker_shutting_down
+    assert "with self.lock" in inspect.getsource(type(told)._live_receivers)
+    with told.lock:
+        assert told.lock.acquire(blocking=False)
+        told.lock.release()
 
 
 def test_psycopg_waits_with_a_timeout_or_a_silent_server_is_waited_for_without_end() -> None:

@@ -23,6 +23,8 @@ _COMMANDS: Final = {
     "breakers": "seawall.cli.breakers:breakers",
     "dead": "seawall.cli.dead:dead",
     "config": "seawall.cli.config:config",
+    "doctor": "seawall.cli.doctor:doctor",
+    "health": "seawall.cli.health:health",
     "dashboard": "seawall.cli.up:dashboard",
 }
 

@@ -1,15 +1,13 @@
 """`seawall migrate`: plain SQL migrations of the platform and of the fleet."""
 
-import importlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 
 from seawall import servers
 from seawall.cli import columns
-from seawall.config import settings
 from seawall.database.migrations import (
     PLATFORM,
     History,
@@ -18,18 +16,9 @@ from seawall.database.migrations import (
     Migrations,
     Step,
     new,
-    platform_history,
 )
-from seawall.database.schema import Table
-from seawall.database.tables import TABLES
 from seawall.errors import ConfigError
-from seawall.fleet import FleetSpec
-
-
-def histories() -> list[History]:
-    """The platform's migrations, then those that the fleet declares."""
-    declared = FleetSpec.load(settings().fleet).migrations if settings().fleet.is_file() else {}
-    return [platform_history(), *(History(name, path) for name, path in declared.items())]
+from seawall.startup import expected_tables, histories
 
 
 def apply(say: Callable[[str], object]) -> None:
@@ -49,27 +38,6 @@ def _begin(migration: Migration, number: int, total: int) -> None:
     """On a terminal, what runs now; its line of the result replaces it."""
     if sys.stderr.isatty():
         click.echo(f"[{number}/{total}] {migration.history} {migration.label} ...\r", nl=False, err=True)
-
-
-def expected() -> list[Table]:
-    """The tables that the platform's code and the fleet's expect.
-
-    Raises:
-        ConfigError: what fleet.toml names in [tables] cannot be loaded.
-    """
-    declared = FleetSpec.load(settings().fleet).tables if settings().fleet.is_file() else {}
-    return [*TABLES, *(table for path in declared.values() for table in _tables(path))]
-
-
-def _tables(path: str) -> Sequence[Table]:
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigError(f"[tables] {path!r} cannot be loaded ({exc}): correct it or that module") from exc
-    if not isinstance(found, Sequence) or not all(isinstance(each, Table) for each in found):
-        raise ConfigError(f"[tables] {path!r} is no sequence of seawall.database.schema.Table: correct it")
-    return found
 
 
 class _Group(click.Group):
@@ -161,7 +129,7 @@ def repair() -> None:
 
 def _migrations(name: str | None = None, *, expect: bool = False) -> Migrations:
     chosen = [_chosen(name)] if name else histories()
-    return Migrations(servers.migration_url(), chosen, expected=expected() if expect else ())
+    return Migrations(servers.migration_url(), chosen, expected=expected_tables() if expect else ())
 
 
 def _chosen(name: str | None) -> History:

@@ -1,13 +1,16 @@
 """`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
 
 from seawall.errors import ConfigError
 from seawall.priority import parse_priority
+from seawall.runtime import Declaration, declaration_of
 from seawall.worker import lifecycle
 from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker.readiness import LoopBeat
 from seawall.worker.task import SeawallTask, shown_arguments
 
 
@@ -16,12 +19,15 @@ class Seawall(Celery):
 
     Creating one reads no environment, opens no connection and starts no server; the first task submitted or
     the first setting read does. Servers come from `SEAWALL_*` or, without any, are the embedded ones.
+    Workers start `services` before they consume; so does `bootstrap(app)`.
     """
 
     task_cls = SeawallTask  # type: ignore[assignment]
+    services: tuple[Declaration, ...] = ()
 
-    def __init__(self, main: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, main: str | None = None, *, services: Iterable[object] = (), **kwargs: Any) -> None:
         super().__init__(main, **kwargs)
+        self.services = _declared(services)
         _prepare(self)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
@@ -48,7 +54,7 @@ class Seawall(Celery):
         return super()._task_from_fun(fun, name=name, base=base, **options)
 
 
-def install(app: Celery) -> Celery:
+def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     """Give an existing Celery app Seawall's defaults, transport, policies and failure handling; return it.
 
     What the application configured itself stays as it is. Call it before the app's tasks are first used.
@@ -56,7 +62,9 @@ def install(app: Celery) -> Celery:
     Raises:
         ConfigError: `app` is no Celery app, or its tasks are already bound.
     """
+    declared = _declared(services)
     if isinstance(app, Seawall):
+        app.services = (*app.services, *declared)
         return app
     if not isinstance(app, Celery):
         raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
@@ -67,8 +75,13 @@ def install(app: Celery) -> Celery:
     app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
     app.task_cls = _with_policy(app, own_task_cls)
     app.__dict__.pop("Task", None)
+    vars(app)["services"] = declared
     _prepare(app)
     return app
+
+
+def _declared(services: Iterable[object]) -> tuple[Declaration, ...]:
+    return tuple(declaration_of(each) for each in services)
 
 
 def _with_policy(app: Celery, task_cls: Any) -> Any:
@@ -87,6 +100,7 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+    app.steps["consumer"].add(LoopBeat)
     app.steps["consumer"].add("seawall.worker.gate:Gate")
     lifecycle.connect()
 

@@ -8,9 +8,11 @@ import contextlib
 import logging
 import os
 import socket
-from typing import Any
+import threading
+from typing import Any, Final
 
 import billiard
+import billiard.pool
 from celery import concurrency, signals
 
 from seawall import servers
@@ -22,9 +24,14 @@ from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.quantity import format_bytes
 from seawall.redaction import RedactingFilter
 from seawall.tether import die_with
+from seawall.worker import readiness
 from seawall.worker.accounts import open_accounts
 
 logger = logging.getLogger(__name__)
+
+_REENTRANT: Final = type(threading.RLock())
+_LAST_RESULTS: Final = 5.0  # seconds a prefork child that ends waits for its results to be read
+_UNHEARD: Final = 5.0  # seconds for one word to whoever supervises us
 
 
 def connect() -> None:
@@ -39,9 +46,12 @@ def connect() -> None:
     signals.worker_init.connect(_apply_memory_budget, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
+    readiness.connect(notify)
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
+    _let_signals_interrupt(signals.worker_shutting_down)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
+    signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
     signals.after_setup_logger.connect(_redact_lines, dispatch_uid=uid)
     signals.after_setup_task_logger.connect(_redact_lines, dispatch_uid=uid)
 
@@ -54,6 +64,7 @@ def notify(state: str) -> bool:
     if address.startswith("@"):  # an abstract socket, see sd_notify(3)
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(_UNHEARD)  # who does not listen any more must not stop us
         sock.connect(address)
         sock.sendall(state.encode())
         return True
@@ -94,6 +105,16 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     app = getattr(sender, "app", None)
     if app is not None:
         _name_unenforced(app)
+
+
+def _let_signals_interrupt(told: Any) -> None:
+    """Make the lock of a Celery signal one that its holder may take again.
+
+    Celery sends this one from the handlers of SIGTERM, SIGINT and SIGQUIT. The second Ctrl-C may come while
+    the first one's handler holds the lock, and would wait for itself for ever.
+    """
+    if not isinstance(told.lock, _REENTRANT):
+        told.lock = threading.RLock()
 
 
 def _announce_stopping(**_: Any) -> None:
@@ -138,3 +159,15 @@ def _die_with_parent(**_: Any) -> None:
     process: Any = billiard.current_process()
     if process.name != "MainProcess":
         die_with(process._parent_pid)  # noqa: SLF001
+
+
+def leave_in_time(**_: Any) -> None:
+    """Bound what a prefork child that ends waits for its results to be read.
+
+    A stopping pool forgets the tasks that a child began and had not announced yet, so their results are never
+    counted as read, and the child would wait for that for 30 s: as long as Kubernetes waits for the worker.
+    """
+    pool: Any = billiard.pool
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
+        _LAST_RESULTS / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+    )

@@ -13,17 +13,21 @@ import os
 import resource
 import signal
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from celery.worker import state as worker_state
 
 from seawall.config import settings
 
 if TYPE_CHECKING:
-    from seawall.worker.cells.pool import Pool
+    from seawall.worker.cells.pool import Pool, Seat
 
 logger = logging.getLogger(__name__)
 state: Any = worker_state
+
+_APART: Final = (
+    0.1  # seconds from one cell's traceback to the next: they share a log and would mix their lines
+)
 
 
 def prepare_cell() -> None:
@@ -37,7 +41,11 @@ def prepare_supervisor(pool: "Pool") -> None:
     """In the supervisor, once Celery has installed its own handlers."""
 
     def pass_on(*_: Any) -> None:
-        for cell in list(pool.cells.values()):
+        for place, (seat, cell) in enumerate(list(pool.cells.items())):
+            pool.later(place * _APART, ask, seat, cell)
+
+    def ask(seat: int, cell: "Seat") -> None:
+        if cell is pool.cells.get(seat):
             os.kill(cell.pid, signal.SIGUSR2)
 
     signal.signal(signal.SIGUSR2, pass_on)

@@ -12,6 +12,7 @@ import select
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -96,6 +97,13 @@ class Pool(BasePool):
         for cell in self.cells.values():
             self._watch(cell)
         hub.call_repeatedly(_TICK, self.tick)
+
+    def later(self, seconds: float, call: Callable[..., object], *args: object) -> None:
+        """Call from the worker's loop in so many seconds; at once if it has none."""
+        if self._hub is None:
+            call(*args)
+        else:
+            self._hub.call_later(seconds, call, *args)
 
     def on_close(self) -> None:
         """Take nothing more."""

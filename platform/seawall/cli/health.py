@@ -1,0 +1,54 @@
+"""`seawall health`: one question to a process, or to the servers, for probes that run a command."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from seawall.config import settings
+from seawall.errors import ConfigError
+
+
+@click.command()
+@click.argument("question", type=click.Choice(["live", "ready", "startup"]), default="ready")
+@click.option("--address", help="Of the process; default: SEAWALL_HEALTH__ADDRESS.")
+@click.option("--servers", is_flag=True, help="Ask the configured servers themselves instead of a process.")
+@click.option("--timeout", default=1.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a line a check.")
+def health(*, question: str, address: str | None, servers: bool, timeout: float, as_json: bool) -> None:
+    """Ask whether a process is live, ready or has started; exit code 0 if it is, 1 if not.
+
+    With --servers Redis, the broker and PostgreSQL are asked from here.
+    """
+    place = address or settings().health.address
+    if servers:
+        ok, answer = _ask_servers(timeout)
+    elif place:
+        from seawall.health import Question, ask
+
+        ok, answer = ask(place, Question(question), timeout=timeout)
+    else:
+        raise ConfigError("health.address is unset: set SEAWALL_HEALTH__ADDRESS, or ask with --servers")
+    click.echo(json.dumps(answer, indent=2) if as_json else _in_lines(answer))
+    sys.exit(0 if ok else 1)
+
+
+def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
+    from seawall import servers
+    from seawall.health import Health, server_checks
+
+    checks = server_checks(redis=servers.redis_url, broker=servers.broker_url, database=servers.database_url)
+    report = Health(checks, budget=timeout).ready()
+    return report.ok, report.as_dict()
+
+
+def _in_lines(answer: dict[str, Any]) -> str:
+    lines = [f"{answer['question']}: {'yes' if answer['ok'] else 'no'}"]
+    if "error" in answer:
+        lines.append(f"  {answer['error']}")
+    lines += [
+        f"  {'ok ' if check['ok'] else 'NO '} {check['name']}: {check['detail']}"
+        for check in answer["checks"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""The application: Celery settings that contradict each other, and what it promises and cannot keep."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from seawall.config import REDIS_SCHEMES, scheme_of
+from seawall.doctor.finding import Finding, error, warning
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from seawall.fleet import FleetSpec
+
+_STOCK_REDIS: Final = frozenset({"redis", "rediss"})
+_STOCK_VISIBILITY: Final = 3600.0
+_UNSAFE: Final = frozenset({"pickle", "application/x-python-serialize", "yaml", "application/x-yaml"})
+
+
+def audit_celery(app: "Celery", spec: "FleetSpec | None" = None) -> list[Finding]:
+    """Everything that `app.conf` says, and how it fits the fleet."""
+    conf: Any = app.conf
+    return [
+        *_times(conf),
+        *_acknowledgement(conf),
+        *_serialization(conf),
+        *_submission(conf),
+        *_results(conf),
+        *_schedule(app, spec),
+        *(_queues(conf, spec) if spec is not None else ()),
+    ]
+
+
+def _times(conf: Any) -> Iterator[Finding]:
+    soft, hard = conf.task_soft_time_limit, conf.task_time_limit
+    if soft and hard and soft >= hard:
+        yield error(
+            "celery.time_limits",
+            f"task_soft_time_limit={soft:g} is not below task_time_limit={hard:g}: no task can clean up",
+            "leave some seconds between them",
+        )
+    if not hard:
+        yield warning(
+            "celery.no_time_limit",
+            "task_time_limit is unset: a task that hangs holds its cell for ever",
+            "set it",
+        )
+    if _is_stock_redis(conf):
+        options: Mapping[str, Any] = conf.broker_transport_options or {}
+        visible = float(options.get("visibility_timeout", _STOCK_VISIBILITY))
+        if hard and visible <= hard:
+            yield error(
+                "celery.visibility_timeout",
+                f"visibility_timeout={visible:g} is not above task_time_limit={hard:g}: long tasks run twice",
+                "raise it, or use Seawall's transport, which leases",
+            )
+
+
+def _acknowledgement(conf: Any) -> Iterator[Finding]:
+    if not conf.task_acks_late:
+        yield warning(
+            "celery.acks_early",
+            "task_acks_late is off: a task is lost with the process that runs it",
+            "set task_acks_late = True, and make tasks harmless to run twice",
+        )
+    elif conf.task_reject_on_worker_lost:
+        yield error(
+            "celery.reject_on_worker_lost",
+            "task_reject_on_worker_lost is on: a task that kills its process is repeated for ever",
+            "leave it off: Seawall counts such deaths and redelivers by itself",
+        )
+    ahead = conf.worker_prefetch_multiplier
+    if ahead == 0:
+        yield error(
+            "celery.prefetch",
+            "worker_prefetch_multiplier=0 lets one worker fetch every task there is",
+            "set it to 1",
+        )
+    elif ahead > 1 and conf.task_acks_late:
+        yield warning(
+            "celery.prefetch",
+            f"worker_prefetch_multiplier={ahead}: what is fetched waits out of priority order",
+            "set it to 1",
+        )
+
+
+def _serialization(conf: Any) -> Iterator[Finding]:
+    accepted = set(conf.accept_content or ())
+    if conf.task_serializer not in accepted and not any(
+        word.endswith(f"/{conf.task_serializer}") for word in accepted
+    ):
+        yield error(
+            "celery.serializer",
+            f"task_serializer={conf.task_serializer!r} is not in accept_content={sorted(accepted)}: "
+            "workers refuse every task",
+            "name the same in both",
+        )
+    if unsafe := accepted & _UNSAFE:
+        yield warning(
+            "celery.pickle",
+            f"accept_content has {min(unsafe)!r}: who can write to the broker can run code in workers",
+            "accept json only",
+        )
+    if conf.result_serializer not in set(conf.result_accept_content or accepted):
+        yield error(
+            "celery.result_serializer",
+            f"result_serializer={conf.result_serializer!r} is not accepted: no result can be read",
+            "name it in result_accept_content",
+        )
+
+
+def _submission(conf: Any) -> Iterator[Finding]:
+    if conf.task_always_eager:
+        yield error(
+            "celery.eager",
+            "task_always_eager is on: tasks run in whoever submits them, and the fleet gets none",
+            "switch it off outside tests",
+        )
+    if not conf.task_publish_retry:
+        yield warning(
+            "celery.publish_retry",
+            "task_publish_retry is off: a moment's outage of the broker fails the caller",
+            "set task_publish_retry = True",
+        )
+    if conf.broker_connection_retry_on_startup is False:
+        yield warning(
+            "celery.startup_retry",
+            "broker_connection_retry_on_startup is off: a worker that starts before its broker dies",
+            "set it to True",
+        )
+
+
+def _results(conf: Any) -> Iterator[Finding]:
+    if not conf.task_ignore_result and conf.result_expires in (None, 0):
+        yield warning(
+            "celery.result_expires",
+            "result_expires is unset: results stay for ever and fill Redis",
+            "set result_expires, a day or less",
+        )
+
+
+def _schedule(app: "Celery", spec: "FleetSpec | None") -> Iterator[Finding]:
+    schedule: Mapping[str, Mapping[str, Any]] = app.conf.beat_schedule or {}
+    if schedule and spec is not None and spec.beat.enabled is False:
+        yield error(
+            "celery.beat",
+            f"the app has a schedule of {len(schedule)} and fleet.toml switches beat off: nothing runs it",
+            'write enabled = "auto" under [beat]',
+        )
+    for name, entry in schedule.items():
+        if entry.get("task") not in app.tasks:
+            yield error(
+                "celery.schedule",
+                f"beat_schedule[{name!r}] names the task {entry.get('task')!r}, which is not there",
+                "correct the name, or import its module",
+            )
+
+
+def _queues(conf: Any, spec: "FleetSpec") -> Iterator[Finding]:
+    consumed = {queue for profile in spec.workers.values() for queue in profile.queues}
+    if conf.task_default_queue not in consumed:
+        yield error(
+            "celery.default_queue",
+            f"no worker consumes the default queue {conf.task_default_queue!r}: its tasks wait for ever",
+            "name it under `queues` of a profile in fleet.toml",
+        )
+    routes = conf.task_routes if isinstance(conf.task_routes, Mapping) else {}
+    for name, route in routes.items():
+        queue = route.get("queue") if isinstance(route, Mapping) else route
+        if isinstance(queue, str) and queue not in consumed:
+            yield error(
+                "celery.route",
+                f"task_routes sends {name!r} to {queue!r}, which no worker consumes",
+                "name the queue in a profile of fleet.toml",
+            )
+
+
+def _is_stock_redis(conf: Any) -> bool:
+    url = conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url)
+    return scheme_of(url) in REDIS_SCHEMES and conf.broker_transport in _STOCK_REDIS

@@ -1,0 +1,158 @@
+"""What a process needs before it works: its servers, and a database that is migrated.
+
+Each is a service that holds nothing: it waits until the server answers, for as long as `startup.timeout`
+says. Migrations are looked at and never applied.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from seawall import servers
+from seawall.config import settings
+from seawall.errors import ConfigError, StartupError
+from seawall.health import broker_answers, redis_answers
+from seawall.runtime import Declaration, Service
+
+if TYPE_CHECKING:
+    from seawall.database.migrations import History
+    from seawall.database.schema import Table
+
+MIGRATIONS: Final = "migrations"
+DATABASE: Final = "database"
+_ONE_ATTEMPT: Final = 10.0
+_UNLIMITED: Final = 1_000_000
+
+
+class Awaited:
+    """A service that is up once `answers` returns; there is nothing to stop but what `release` lets go of."""
+
+    def __init__(self, answers: Callable[[], object], release: Callable[[], object] = lambda: None) -> None:
+        self._answers = answers
+        self._release = release
+
+    def start(self) -> object:
+        """Ask once."""
+        return self._answers()
+
+    def stop(self) -> None:
+        """Let go."""
+        self._release()
+
+
+def awaited(
+    name: str,
+    answers: Callable[[], object],
+    *,
+    requires: tuple[str, ...] = (),
+    release: Callable[[], object] = lambda: None,
+) -> Declaration:
+    """A critical service that is asked until it answers, at most `startup.timeout` seconds."""
+
+    def make() -> Service:
+        return Awaited(answers, release)
+
+    within = settings().startup.timeout
+    return Declaration(
+        name=name,
+        factory=make,
+        requires=requires,
+        attempts=_UNLIMITED,
+        timeout=min(_ONE_ATTEMPT, within),
+        within=within,
+    )
+
+
+def embedded_servers() -> Declaration:
+    """The servers that the settings leave to us; none if they name all."""
+    return Declaration(
+        name="servers", factory=lambda: Awaited(servers.join_embedded), attempts=1, timeout=90.0
+    )
+
+
+def redis(*requires: str) -> Declaration:
+    """Redis lets us in and answers."""
+    return awaited("redis", lambda: redis_answers(servers.redis_url(), 2.0), requires=requires)
+
+
+def broker(url: Callable[[], str], *requires: str) -> Declaration:
+    """One of the broker's servers answers."""
+    return awaited("broker", lambda: broker_answers(url(), 2.0), requires=requires)
+
+
+def database(*requires: str) -> Declaration:
+    """PostgreSQL executes a statement of ours: it is up, and our password is right."""
+    from seawall.database import close
+
+    return awaited(DATABASE, _execute, requires=requires, release=close)
+
+
+def migrations(*requires: str) -> Declaration | None:
+    """Every migration is applied and none has drifted; None if `startup.migrations` is "ignore"."""
+    policy = settings().startup.migrations
+    if policy == "ignore":
+        return None
+    look = functools.partial(_look_at_migrations, wait=policy == "wait")
+    return awaited(MIGRATIONS, look, requires=requires)
+
+
+def _execute() -> None:
+    from seawall.database import database as opened
+
+    opened().fetch_value("SELECT 1")
+
+
+def _look_at_migrations(*, wait: bool) -> None:
+    from seawall.database.migrations import Kind, MigrationProblem, Migrations
+
+    problems = Migrations(servers.migration_url(), histories()).check()
+    if not problems:
+        return
+    if wait and all(each.kind is Kind.PENDING for each in problems):
+        raise StartupError(f"migrations are pending: {problems[0].message}")
+    raise MigrationProblem(*problems)
+
+
+def histories() -> "list[History]":
+    """The platform's migrations, then those that the fleet declares."""
+    from seawall.database.migrations import History, platform_history
+
+    path = settings().fleet
+    if not path.is_file():  # the fleet's modules take a while to load
+        return [platform_history()]
+    from seawall.fleet import FleetSpec
+
+    return [
+        platform_history(),
+        *(History(name, each) for name, each in FleetSpec.load(path).migrations.items()),
+    ]
+
+
+def expected_tables() -> "list[Table]":
+    """The tables that the platform's code and the fleet's expect.
+
+    Raises:
+        ConfigError: what fleet.toml names in [tables] cannot be loaded.
+    """
+    from seawall.database.tables import TABLES
+
+    path = settings().fleet
+    if not path.is_file():
+        return [*TABLES]
+    from seawall.fleet import FleetSpec
+
+    return [*TABLES, *(table for each in FleetSpec.load(path).tables.values() for table in _tables(each))]
+
+
+def _tables(path: str) -> "Sequence[Table]":
+    from seawall.database.schema import Table
+
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"[tables] {path!r} cannot be loaded ({exc}): correct it or that module") from exc
+    if not isinstance(found, Sequence) or not all(isinstance(each, Table) for each in found):
+        raise ConfigError(f"[tables] {path!r} is no sequence of seawall.database.schema.Table: correct it")
+    return found

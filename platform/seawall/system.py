@@ -1,0 +1,214 @@
+"""`bootstrap()`: one line that makes a web process, a script or a producer ready, and `System`, what it gave.
+
+Settings, logging, servers, a migrated database and the application's own services, in order, side by side
+where they can be; or one error that names what is missing, with nothing left running.
+
+    servers ──► redis, broker, database ──► migrations ──► your services
+    health, from the start
+"""
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from seawall import servers, startup
+from seawall.config import settings
+from seawall.errors import ConfigError
+from seawall.health import Beat, Health, HealthReport, HealthServer, Question, server_checks
+from seawall.runtime import Declaration, Runtime, StartReport, declaration_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger(__name__)
+
+_LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """What `bootstrap` sets up; everything that is not switched off.
+
+    Attributes:
+        logging: a handler for the root logger, unless it has one.
+        redis: wait until Redis answers.
+        broker: wait until the broker answers, where that is another server.
+        database: wait until PostgreSQL executes a statement.
+        migrations: look whether the database is migrated; see `startup.migrations`.
+        health: answer at `health.address`, if that is set.
+    """
+
+    logging: bool = True
+    redis: bool = True
+    broker: bool = True
+    database: bool = True
+    migrations: bool = True
+    health: bool = True
+
+
+class System:
+    """What a process was made ready with. Get one from `bootstrap()`."""
+
+    def __init__(self, app: "Celery | None", services: Iterable[Declaration], features: Features) -> None:
+        self.app = app
+        self.features = features
+        self._services = tuple(services)
+        self._since = time.monotonic()
+        self._health = Health(
+            server_checks(
+                redis=servers.redis_url if features.redis else None,
+                broker=self._broker_url if features.broker else None,
+                database=servers.database_url if features.database else None,
+            ),
+            started=lambda: self._runtime.started,
+            ready=lambda: self._runtime.ready,
+        )
+        self._runtime = Runtime([*self._platform(), *self._services])
+
+    def __getitem__(self, name: str) -> object:
+        """What the service `name` returned or yielded; KeyError if it is not up."""
+        return self._runtime[name]
+
+    def health(self, question: Question = Question.READY) -> HealthReport:
+        """Whether this process is ready (or live, or has started), within 50 ms whatever its servers do."""
+        return self._health.ask(question)
+
+    def beat(self, name: str, *, within: float = 60.0) -> Beat:
+        """A loop of yours on which liveness rests: call `touch()` on it at least every `within` seconds."""
+        return self._health.beat(name, within=within)
+
+    def report(self) -> StartReport:
+        """What the start took, service by service."""
+        return self._runtime.report()
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers by name: times in seconds, states as 1 or 0."""
+        health = self._health.ready()
+        numbers = {"uptime_seconds": time.monotonic() - self._since, "ready": float(health.ok)}
+        for each in self._runtime.report().services:
+            numbers[f"service_start_seconds.{each.name}"] = each.seconds
+            numbers[f"service_start_attempts.{each.name}"] = float(each.attempts)
+        for check in health.checks:
+            numbers[f"check_up.{check.name}"] = float(check.ok)
+            if check.seconds is not None:
+                numbers[f"check_seconds.{check.name}"] = check.seconds
+        if self.features.database and self._runtime.started:
+            from seawall.database import database
+
+            numbers |= {f"database_{name}": float(value) for name, value in database().stats().items()}
+        return numbers
+
+    def shutdown(self) -> None:
+        """Stop every service in reverse; safe to repeat. A forked child touches nothing of its parent's."""
+        _forget(self)
+        self._runtime.stop()
+
+    def serves(self, app: "Celery | None", services: tuple[Declaration, ...], features: Features) -> bool:
+        """Whether another `bootstrap` with these arguments asks for what there is already."""
+        return (
+            (app is None or app is self.app)
+            and set(services) <= set(self._services)
+            and features == self.features
+        )
+
+    def _start(self) -> None:
+        report = self._runtime.start()
+        for line in report.lines():
+            logger.info(line)
+
+    def _broker_url(self) -> str:
+        url = servers.broker_url() if self.app is None else self.app.conf.broker_url
+        return url if isinstance(url, str) else ";".join(url)
+
+    def _platform(self) -> list[Declaration]:
+        """The declarations of what is switched on."""
+        features, declared = self.features, [startup.embedded_servers()]
+        ground = declared[0].name
+        if features.health and (address := settings().health.address):
+            # Several processes may share one environment: the others do without.
+            declared.append(
+                Declaration(
+                    name="health",
+                    factory=lambda: HealthServer(self._health, address),
+                    critical=False,
+                    attempts=1,
+                )
+            )
+        if features.redis:
+            declared.append(startup.redis(ground))
+        if features.broker:
+            declared.append(startup.broker(self._broker_url, ground))
+        if features.database:
+            declared.append(startup.database(ground))
+            if features.migrations and (migrations := startup.migrations(startup.DATABASE)):
+                declared.append(migrations)
+        return declared
+
+
+def bootstrap(
+    app: "Celery | None" = None, *, services: Iterable[object] = (), features: Features | None = None
+) -> System:
+    """Make this process ready, or raise with nothing left running. Repeated, it returns the same `System`.
+
+    With `app`, that application is given Seawall's defaults first, as `seawall.install` does. A forked child
+    that wants one calls it again and gets its own. It is shut down when the process ends, if not before.
+
+    Raises:
+        ConfigError: an argument or a setting is wrong, or an earlier call in this process asked for other
+            services or features.
+        StartupError: something critical could not be started in time; it names it.
+    """
+    features = features or Features()
+    declared = tuple(declaration_of(each) for each in services)
+    with _lock:
+        if _current:
+            if not _current[0].serves(app, declared, features):
+                raise ConfigError(
+                    "bootstrap() was called before with another app, other services or features: call it "
+                    "once with all of them, or shutdown() the first System"
+                )
+            return _current[0]
+        settings()  # a wrong one is told before anything is started
+        if features.logging:
+            logging.basicConfig(level=logging.INFO, format=_LINE)
+        if app is not None:
+            from seawall.worker.app import install
+
+            app = install(app)
+            declared = tuple(dict.fromkeys((*vars(app).get("services", ()), *declared)))
+        system = System(app, declared, features)
+        system._start()  # noqa: SLF001 - only a started one is given away
+        _current.append(system)
+        return system
+
+
+def _forget(system: System) -> None:
+    if system in _current:
+        _current.remove(system)
+
+
+_current: list[System] = []
+_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A child has no System until it asks for one: its parent's threads and services are not here."""
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.Lock()
+    _inherited.extend(_current)
+    _current.clear()
+
+
+def _at_exit() -> None:
+    for system in _current:
+        system.shutdown()
+
+
+_inherited: list[System] = []
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,194 @@
+"""A worker consumes only once what it needs is there, and says from then on whether it lives and is ready.
+
+Before it connects to its broker it waits for the database that the settings name, for its migrations, and for
+the services that the application declares (`Seawall(..., services=[...])`): `startup.timeout` seconds, then
+it ends with an error that names what is missing. The broker and Redis Celery waits for by itself, for ever.
+
+Its loop beats once a second while it consumes. While it is connecting again there is no loop to watch, and an
+outage of the broker is no reason to restart it. The solo pool runs tasks in the loop and so shows no beat.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from celery import bootsteps, signals
+from celery.concurrency import solo
+
+from seawall import startup
+from seawall.config import settings
+from seawall.errors import SeawallError
+from seawall.health import Beat, Health, HealthServer, server_checks
+from seawall.runtime import Declaration, Runtime
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger(__name__)
+
+_TURN: Final = 1.0  # seconds between beats
+_STALLED: Final = 60.0  # seconds without one after which the loop counts as hung
+_PER_DEADLINE: Final = 3  # how often the watchdog is told within the time it grants
+
+
+class Watchdog:
+    """systemd's watchdog (sd_notify(3)), told that we live for as long as `live` says so; a service."""
+
+    def __init__(self, live: Callable[[], object], notify: Callable[[str], bool], every: float) -> None:
+        self._live = live
+        self._notify = notify
+        self._every = every
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Tell it, in a thread, `every` seconds."""
+        self._thread = threading.Thread(target=self._run, name="seawall-watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell it no more."""
+        self._ended.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if self._live():
+                    self._notify("WATCHDOG=1")
+            except Exception:
+                logger.exception("the watchdog could not be told")
+            if self._ended.wait(self._every):
+                return
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between words to the watchdog; None if nobody watches this process."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    with contextlib.suppress(ValueError):
+        granted = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+        return granted / _PER_DEADLINE if granted > 0 else None
+    return None
+
+
+class Readiness:
+    """One worker's services and health."""
+
+    def __init__(self, app: "Celery", notify: Callable[[str], bool]) -> None:
+        self._app = app
+        self._notify = notify
+        self._consumes = False
+        from seawall import servers
+
+        self.health = Health(
+            server_checks(
+                redis=servers.redis_url,
+                broker=self._broker_url,
+                database=servers.database_url if settings().database_url else None,
+            ),
+            started=lambda: self._consumes,
+            ready=lambda: self.runtime.ready,
+        )
+        self.runtime = Runtime(self._services())
+
+    def wait(self) -> None:
+        """Return when every critical service is up.
+
+        Raises:
+            SystemExit: one is not, in time; the log names it.
+        """
+        try:
+            report = self.runtime.start()
+        except SeawallError as exc:
+            logger.critical("this worker does not start: %s", exc)
+            raise SystemExit(1) from exc
+        for line in report.lines():
+            logger.info(line)
+        from seawall.database import close
+
+        close()  # the children that are forked next have connections of their own
+
+    def consumes(self, **_: Any) -> None:
+        """The worker is ready, in Celery's sense."""
+        self._consumes = True
+
+    def stop(self, **_: Any) -> None:
+        """Stop the services: the worker has drained."""
+        self._consumes = False
+        self.runtime.stop()
+
+    def _broker_url(self) -> str:
+        url = self._app.conf.broker_url
+        return url if isinstance(url, str) else ";".join(url)
+
+    def _services(self) -> list[object]:
+        services: list[object] = []
+        if address := settings().health.address:
+            services.append(Declaration(name="health", factory=lambda: HealthServer(self.health, address)))
+        if every := watchdog_interval():
+            watch = lambda: Watchdog(self.health.live, self._notify, every)  # noqa: E731
+            services.append(Declaration(name="watchdog", factory=watch))
+        if settings().database_url:
+            services.append(startup.database())
+            if migrations := startup.migrations(startup.DATABASE):
+                services.append(migrations)
+        return [*services, *getattr(self._app, "services", ())]
+
+
+class LoopBeat(bootsteps.StartStopStep):
+    """A consumer's step: its loop beats from each connection to the next loss."""
+
+    # What is required is taken in: with Celery's Tasks a supervisor would consume.
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._beat: Beat | None = None
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """The consumer is connected and about to turn."""
+        if not _current or parent.hub is None or isinstance(parent.pool, solo.TaskPool):
+            return
+        self._beat = _current[0].health.beat("consumer", within=_STALLED)
+        self._timer = parent.timer.call_repeatedly(_TURN, self._beat.touch)
+
+    def stop(self, parent: Any) -> None:
+        """It turns no more, and should not."""
+        del parent
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beat is not None and _current:
+            _current[0].health.forget(self._beat)
+        self._beat = self._timer = None
+
+
+_current: list[Readiness] = []
+
+
+def connect(notify: Callable[[str], bool]) -> None:
+    """Have workers of this process wait before they consume. Safe to repeat."""
+
+    def begin(sender: Any = None, **_: Any) -> None:
+        readiness = Readiness(sender.app, notify)
+        _current[:] = [readiness]
+        signals.worker_ready.connect(readiness.consumes, weak=False, dispatch_uid=f"{uid}.consumes")
+        signals.worker_shutdown.connect(readiness.stop, weak=False, dispatch_uid=f"{uid}.stop")
+        readiness.wait()
+
+    uid = "seawall.readiness"
+    signals.worker_init.connect(begin, weak=False, dispatch_uid=uid)
+
+
+def _after_fork() -> None:
+    """A child of the pool is no worker: it has neither health nor services."""
+    _current.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,172 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+import seawall
+from seawall import Features, MigrationError, StartupError, System, bootstrap
+from seawall.config import settings
+from seawall.database.migrations import Migrations
+from seawall.errors import ConfigError
+from seawall.health import Question
+from seawall.startup import histories
+from support.proxy import proxy
+from support.services import World, threads_of
+from support.waiting import wait_until
+
+QUIET = Features(logging=False)
+
+
+@pytest.fixture
+def _configured(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", database_url)
+    monkeypatch.setenv("SEAWALL_FLEET", "none.toml")
+    settings.cache_clear()
+
+
+@pytest.fixture
+def _migrated(_configured: None, database_url: str) -> None:
+    Migrations(database_url, histories()).up()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def system(_migrated: None) -> Iterator[System]:
+    made = bootstrap(features=QUIET)
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_one_line_makes_a_process_ready_with_its_own_services_and_the_end_stops_them(world: World) -> None:
+    @seawall.service("gateway", requires=("redis", "migrations"))
+    def gateway() -> Iterator[str]:
+        world.note("started", "gateway")
+        yield "a gateway"
+        world.note("stopped", "gateway")
+
+    system = bootstrap(services=[gateway], features=QUIET)
+
+    assert system["gateway"] == "a gateway"
+    wait_until(lambda: system.health().ok, what="readiness")
+    assert system.health(Question.LIVE).ok
+    assert system.health(Question.STARTUP).ok
+    numbers = system.metrics()
+    assert numbers["check_up.database"] == 1
+    assert numbers["service_start_attempts.gateway"] == 1
+    assert "database_pool_max" in numbers
+    system.shutdown()
+    system.shutdown()
+    assert world.up == []
+    assert not system.health(Question.STARTUP).ok
+    wait_until(lambda: not threads_of(), what="the end of all threads")
+
+
+def test_bootstrapping_again_gives_the_same_and_refuses_another(system: System) -> None:
+    assert bootstrap(features=QUIET) is system
+    with pytest.raises(ConfigError, match="called before"):
+        bootstrap(features=Features(logging=False, broker=False))
+    system.shutdown()
+    again = bootstrap(features=QUIET)
+    assert again is not system
+    again.shutdown()
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_an_app_that_exists_is_installed_and_its_broker_waited_for(redis_url: str) -> None:
+    app = Celery("shop", broker=redis_url, set_as_current=False)
+    system = bootstrap(app, features=QUIET)
+    assert isinstance(app, seawall.Seawall)
+    assert "broker" in {each.name for each in system.report().services}
+    system.shutdown()
+
+
+@pytest.mark.usefixtures("_configured")
+def test_pending_migrations_are_refused_waited_for_or_ignored_and_never_applied(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def policy(word: str) -> None:
+        monkeypatch.setenv("SEAWALL_STARTUP__MIGRATIONS", word)
+        settings.cache_clear()
+
+    policy("refuse")
+    with pytest.raises(
+        StartupError, match=r"'migrations' did not start: .*run `seawall migrate up`"
+    ) as caught:
+        bootstrap(features=QUIET)
+    assert isinstance(caught.value.__cause__, MigrationError)
+
+    policy("ignore")
+    bootstrap(features=QUIET).shutdown()
+    assert Migrations(database_url, histories()).plan()
+
+    policy("wait")
+    monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "0.5s")
+    settings.cache_clear()
+    with pytest.raises(
+        StartupError, match="'migrations' did not start: StartupError: migrations are pending"
+    ):
+        bootstrap(features=QUIET)
+
+    monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "60s")
+    settings.cache_clear()
+    stop = seawall.events.subscribe(
+        seawall.runtime.ServiceAttemptFailed, lambda _event: Migrations(database_url, histories()).up()
+    )
+    bootstrap(features=QUIET).shutdown()
+    stop()
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_a_server_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxy(redis_url) as way:
+        monkeypatch.setenv("SEAWALL_REDIS_URL", way.url)
+        monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "0.3s")
+        settings.cache_clear()
+        way.die()
+        with pytest.raises(StartupError, match=r"service '(redis|broker)' did not start"):
+            bootstrap(features=QUIET)
+        wait_until(lambda: not threads_of("seawall-st"), what="nothing half started")
+
+        monkeypatch.setenv("SEAWALL_STARTUP__TIMEOUT", "60s")
+        settings.cache_clear()
+        stop = seawall.events.subscribe(seawall.runtime.ServiceAttemptFailed, lambda _event: way.revive())
+        bootstrap(features=QUIET).shutdown()
+        stop()
+
+
+def test_a_forked_child_gets_a_system_of_its_own_and_leaves_its_parents_alone(system: System) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            system.shutdown()
+            own = bootstrap(features=QUIET)
+            wait_until(lambda: own.health().ok, timeout=30)
+            own.shutdown()
+            status = 0 if own is not system else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    wait_until(lambda: system.health().ok, what="the parent to be as it was")
+    assert bootstrap(features=QUIET) is system
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_a_producer_does_not_load_celery_and_leaves_cleanly() -> None:
+    script = (
+        "import sys, seawall; s = seawall.bootstrap(features=seawall.Features(logging=False)); "
+        "assert s.report().services; print('celery' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
