@@ -56,6 +56,7 @@ bench: $(DEV) ## Measure delivery against the stock transport, the database, and
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 
 check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.
 	$(BIN)/ruff format --check .

@@ -7,14 +7,17 @@ is imported only when an app is made, so that the command line stays quick and t
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors, memory
+from seawall.breaker import breaker
 from seawall.classification import classify, register_failure
 from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
     AlreadySubmitted,
+    BreakerOpen,
     CommitUnknown,
     ConfigError,
     DatabaseUnavailable,
+    LimitReached,
     MemoryBudgetExceeded,
     MessageTooLarge,
     MigrationError,
@@ -30,6 +33,7 @@ from seawall.runtime import service
 
 if TYPE_CHECKING:
     from seawall.delivery import submit_many
+    from seawall.limits import limit
     from seawall.system import Features, System, bootstrap
     from seawall.worker.app import Seawall, install
 
@@ -50,6 +54,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Severity",
     "Failure",
     # what a task uses
+    "breaker",
+    "limit",
     "database",
     "memory",
     # what a process needs while it lives
@@ -70,6 +76,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "MigrationError",
     "Poisoned",
     "MemoryBudgetExceeded",
+    "BreakerOpen",
+    "LimitReached",
     "AlreadySubmitted",
     "QueueFull",
     "MessageTooLarge",
@@ -89,4 +97,8 @@ def __getattr__(name: str) -> Any:
         from seawall.delivery import submit_many
 
         return submit_many
+    if name == "limit":
+        from seawall.limits import limit
+
+        return limit
     raise AttributeError(f"module 'seawall' has no attribute {name!r}")

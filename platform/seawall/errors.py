@@ -4,6 +4,8 @@ A message names the field, the value and the fix. Errors of other libraries are 
 boundary with `raise ... from exc`, so the cause is never lost.
 """
 
+from typing import Any
+
 
 class SeawallError(Exception):
     """The root of the tree."""
@@ -59,3 +61,38 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
         )
         self.key = key
         self.task_id = task_id
+
+
+class Refused(SeawallError):  # noqa: N818
+    """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
+
+    def __init__(self, message: str, *, name: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.name = name
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refused, (type(self), str(self), self.name, self.retry_after)
+
+
+def _refused(kind: type[Refused], message: str, name: str, retry_after: float) -> Refused:
+    """What unpickling calls: exceptions cannot be rebuilt by keyword."""
+    return kind(message, name=name, retry_after=retry_after)
+
+
+class BreakerOpen(Refused):
+    """A call was refused because the circuit of its dependency is open. The dependency was not asked.
+
+    Attributes:
+        name: the breaker.
+        retry_after: seconds after which another call may be let through.
+    """
+
+
+class LimitReached(Refused):
+    """As many holders as the limit allows are at work. Nothing was started.
+
+    Attributes:
+        name: the key of the limit.
+        retry_after: seconds after which a share may be free.
+    """

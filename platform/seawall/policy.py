@@ -250,7 +250,3 @@ def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:
             f"limit.key={limit.key!r} uses {unknown[0]!r}, which {function.__name__}() does not take: "
             f"use its arguments ({', '.join(parameters) or 'it has none'})"
         )
-
-
-RECORDED_ONLY: Final = frozenset({"requires", "limit"})
-"""Fields that are parsed and kept, and not enforced yet; a worker names the tasks that use them."""

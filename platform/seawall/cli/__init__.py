@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "migrate": "seawall.cli.migrate:migrate",
     "status": "seawall.cli.status:status",
     "queues": "seawall.cli.queues:queues",
+    "breakers": "seawall.cli.breakers:breakers",
     "memory": "seawall.cli.memory:memory",
     "dead": "seawall.cli.dead:dead",
     "config": "seawall.cli.config:config",

@@ -55,10 +55,28 @@ def pool() -> Rows:
     return [{"database": "ok" if health.ok else health.reason, "seconds": round(health.seconds, 4)}]
 
 
+def breakers() -> Rows:
+    """Where the fleet's circuits are, keys included."""
+    from seawall.breaker.store import Store
+
+    found = Store(cluster.client(), "seawall status").overview()
+    return [
+        {
+            "breaker": one.name,
+            "state": one.state.value,
+            "left": "" if one.left is None else f"{one.left:.0f} s",
+            "cause": one.cause.value,
+            "reason": one.reason,
+        }
+        for one in found
+    ]
+
+
 SECTIONS: Final[dict[str, Callable[[], Rows]]] = {
     "database": pool,
     "connections": connections,
     "connection budget": budget,
+    "breakers": breakers,
 }
 
 

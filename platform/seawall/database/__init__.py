@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from seawall.database.governor import Governor
     from seawall.database.pool import Database
 
-__all__ = ["close", "database", "name_process", "name_task"]
+__all__ = ["close", "database", "guard_databases", "name_process", "name_task"]
 
 _opened: dict[str | None, "Database"] = {}
+_guarded = False
 
 
 def database(url: str | None = None) -> "Database":
@@ -30,7 +31,21 @@ def _configured(url: str | None) -> "Database":
     from seawall.database.pool import Database
     from seawall.servers import database_url
 
-    return Database(url or database_url(), settings().database, govern=_governor if _shared() else None)
+    opened = Database(url or database_url(), settings().database, govern=_governor if _shared() else None)
+    if _guarded:
+        from seawall.database.guarding import Guard, postgres
+
+        opened.guard(Guard(postgres() if url is None else postgres()[opened.server]))
+    return opened
+
+
+def guard_databases() -> None:
+    """Put the breaker `postgres` around every database that is opened from now on, here and in children."""
+    global _guarded  # noqa: PLW0603 - what a worker decides once
+    from seawall.database.guarding import postgres
+
+    postgres()
+    _guarded = True
 
 
 def _shared() -> bool:

@@ -1,6 +1,7 @@
 """The operator's view of the queues: count, pause, purge, park and release, dead letters, dead workers."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,11 +120,20 @@ class Queues:
         """Remove what waits in line or for its moment; returns how many. Parked and dead ones stay."""
         return scripts.purge_all(self._client, self._keys.base(queue))
 
-    def release(self, queue: str, dependency: str, *, rate: float | None = None) -> int:
-        """Let go of what is parked for `dependency`: all at once, or `rate` a second. Returns how many."""
+    def release(
+        self, queue: str, dependency: str, *, rate: float | None = None, most: float = math.inf
+    ) -> int:
+        """Let go of what is parked for `dependency`: all at once, or `rate` a second; `most` at most.
+
+        Returns how many there were.
+        """
         gap = 0 if rate is None else micros(1 / rate)
         released = 0
-        while count := self._run(scripts.release, queue, dependency, _AT_ONCE, gap, released):
+        while released < most:
+            wanted = int(min(_AT_ONCE, most - released))
+            count = self._run(scripts.release, queue, dependency, wanted, gap, released)
+            if not count:
+                break
             released += count
         return released
 

@@ -28,12 +28,11 @@ from typing import Any, Final
 from celery import bootsteps
 from celery.worker import state
 
-from seawall import delivery
 from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict
 from seawall.delivery.transport import Doorbell
 from seawall.policy import DEFAULT
 from seawall.priority import Priority
-from seawall.worker.request import raised
+from seawall.worker.request import raised, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -260,24 +259,6 @@ class Gate(bootsteps.StartStopStep):
         self._held.remove(entry)
         if entry.widened:
             self._consumer.qos.decrement_eventually()
-
-
-def set_aside(request: Any, seconds: float, *, dependency: str | None = None) -> None:
-    """Back to the broker for at most so many seconds: no retry and no strike is spent.
-
-    Where the broker cannot hold a message back, the task is submitted again with a delay, under its id and
-    with its attempt; the old message is acknowledged after that, so a crash in between can double it.
-    """
-    message = request.message
-    if dependency is None:
-        kept = delivery.defer(message, seconds)
-    else:
-        kept = delivery.park(message, dependency, at_most=seconds)
-    if not kept:
-        context = request._context  # noqa: SLF001 - Celery's request has no other way to it
-        request.task.signature_from_request(context, retries=context.retries, countdown=seconds).apply_async()
-        request.acknowledge()
-    state.task_ready(request)
 
 
 def _candidate(request: Any) -> Candidate:

@@ -13,14 +13,16 @@ from typing import Any, Final
 
 import billiard
 import billiard.pool
-from celery import signals
+from celery import concurrency, signals
 
-from seawall.database import name_process, name_task
+from seawall import servers
+from seawall.breaker import share
+from seawall.database import guard_databases, name_process, name_task
 from seawall.delivery import poisoned
-from seawall.policy import RECORDED_ONLY, policy_of
 from seawall.redaction import RedactingFilter
 from seawall.tether import die_with
 from seawall.worker import memory, readiness
+from seawall.worker.accounts import open_accounts
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def connect() -> None:
     signals.task_prerun.connect(_name_task, dispatch_uid=uid)
     signals.task_postrun.connect(_name_no_task, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
+    signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     _let_signals_interrupt(signals.worker_shutting_down)
@@ -95,11 +98,8 @@ def _redact_lines(logger: Any = None, **_: Any) -> None:
         handler.addFilter(RedactingFilter())
 
 
-def _announce_ready(sender: Any = None, **_: Any) -> None:
+def _announce_ready(**_: Any) -> None:
     notify("READY=1")
-    app = getattr(sender, "app", None)
-    if app is not None:
-        _name_unenforced(app)
 
 
 def _let_signals_interrupt(told: Any) -> None:
@@ -116,16 +116,15 @@ def _announce_stopping(**_: Any) -> None:
     notify("STOPPING=1")
 
 
-def _name_unenforced(app: Any) -> None:
-    """Say which declared promises this version keeps on record only."""
-    for field in sorted(RECORDED_ONLY):
-        names = sorted(name for name, task in app.tasks.items() if field in _explicit(task))
-        if names:
-            logger.warning("policy field %r is recorded but not enforced yet: %s", field, ", ".join(names))
+def _open_accounts(sender: Any = None, **_: Any) -> None:
+    """What tasks require is asked for at the gate; breakers have one subscriber for the whole worker."""
+    from celery.concurrency.prefork import TaskPool
 
-
-def _explicit(task: Any) -> frozenset[str]:
-    return policy_of(task.run).explicit
+    pool = concurrency.get_implementation(sender.pool_cls)
+    open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
+    if servers.redis_is_known():
+        guard_databases()
+        share()
 
 
 def _die_with_parent(**_: Any) -> None:

@@ -1,6 +1,6 @@
 """One delivery of a task, in the process that watches over the pool.
 
-Three things happen here that stock Celery gets wrong for production:
+What stock Celery gets wrong for production is done here:
 
 - A task whose process died (killed, crashed, out of memory) is delivered again, but counted: at the limit it
   fails as `Poisoned` instead of killing processes for ever. It costs none of the task's retries. Our
@@ -10,6 +10,7 @@ Three things happen here that stock Celery gets wrong for production:
 - A task whose process this worker killed for its memory limit fails, and is not delivered again.
 - A `MemoryError` of a task, which Celery raises again in the worker's main process and so ends the worker,
   fails that task only.
+- A task that could not do its work yet (`Postponed`) goes back to the broker at no cost.
 """
 
 import logging
@@ -25,6 +26,7 @@ from celery.worker.request import Request as CeleryRequest
 from seawall import delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
 from seawall.worker import memory
+from seawall.worker.task import Postponed
 
 DELIVERY_LIMIT: Final = 3
 STRIKES_HEADER: Final = "seawall-strikes"
@@ -48,6 +50,9 @@ class Request(CeleryRequest):
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
+        if isinstance(exc, Postponed):
+            set_aside(self, exc.seconds)
+            return None
         if isinstance(exc, WorkerLostError) and (why := self._killed_for_memory()):
             exc_info = raised(MemoryBudgetExceeded(why))
         elif isinstance(exc, MemoryError):
@@ -135,6 +140,26 @@ def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
 def stopping() -> bool:
     """Whether this worker ends its processes itself: a cold shutdown."""
     return bool(state.should_terminate)
+
+
+def set_aside(request: Any, seconds: float, *, dependency: str | None = None) -> None:
+    """Back to the broker for at most so many seconds: no retry and no strike is spent.
+
+    Where the broker cannot hold a message back, the task is submitted again with a delay, under its id and
+    with its attempt; the old message is acknowledged after that, so a crash in between can double it.
+    """
+    message = request.message
+    if request.acknowledged:
+        kept = False
+    elif dependency is None:
+        kept = delivery.defer(message, seconds)
+    else:
+        kept = delivery.park(message, dependency, at_most=seconds)
+    if not kept:
+        context = request._context  # noqa: SLF001 - Celery's request has no other way to it
+        request.task.signature_from_request(context, retries=context.retries, countdown=seconds).apply_async()
+        request.acknowledge()
+    state.task_ready(request)
 
 
 def raised(error: Exception) -> ExceptionInfo:

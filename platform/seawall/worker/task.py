@@ -14,9 +14,11 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 
 from seawall import cluster, servers
+from seawall.breaker.calls import admitted, failed_probe
+from seawall.breaker.config import disregard
 from seawall.classification import verdict_of
 from seawall.config import settings
-from seawall.errors import ConfigError, MemoryBudgetExceeded
+from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded
 from seawall.memory.runs import sizes
 from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
 
+PROBED_AGAIN = 1.0
+"""Seconds after which a task whose probe failed comes to the gate again, which knows when the next one is."""
+
 _SHOWN = 1024
 """Characters of a call's arguments in logs and events, as in Celery."""
 
@@ -39,6 +44,19 @@ _LONGEST_WISH = 3600.0
 retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() else None)
 
 logger = logging.getLogger(__name__)
+
+disregard(*CONTROL_FLOW)
+
+
+class Postponed(Reject):
+    """The task is put aside for so many seconds at no cost: no attempt and no strike is spent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(reason=f"put aside for {seconds:.1f} s", requeue=False)
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Postponed, (self.seconds,)
 
 
 class SeawallTask(Task):  # type: ignore[type-arg]
@@ -74,11 +92,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             retry_budget.first_attempt(self.name)
         try:
             with memory.around(self, request, (args, kwargs)):
-                interruption.mark(1)
-                try:
-                    return self.run(*args, **kwargs)
-                finally:
-                    interruption.mark(0)
+                return self._run(args, kwargs)
         except CONTROL_FLOW:
             raise
         except MemoryError as exc:
@@ -86,11 +100,38 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             message = f"{self.name} ran out of memory{sizes(args, kwargs)}: {exc or 'no reason given'}"
             raise MemoryBudgetExceeded(message) from exc
         except Exception as exc:
+            if (seconds := self._postponed(exc)) is not None:
+                raise Postponed(seconds) from exc
             retry = self._retry_for(exc)
             if retry is None or not self._may_retry(exc, retry):
                 raise
             countdown = max(retry.delay(request.retries + 1), min(retry_after(exc) or 0.0, _LONGEST_WISH))
             raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
+        interruption.mark(1)
+        try:
+            if not self.policy.requires:
+                return self.run(*args, **kwargs)
+            with admitted(self.policy.requires):
+                return self.run(*args, **kwargs)
+        finally:
+            interruption.mark(0)
+
+    def _postponed(self, exc: Exception) -> float | None:
+        """Seconds to put the task aside, if it ended because a breaker it requires is not closed.
+
+        It was refused, or it was the trial call that finds out whether the dependency is back: neither is
+        the task's failure.
+        """
+        requires = self.policy.requires
+        if not requires or self.request.is_eager:
+            return None
+        refusal = exc if isinstance(exc, BreakerOpen) else exc.__cause__
+        if isinstance(refusal, BreakerOpen) and refusal.name.partition("[")[0] in requires:
+            return refusal.retry_after
+        probe = failed_probe(exc).partition("[")[0]
+        return PROBED_AGAIN if probe in requires else None
 
     def apply(self, *args: Any, throw: bool | None = None, **options: Any) -> Any:
         """As Celery's, but raising (`throw`) waits for the last attempt: a `Retry` is no outcome."""

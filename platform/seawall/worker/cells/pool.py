@@ -21,7 +21,7 @@ from celery.concurrency.base import BasePool
 
 from seawall.backoff import equal_jitter, exponential
 from seawall.memory.guard import Overrun
-from seawall.worker import memory
+from seawall.worker import accounts, memory
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
@@ -214,6 +214,7 @@ class Pool(BasePool):
         )
         if (watch := memory.watch()) is not None:
             watch.died(cell.pid)
+        accounts.lost(cell.pid)
         self._judge_start(cell, status)
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
@@ -333,6 +334,7 @@ class Pool(BasePool):
             pids = [cell.pid for cell in self.cells.values() if cell.row.state == State.RUNNING]
             if pids:
                 guardian.renew(self.queue_names(), pids)
+                accounts.renew(pids)
 
     @contextlib.contextmanager
     def _broker_may_be_away(self) -> Any:

@@ -1,0 +1,502 @@
+"""One circuit in one process: what a call goes through.
+
+While all is calm a call compares one byte and counts one success: no lock, no clock, no round trip.
+Everything else takes the careful way: `admit` decides, and the `Call` it returns says how it ended.
+
+Two circuits decide together. The cluster's is read from the table; a `Machine` of this process sees every
+call and trips by itself, which protects a process whose own road to the dependency is bad and is all there
+is while Redis is away. A call passes if both let it.
+
+The counter of successes also names the epoch: `ok` is replaced when the epoch changes, so a straggler that
+began in an older one counts where nobody looks. Successes of calm calls go to the local machine and to the
+hub 128 at a time; a failure takes them along.
+"""
+
+import itertools
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from seawall.breaker import place as places
+from seawall.breaker.calls import Call, is_admitted
+from seawall.breaker.config import Config
+from seawall.breaker.events import BreakerChanged
+from seawall.breaker.machine import Machine, ProbeOutcome, Report, State, ramp
+from seawall.breaker.store import Shared
+from seawall.breaker.table import UNKNOWN, Record, View, calm_flag
+from seawall.errors import BreakerOpen
+from seawall.events import emit
+
+Ok = Callable[[], int]
+
+EVERY: Final = 127
+"""A mask: calm successes are handed on when their number has none of these bits."""
+
+ASK_AGAIN: Final = 0.05
+RAMPING_RETRY: Final = 1.0
+LOOK_EVERY: Final = 1.0
+"""Seconds after which it looks whether the hub still lives."""
+
+FAILURES_AT_ONCE: Final = 10
+"""Failures that a process sends the hub at once, and as many more each second; others wait 20 ms."""
+
+COALESCED: Final = 0.02
+NEVER: Final = -1
+_UNBOUND: Final = memoryview(b"\0")
+_leases = itertools.count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A breaker at one moment, as this process sees it.
+
+    `state` is what calls meet: the cluster's and this process's own together. `retry_after` is in seconds and
+    None where calls pass. The counts are this process's, in the window; `refused` since it started.
+    """
+
+    name: str
+    state: State
+    cluster: State
+    local: State
+    cause: str
+    retry_after: float | None
+    trips: int
+    calls: int
+    failed: int
+    slow: int
+    refused: int
+    cut_off: bool
+
+
+class Circuit:
+    """A name's circuit in this process. Made by `Breaker`; `calm`, `flag` and `ok` are read at each call."""
+
+    __slots__ = (
+        "_ask_at",
+        "_collected",
+        "_counted_at",
+        "_earlier",
+        "_fresh",
+        "_ignored_epoch",
+        "_lock",
+        "_look_at",
+        "_message",
+        "_offered",
+        "_place",
+        "_reads",
+        "_refuse_flag",
+        "_refuse_until",
+        "_refused_for",
+        "_sent_at",
+        "_sequence",
+        "_shared",
+        "_tokens",
+        "_tokens_at",
+        "_unseen",
+        "_view",
+        "calm",
+        "config",
+        "flag",
+        "local",
+        "name",
+        "ok",
+        "refused",
+        "rules",
+        "slot",
+    )
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name = name
+        self.config = config
+        self.rules = config.rules
+        self.refused = 0
+        self._message = f"{name} is open: its calls are refused"
+        self.unbind()
+
+    def unbind(self) -> None:
+        """Forget what this process knew; after a fork nothing of it is true. The next call starts anew."""
+        self._lock = threading.Lock()
+        self.local = Machine(replace(self.rules, probes=1, quorum=1))
+        self._offered: Call | None = None
+        self._leave()
+
+    def _leave(self) -> None:
+        self._place: places.Place | None = None
+        self.slot = 0
+        self.flag = _UNBOUND
+        self._shared: Shared | None = None
+        self._view: View | None = None
+        self._sequence = -1
+        self._ask_at = self._look_at = self._refuse_until = self._refused_for = 0.0
+        self._refuse_flag = UNKNOWN
+        self._ignored_epoch = NEVER
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self.calm = NEVER
+        self.ok: Ok = itertools.count().__next__
+        self._reads = self._collected = self._earlier = self._unseen = 0
+        self._fresh = [0, 0, 0]
+        self._sent_at, self._counted_at = 0.0, time.monotonic()
+        self._tokens, self._tokens_at = float(FAILURES_AT_ONCE), 0.0
+
+    def _bind(self) -> places.Place:
+        place = places.current()
+        slot = place.enter(self.name, self.rules)
+        self._place = place
+        if slot is not None:
+            self.slot, self.flag = slot, place.table.flag(slot)
+            if self.flag[0] == UNKNOWN:
+                place.first_look(slot)
+        return place
+
+    # Before a call
+
+    def admit(self) -> Call:
+        """Let a call pass.
+
+        Raises:
+            BreakerOpen: not now.
+        """
+        if (offered := self._offered) is not None and self.take_back(offered):
+            return offered
+        now = time.monotonic()
+        if now < self._refuse_until and self.flag[0] == self._refuse_flag:
+            return self.refuse(self._refused_for - now)
+        decided = self.decide(now)
+        if decided is None:
+            decided = self.ask()
+        if isinstance(decided, Call):
+            return decided
+        if not self._ramping_now(now):
+            self._refuse_until, self._refuse_flag = min(now + decided, now + LOOK_EVERY), self.flag[0]
+            self._refused_for = now + decided
+        return self.refuse(decided)
+
+    def offer(self, call: Call) -> None:
+        """The next call of this process is this one, which was admitted already."""
+        self._offered = call
+
+    def take_back(self, call: Call) -> bool:
+        """Undo `offer`; False if the call was made, or another is offered."""
+        with self._lock:
+            if self._offered is not call:
+                return False
+            self._offered = None
+            return True
+
+    def refuse(self, retry_after: float) -> Call:
+        """Count a refusal, and raise it; a breaker that only observes lets the call pass.
+
+        Raises:
+            BreakerOpen: not now.
+        """
+        self.refused += 1
+        if self.config.mode == "observe":
+            return Call(self)
+        raise BreakerOpen(self._message, name=self.name, retry_after=retry_after)
+
+    def decide(self, now: float) -> Call | float | None:
+        """A call, or the seconds after which to try again, or None: `ask` has to ask Redis."""
+        view = self._look(now)
+        if view is None or view.epoch == self._ignored_epoch:
+            return self._decide_locally(now, view)
+        state = view.state
+        if state is State.FORCED_CLOSED:
+            return Call(self)
+        if state is State.CLOSED:
+            return self._decide_locally(now, view)
+        if now < view.until and (state is not State.HALF_OPEN or view.free < 1):
+            return view.until - now
+        return None if now >= self._ask_at else self._ask_at - now
+
+    def _look(self, now: float) -> View | None:
+        """The cluster's view, read again if it changed; None if nobody knows it."""
+        place = self._place or self._bind()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            if place.lost:
+                places.leave(place)
+                self._leave()
+                return self._look(now)
+            if not place.cut_off:
+                self._ignored_epoch = NEVER
+        flag = self.flag[0]
+        if flag == UNKNOWN:
+            return None
+        sequence = place.table.sequence(self.slot)
+        if sequence != self._sequence:
+            view = place.table.view(self.slot)
+            with self._lock:
+                if self._view is None or view.epoch != self._view.epoch:
+                    self._begin_epoch()
+                    self._ask_at = 0.0
+                self._view, self._sequence = view, sequence
+        if self.calm == NEVER and self.local.state is State.CLOSED and self.local.admitted_share(now) >= 1.0:
+            self.calm = calm_flag(self._view.epoch) if self._view else NEVER
+        return self._view
+
+    def _decide_locally(self, now: float, view: View | None) -> Call | float:
+        if view is not None and view.ramp_for:
+            share = ramp(now - view.since, view.ramp_for)
+            if self._left_out(share):
+                return RAMPING_RETRY
+        local = self.local
+        if local.state is State.CLOSED and not local.ramping:
+            return Call(self)
+        lease = self._lease()
+        with self._lock:
+            before = local.state
+            answer = local.ask(now, lease)
+            share = local.admitted_share(now)
+            until = local.until
+        self._tell(before)
+        if answer == "refused":
+            return ASK_AGAIN if until is None else max(0.0, until - now)
+        if answer == "closed" and self._left_out(share):
+            return RAMPING_RETRY
+        return Call(self, local_lease=lease if answer == "granted" else "")
+
+    def _left_out(self, share: float) -> bool:
+        """Whether this call is not among those that a ramp lets through; one of an admitted task is."""
+        if share >= 1.0 or is_admitted(self.name):
+            return False
+        return random.random() > share  # noqa: S311 - spreads load, keeps no secret
+
+    def ask(self) -> Call | float:
+        """Ask Redis for a probe: a round trip."""
+        place, lease, now = self.place, self._lease(), time.monotonic()
+        answer = None if place.cut_off else place.ask(self, lease)
+        if answer is None:  # Redis is away and the time is over: this process finds out for itself
+            self._go_by_ourselves(now)
+            return self._decide_locally(now, None)
+        if answer == "granted":
+            shared = self._shared
+            return Call(self, lease=lease, epoch=shared.epoch if shared else 0)
+        if answer == "closed":
+            return Call(self)
+        self._ask_at = max(self._ask_at, now + ASK_AGAIN)
+        return self._ask_at - now
+
+    def answered(self, shared: Shared) -> None:
+        """What Redis said when it was asked, which may be newer than the table of a child."""
+        self._shared = shared
+        left = math.inf if shared.left is None else shared.left
+        wait = left if shared.free < 1 and left > 0 else ASK_AGAIN
+        self._ask_at = time.monotonic() + min(max(wait, ASK_AGAIN), 1.0)
+
+    def known(self) -> str:
+        """What a server that lost its state learns from us."""
+        view, now = self._view, time.monotonic()
+        if view is None or not view.epoch:
+            return ""
+        return Shared(
+            name=self.name,
+            state=view.state,
+            cause=view.cause,
+            epoch=view.epoch,
+            trips=view.trips,
+            passed=now - view.since,
+            left=None if view.until == math.inf else max(0.0, view.until - now),
+            open_time=view.until - view.since if view.state is State.OPEN else 0.0,
+            ramping=view.ramp_for > 0,
+        ).text(older=0.0)
+
+    def _go_by_ourselves(self, now: float) -> None:
+        with self._lock:
+            view = self._view
+            if view is None or self._ignored_epoch == view.epoch:
+                return
+            self._ignored_epoch = view.epoch
+            if self.local.state is State.CLOSED:
+                self.local.take_over(now)
+
+    def _ramping_now(self, now: float) -> bool:
+        """Whether a refusal was a matter of chance, so that the next call may pass."""
+        view = self._view
+        shared = view is not None and view.state is State.CLOSED and now < view.since + view.ramp_for
+        return shared or self.local.admitted_share(now) < 1.0
+
+    def _lease(self) -> str:
+        return f"{places.current().host}/{os.getpid()}:{next(_leases)}"
+
+    # After a call
+
+    def settle(self, ok: Ok) -> None:
+        """Hand calm successes on; called for every 128th of them."""
+        now = time.monotonic()
+        with self._lock:
+            if ok is not self.ok:
+                return
+            self._count_calm(now)
+            self._send(now)
+        if now >= self._look_at:
+            self._look(now)
+
+    def failed(self, exc: BaseException, ok: Ok) -> None:
+        """A call of the calm way raised."""
+        verdict = self.config.failed(exc)
+        if verdict:
+            self.note(ok, failed=True)
+        elif verdict is False:
+            ok()
+
+    def note(self, ok: Ok, *, failed: bool = False, slow: bool = False) -> None:
+        """A call ended, in the epoch of `ok`; one of an older epoch is late and not counted."""
+        now = time.monotonic()
+        with self._lock:
+            if ok is not self.ok:
+                return
+            before, fresh = self.local.state, self._fresh
+            fresh[1 if failed else 0] += 1
+            fresh[2] += slow
+            if failed or slow:
+                self._count_calm(now)
+                last = Report(reporter="", succeeded=not failed, failed=failed, slow=slow)
+                self.local.report(now, self.local.epoch, [last])
+                if self.local.state is not State.CLOSED:
+                    self.calm = NEVER
+            else:
+                self._unseen += 1
+            self._send(now)
+        self._tell(before)
+
+    def _count_calm(self, now: float) -> None:
+        """Bring the counter to account. Reading it counts one, which is taken off again."""
+        total = self.ok() - self._reads
+        self._reads += 1
+        new, self._collected = total - self._collected, total
+        since, self._counted_at = now - self._counted_at, now
+        if since > self.rules.window:  # most of them are older than anybody looks back
+            new = round(new * self.rules.window / since)
+        self._earlier += new
+        unseen, self._unseen = self._unseen + new, 0
+        if unseen:
+            self.local.report(now, self.local.epoch, [Report(reporter="", succeeded=unseen)])
+
+    def _send(self, now: float) -> None:
+        """Tell the hub, at once if it matters and not too often."""
+        view, place, (good, bad, slow) = self._view, self._place, self._fresh
+        if view is None or place is None:
+            self._earlier, self._fresh = 0, [0, 0, 0]  # nobody to tell: Redis was never reached
+            return
+        if bad or slow:
+            self._tokens = min(
+                float(FAILURES_AT_ONCE), self._tokens + (now - self._tokens_at) * FAILURES_AT_ONCE
+            )
+            self._tokens_at = now
+            if self._tokens >= 1:
+                self._tokens -= 1
+            elif now - self._sent_at < COALESCED:
+                return
+        elif now - self._sent_at < (view.hot_every or COALESCED):
+            return
+        record = Record(self.slot, os.getpid(), view.epoch, self._earlier, good, bad, slow)
+        if place.table.send(record):
+            self._earlier, self._fresh, self._sent_at = 0, [0, 0, 0], now
+
+    def lasted(self, seconds: float) -> tuple[bool, bool]:
+        """Whether a call of so many seconds was slow, and whether it was too late to be of use."""
+        config = self.config
+        slow = config.slow_call is not None and seconds >= config.slow_call
+        return slow, config.call_timeout is not None and seconds > config.call_timeout
+
+    def finish(self, lease: str, epoch: int, outcome: ProbeOutcome) -> None:
+        """A probe of the cluster ended: a round trip."""
+        if self._place is not None:
+            self._place.finish(self, lease, epoch, outcome)
+
+    def finish_locally(self, lease: str, outcome: ProbeOutcome) -> None:
+        """A probe of this process ended."""
+        with self._lock:
+            before = self.local.state
+            self.local.finish(time.monotonic(), lease, self.local.epoch, outcome)
+        self._tell(before)
+
+    def _tell(self, before: State) -> None:
+        """Say what the local machine did, outside the lock."""
+        local = self.local
+        if local.state is before:
+            return
+        emit(
+            BreakerChanged(
+                name=self.name,
+                scope="process",
+                old=before,
+                new=local.state,
+                cause=local.cause,
+                calls=local.seen.calls,
+                failed=local.seen.failed,
+                slow=local.seen.slow,
+                open_for=local.open_time if local.state is State.OPEN else None,
+                epoch=local.epoch,
+            )
+        )
+
+    # Looking and operating
+
+    @property
+    def state(self) -> State:
+        """What calls meet now: the cluster's state, or where that lets them pass, this process's own."""
+        shared = self.shared_state
+        return self.local.state if shared is State.CLOSED else shared
+
+    @property
+    def shared_state(self) -> State:
+        """The cluster's; closed if nobody knows it, or if it was given up because Redis is away."""
+        view = self.look()
+        return State.CLOSED if view is None or view.epoch == self._ignored_epoch else view.state
+
+    @property
+    def bound(self) -> bool:
+        """Whether this process has looked at it yet; the first look may be a round trip."""
+        return self._place is not None
+
+    def look(self) -> View | None:
+        """The cluster's view, as fresh as the table has it."""
+        return self._look(time.monotonic())
+
+    @property
+    def place(self) -> places.Place:
+        """Where it lives."""
+        return self._place or self._bind()
+
+    def snapshot(self) -> Snapshot:
+        """What this process knows about it."""
+        now = time.monotonic()
+        view, cut_off = self._look(now) or View(), self.place.cut_off
+        with self._lock:
+            self._count_calm(now)
+            local, counts = self.local, self.local.counts(now)
+        cluster = self.shared_state
+        decisive = cluster is not State.CLOSED
+        until = view.until if decisive else local.until
+        state = cluster if decisive else local.state
+        passes = state in (State.CLOSED, State.FORCED_CLOSED) or self.config.mode != "on"
+        return Snapshot(
+            name=self.name,
+            state=state,
+            cluster=view.state,
+            local=local.state,
+            cause=view.cause if decisive or local.state is State.CLOSED else local.cause,
+            retry_after=None if passes or until is None else max(0.0, until - now),
+            trips=max(view.trips, local.trips),
+            calls=counts.calls,
+            failed=counts.failed,
+            slow=counts.slow,
+            refused=self.refused,
+            cut_off=cut_off,
+        )
+
+    def reset_locally(self) -> None:
+        """Close this process's own circuit too."""
+        with self._lock:
+            before = self.local.state
+            self.local.reset(time.monotonic())
+            self._refuse_until = 0.0
+        self._tell(before)

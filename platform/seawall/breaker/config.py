@@ -1,0 +1,189 @@
+"""What `breaker(name, ...)` was given, validated once and frozen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypedDict, get_args
+
+from seawall.breaker.machine import Rules
+from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused
+from seawall.quantity import parse_duration
+
+Mode = Literal["on", "observe", "disabled"]
+Selector = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+LONGEST_NAME: Final = 100
+LONGEST_KEY: Final = 100
+LONGEST_RAMP: Final = 10.0
+
+_disregarded: tuple[type[BaseException], ...] = (Refused, MemoryBudgetExceeded)
+
+
+def disregard(*kinds: type[BaseException]) -> None:
+    """These exceptions pass through calls and say nothing about any dependency: a refusal, control flow."""
+    global _disregarded  # noqa: PLW0603 - known to whoever brings them, the worker
+    _disregarded = tuple({*_disregarded, *kinds})
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `breaker`; `Config` says what they are. Durations may be text, such as "30s"."""
+
+    failure_rate: float
+    slow_call: float | str | None
+    slow_rate: float | None
+    window: float | str
+    min_calls: int
+    open_for: float | str
+    max_open_for: float | str
+    probes: int
+    call_timeout: float | str | None
+    ramp_for: float | str | None
+    quorum: int
+    fallback: Any
+    ignore: type[BaseException] | Selector
+    record: type[BaseException] | Selector | None
+    record_result: Callable[[Any], bool] | None
+    mode: Mode
+    max_keys: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of one breaker. Two breakers of one name must have equal ones; see `breaker`."""
+
+    failure_rate: float = 0.5
+    slow_call: float | None = None
+    slow_rate: float | None = None
+    window: float = 30.0
+    min_calls: int = 10
+    open_for: float = 60.0
+    max_open_for: float = 600.0
+    probes: int = 1
+    call_timeout: float | None = None
+    ramp_for: float | None = None
+    quorum: int = 2
+    fallback: Any = None
+    ignore: Selector = ()
+    record: Selector | None = None
+    record_result: Callable[[Any], bool] | None = None
+    mode: Mode = "on"
+    max_keys: int = 200
+
+    @property
+    def rules(self) -> Rules:
+        """The numbers, as the state machine and the scripts take them."""
+        slow_rate = 0.0 if self.slow_call is None else (self.slow_rate or self.failure_rate)
+        ramp_for = min(LONGEST_RAMP, self.open_for / 6) if self.ramp_for is None else self.ramp_for
+        return Rules(
+            failure_rate=self.failure_rate,
+            slow_rate=slow_rate,
+            window=self.window,
+            min_calls=self.min_calls,
+            open_for=self.open_for,
+            max_open_for=max(self.max_open_for, self.open_for),
+            probes=self.probes,
+            probe_for=30.0 if self.call_timeout is None else self.call_timeout + 1.0,
+            ramp_for=ramp_for,
+            quorum=self.quorum,
+        )
+
+    def failed(self, exc: BaseException) -> bool | None:
+        """Whether an exception speaks against the dependency; None if it says nothing about it."""
+        if not isinstance(exc, Exception) or isinstance(exc, _disregarded) or _selects(self.ignore, exc):
+            return None  # cancelled, interrupted, refused by ourselves, or ignored on request
+        return True if self.record is None else _selects(self.record, exc)
+
+
+def parse(options: dict[str, Any]) -> Config:
+    """The configuration that `options` describe.
+
+    Raises:
+        ConfigError: one is unknown or wrong; the message names it, its value and the fix.
+    """
+    known = {field.name for field in fields(Config)}
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"breaker option {name!r} is unknown: use one of {', '.join(sorted(known))}")
+    parsed: dict[str, Any] = {
+        name: value if value is None and name in _OPTIONAL else _PARSERS.get(name, _as_it_is)(name, value)
+        for name, value in options.items()
+    }
+    if parsed.get("slow_rate") is not None and parsed.get("slow_call") is None:
+        raise ConfigError(f"slow_rate={parsed['slow_rate']!r} has no slow_call: say from which second on")
+    return Config(**parsed)
+
+
+def check_name(name: object) -> str:
+    """A breaker's name.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= LONGEST_NAME or set(name) & set("[]{}\n"):
+        raise ConfigError(
+            f"breaker name {name!r} is not usable: use a text of 1 to {LONGEST_NAME} bytes without []{{}}"
+        )
+    return name
+
+
+def _seconds(name: str, value: object) -> float:
+    seconds = parse_duration(value, field=name)
+    if seconds <= 0 and name != "ramp_for":
+        raise ConfigError(f"{name}={value!r} is too short: use seconds above 0, such as '30s'")
+    return seconds
+
+
+def _rate(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(f"{name}={value!r} is no share: use a number above 0 and up to 1, such as 0.5")
+    return float(value)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}={value!r} is out of range: use an int of 1 or more")
+    return int(value)
+
+
+def _mode(name: str, value: Any) -> Mode:
+    if value not in get_args(Mode):
+        raise ConfigError(f"{name}={value!r} is unknown: use one of {', '.join(get_args(Mode))}")
+    return value  # type: ignore[no-any-return] # one of them
+
+
+def _function(name: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise ConfigError(f"{name}={value!r} is not callable: pass a function of the result")
+    return value  # type: ignore[no-any-return]
+
+
+def _as_it_is(_name: str, value: Any) -> Any:
+    return value
+
+
+def _selector(name: str, value: Any) -> Selector:
+    if callable(value) and not isinstance(value, type):
+        return value  # type: ignore[no-any-return]
+    types = (value,) if isinstance(value, type) else value
+    if not isinstance(types, tuple | list) or not all(
+        isinstance(one, type) and issubclass(one, BaseException) for one in types
+    ):
+        raise ConfigError(f"{name}={value!r} selects nothing: pass exception types or a function of one")
+    return tuple(types)
+
+
+def _selects(selector: Selector, exc: BaseException) -> bool:
+    return isinstance(exc, selector) if isinstance(selector, tuple) else bool(selector(exc))
+
+
+_OPTIONAL: Final = {"slow_call", "slow_rate", "call_timeout", "ramp_for", "record", "record_result"}
+
+_PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    **dict.fromkeys(
+        ("slow_call", "window", "open_for", "max_open_for", "call_timeout", "ramp_for"), _seconds
+    ),
+    **dict.fromkeys(("failure_rate", "slow_rate"), _rate),
+    **dict.fromkeys(("min_calls", "probes", "quorum", "max_keys"), _count),
+    **dict.fromkeys(("ignore", "record"), _selector),
+    "record_result": _function,
+    "mode": _mode,
+}

@@ -1,0 +1,362 @@
+"""`breaker(name, ...)`: what a user holds in hand."""
+
+import asyncio
+import functools
+import getpass
+import hashlib
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import fields
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from redis.exceptions import RedisError
+
+from seawall.breaker import place as places
+from seawall.breaker.calls import Call
+from seawall.breaker.circuit import EVERY, Circuit, Ok, Snapshot
+from seawall.breaker.config import LONGEST_KEY, Config, check_name, parse
+from seawall.breaker.machine import State
+from seawall.errors import BreakerOpen, ConfigError, SeawallError
+from seawall.quantity import parse_duration
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OVERFLOW = "*"
+"""The key that all keys beyond `max_keys` share."""
+
+
+class Breaker:
+    """A breaker of the fleet: `breaker(name, ...)` makes one, the same object for the same name.
+
+    It is a decorator for functions and coroutine functions, a context manager (`with`, `async with`), and has
+    `call` and `call_async`. Its keys (`payments["eu"]`) are breakers of their own with the same options.
+    """
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name = name
+        self.config = config
+        self.circuit = Circuit(name, config)
+        self._keys: dict[str, Breaker] = {}
+        self._lock = threading.Lock()
+        # The calls that are under way in this thread or asyncio task, innermost first.
+        self._under_way: ContextVar[tuple[Any, Any] | None] = ContextVar(f"breaker:{name}", default=None)
+        self._measured = (
+            config.slow_call is not None
+            or config.call_timeout is not None
+            or config.record_result is not None
+        )
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.name} {self.state}>"
+
+    def __getitem__(self, key: str) -> "Breaker":
+        """The breaker of one host, tenant or whatever the dependency consists of.
+
+        Beyond `max_keys` all further keys share one.
+        """
+        if (known := self._keys.get(key)) is not None:
+            return known
+        with self._lock:
+            if key not in self._keys and len(self._keys) >= self.config.max_keys:
+                key = OVERFLOW
+            if key not in self._keys:
+                self._keys[key] = Breaker(f"{self.name}[{_short(str(key))}]", self.config)
+            return self._keys[key]
+
+    # Calls
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function` under this breaker.
+
+        Raises:
+            BreakerOpen: it was refused, and there is no fallback.
+        """
+        circuit = self.circuit
+        if self.config.mode == "disabled":
+            return function(*args, **kwargs)
+        if self._measured or circuit.flag[0] != circuit.calm:
+            return self._carefully(function, args, kwargs)
+        ok = circuit.ok
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            circuit.failed(exc, ok)
+            raise
+        if not ok() & EVERY:
+            circuit.settle(ok)
+        return result
+
+    async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The same for a coroutine function; `call_timeout` cancels it, and it raises `TimeoutError`."""
+        if self.config.mode == "disabled":
+            return await function(*args, **kwargs)
+        try:
+            call = await self._admit_async()
+        except BreakerOpen as refusal:
+            if self.config.fallback is None:
+                raise
+            result = self._fall_back(refusal, args, kwargs)
+            return await result if inspect.isawaitable(result) else result
+        try:
+            async with asyncio.timeout(self.config.call_timeout):
+                result = await function(*args, **kwargs)
+        except BaseException as exc:
+            await _settled(call, call.failed, exc)
+            raise
+        await _settled(call, call.ended, result)
+        return result
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function, or a coroutine function."""
+        if self.config.mode == "disabled":
+            return function
+        if inspect.iscoroutinefunction(function):
+            return self._decorate_async(function)
+        if self._measured:
+
+            @functools.wraps(function)
+            def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+                return self._carefully(function, args, kwargs)
+
+            return measured
+        circuit, carefully = self.circuit, self._carefully
+
+        # The same as `call`, written out: each attribute and each call here is paid for by every call.
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            if circuit.flag[0] != circuit.calm:
+                return carefully(function, args, kwargs)
+            ok = circuit.ok
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as exc:
+                circuit.failed(exc, ok)
+                raise
+            if not ok() & EVERY:
+                circuit.settle(ok)
+            return result
+
+        return guarded
+
+    def _decorate_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            return await self.call_async(function, *args, **kwargs)
+
+        return guarded
+
+    def _carefully(self, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        try:
+            call = self.circuit.admit()
+        except BreakerOpen as refusal:
+            if self.config.fallback is None:
+                raise
+            result: R = self._fall_back(refusal, args, kwargs)
+            return result
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as exc:
+            call.failed(exc)
+            raise
+        call.ended(result)
+        return result
+
+    def _fall_back(self, _refusal: BreakerOpen, args: Any, kwargs: Any) -> Any:
+        fallback = self.config.fallback
+        return fallback(*args, **kwargs) if callable(fallback) else fallback
+
+    # With blocks
+
+    def __enter__(self) -> Self:
+        """Begin a call; raises `BreakerOpen`, a block has no fallback."""
+        circuit = self.circuit
+        if self.config.mode == "disabled":
+            return self
+        if self._measured or circuit.flag[0] != circuit.calm:
+            begun: Call | Ok = circuit.admit()
+        else:
+            begun = circuit.ok
+        self._under_way.set((begun, self._under_way.get()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        begun = self._leave()
+        if begun is None:
+            return
+        if isinstance(begun, Call):
+            if exc is None:
+                begun.ended()
+            else:
+                begun.failed(exc)
+        elif exc is not None:
+            self.circuit.failed(exc, begun)
+        elif not begun() & EVERY:
+            self.circuit.settle(begun)
+
+    async def __aenter__(self) -> Self:
+        """Begin a call; `call_timeout` does not cut a block short, wrap it in `asyncio.timeout`."""
+        if self.config.mode != "disabled":
+            call = await self._admit_async()
+            self._under_way.set((call, self._under_way.get()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        call = self._leave()
+        if call is None:
+            return
+        if exc is None:
+            await _settled(call, call.ended)
+        else:
+            await _settled(call, call.failed, exc)
+
+    def _leave(self) -> Any:
+        """The innermost call of this context; None if it was begun in another one, or not at all."""
+        if (under_way := self._under_way.get()) is None:
+            return None
+        begun, outer = under_way
+        self._under_way.set(outer)
+        return begun
+
+    async def _admit_async(self) -> Call:
+        """As `Circuit.admit`, with the round trips in a thread."""
+        circuit = self.circuit
+        if not circuit.bound:
+            await asyncio.to_thread(circuit.look)
+        decided = circuit.decide(time.monotonic())
+        if decided is None:
+            decided = await asyncio.to_thread(circuit.ask)
+        if isinstance(decided, Call):
+            return decided
+        return circuit.refuse(decided)
+
+    # Looking and operating
+
+    @property
+    def state(self) -> State:
+        """What calls meet now."""
+        return self.snapshot().state
+
+    def snapshot(self) -> Snapshot:
+        """Everything about it that this process knows."""
+        return self.circuit.snapshot()
+
+    def force_open(self, reason: str, for_: float | str | None = None, *, author: str | None = None) -> None:
+        """Refuse every call of the fleet, for `for_` seconds (or "10m") or until `reset`.
+
+        Raises:
+            SeawallError: Redis cannot be reached; nothing has changed.
+        """
+        self._force(State.FORCED_OPEN, reason, for_, author)
+
+    def force_closed(
+        self, reason: str, for_: float | str | None = None, *, author: str | None = None
+    ) -> None:
+        """Let every call of the fleet through, whatever happens; as `force_open`."""
+        self._force(State.FORCED_CLOSED, reason, for_, author)
+
+    def reset(self, reason: str = "", *, author: str | None = None) -> None:
+        """Close it and forget what it has seen, in the fleet and in this process; ends a forced state."""
+        self._force("reset", reason, None, author)
+        self.circuit.reset_locally()
+
+    def _force(self, to: str, reason: str, for_: float | str | None, author: str | None) -> None:
+        if not isinstance(reason, str) or (not reason and to != "reset"):
+            raise ConfigError(f"reason={reason!r} says nothing: write why, others will read it")
+        seconds = None if for_ is None else parse_duration(for_, field="for_")
+        if seconds is not None and seconds <= 0:
+            raise ConfigError(f"for_={for_!r} is no time at all: use seconds above 0 or leave it out")
+        place = self.circuit.place
+        try:
+            place.force(
+                self.name, self.circuit.rules, to, for_=seconds, reason=reason, author=author or whoami()
+            )
+        except (RedisError, OSError) as exc:
+            raise SeawallError(f"{self.name} stays as it is, Redis cannot be reached: {exc}") from exc
+
+
+async def _settled(call: Call, verb: Callable[..., None], *arguments: Any) -> None:
+    """Say how a call ended; the end of a probe is a round trip, which must not stop the loop."""
+    if call.probing:
+        await asyncio.shield(asyncio.to_thread(verb, *arguments))
+    else:
+        verb(*arguments)
+
+
+def whoami() -> str:
+    """The author of what is done by hand here."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def _short(key: str) -> str:
+    """`key` as part of a name: what is too long is told apart by its hash."""
+    if len(key.encode()) <= LONGEST_KEY:
+        return key
+    return (
+        key.encode()[: LONGEST_KEY - 12].decode(errors="ignore")
+        + hashlib.sha256(key.encode()).hexdigest()[:12]
+    )
+
+
+_registry: dict[str, Breaker] = {}
+_registry_lock = threading.Lock()
+
+
+def make(name: str, options: dict[str, Any]) -> Breaker:
+    """What `seawall.breaker.breaker` does."""
+    check_name(name)
+    config = parse(options)
+    with _registry_lock:
+        known = _registry.get(name)
+        if known is None:
+            known = _registry[name] = Breaker(name, config)
+        elif options and known.config != config:
+            raise ConfigError(_difference(name, known.config, config))
+    return known
+
+
+def _difference(name: str, known: Config, given: Config) -> str:
+    field = next(one.name for one in fields(Config) if getattr(known, one.name) != getattr(given, one.name))
+    return (
+        f"breaker({name!r}) has {field}={getattr(known, field)!r} already and is given "
+        f"{getattr(given, field)!r}: configure it in one place, elsewhere write breaker({name!r})"
+    )
+
+
+def breakers() -> list[Breaker]:
+    """Every breaker of this process, those of keys included."""
+    found = []
+    for one in list(_registry.values()):
+        found += [one, *one._keys.values()]  # noqa: SLF001 - the same module
+    return found
+
+
+def close() -> None:
+    """Stop what breakers run in this process and forget what they have seen; the next call starts afresh."""
+    places.use(None)
+    for one in breakers():
+        one.circuit.unbind()
+
+
+def _after_fork() -> None:
+    """Nothing a parent knew is true in its child: no lock, no count, no thread."""
+    global _registry_lock  # noqa: PLW0603
+    _registry_lock = threading.Lock()
+    for one in breakers():
+        one._lock = threading.Lock()  # noqa: SLF001
+        one.circuit.unbind()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,95 @@
+"""`seawall breakers`: where every circuit of the fleet is, and putting one somewhere by hand."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from seawall.cli import columns
+from seawall.errors import SeawallError
+from seawall.quantity import parse_duration
+
+if TYPE_CHECKING:
+    from seawall.breaker.store import Shared, Store
+
+
+@click.group()
+def breakers() -> None:
+    """List breakers; open, close and reset them for the whole fleet."""
+
+
+@breakers.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+def list_command(*, as_json: bool) -> None:
+    """Print where every breaker is that was used in the last 30 days."""
+    with _store() as store:
+        found = store.overview()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        return
+    rows: list[tuple[str, ...]] = [("breaker", "state", "for", "left", "trips", "cause", "reason", "author")]
+    rows += [_row(one) for one in found]
+    for line in columns(rows):
+        click.echo(line)
+
+
+def _row(one: "Shared") -> tuple[str, ...]:
+    passed = f"{one.passed:.0f} s" if one.epoch else ""
+    left = "" if one.left is None else f"{one.left:.0f} s"
+    return one.name, one.state.value, passed, left, str(one.trips), one.cause.value, one.reason, one.author
+
+
+@breakers.command(name="open")
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; everybody who looks will read it.")
+@click.option("--for", "for_", metavar="DURATION", help="How long, such as 10m. Default: until a reset.")
+def open_command(name: str, reason: str, for_: str | None) -> None:
+    """Refuse every call of the fleet to NAME."""
+    _force(name, "forced_open", reason, for_)
+
+
+@breakers.command(name="close")
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; everybody who looks will read it.")
+@click.option("--for", "for_", metavar="DURATION", help="How long, such as 10m. Default: until a reset.")
+def close_command(name: str, reason: str, for_: str | None) -> None:
+    """Let every call of the fleet to NAME through, whatever happens."""
+    _force(name, "forced_closed", reason, for_)
+
+
+@breakers.command()
+@click.argument("name")
+@click.option("--reason", default="", help="Why.")
+def reset(name: str, reason: str) -> None:
+    """Close NAME and forget what it has seen; ends `open` and `close`."""
+    _force(name, "reset", reason, None)
+
+
+def _force(name: str, to: str, reason: str, for_: str | None) -> None:
+    from seawall.breaker.face import whoami
+
+    seconds = None if for_ is None else parse_duration(for_, field="--for")
+    with _store() as store:
+        if name not in store.names():
+            known = ", ".join(store.names()) or "none so far"
+            raise SeawallError(f"no breaker {name!r} was used in the last 30 days: known are {known}")
+        shared = store.force(name, store.rules(name), to, for_=seconds, reason=reason, author=whoami())
+    until = "" if shared.left is None else f" for {shared.left:.0f} s"
+    click.echo(f"{name} is {shared.state}{until}")
+
+
+@contextmanager
+def _store() -> Iterator["Store"]:
+    from redis.exceptions import RedisError
+
+    from seawall import cluster, servers
+    from seawall.breaker.store import Store
+
+    try:
+        with cluster.connect(servers.redis_url(), timeout=5) as client:
+            yield Store(client, "seawall breakers")
+    except RedisError as exc:
+        raise SeawallError(f"Redis cannot be reached: {exc}") from exc

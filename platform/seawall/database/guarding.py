@@ -1,0 +1,57 @@
+"""The breaker around PostgreSQL: a server that is away is noticed once by the fleet, not by every process.
+
+A worker puts it in force (`guard_databases`). A refusal is a `DatabaseUnavailable`, as if the server had been
+asked: whoever handles that handles both.
+"""
+
+import threading
+from typing import Final
+
+from seawall.breaker import Breaker, breaker
+from seawall.breaker.calls import Call
+from seawall.database.circuit import Outcome
+from seawall.errors import BreakerOpen, DatabaseUnavailable
+
+NAME: Final = "postgres"
+"""The configured server's; others are keys of it, such as `postgres[reports:5432]`."""
+
+
+def postgres() -> Breaker:
+    """A server that restarts is back in seconds, so it is asked again soon."""
+    return breaker(NAME, open_for=2.0, max_open_for=15.0, ramp_for=1.0)
+
+
+class Guard:
+    """What `Database.guard` takes, around one breaker. Uses may nest in a thread, as calls do."""
+
+    def __init__(self, around: Breaker) -> None:
+        self._breaker = around
+        self._calls = threading.local()
+
+    def before(self) -> None:
+        """Begin a use of the server.
+
+        Raises:
+            DatabaseUnavailable: the circuit is open; the server was not asked.
+        """
+        try:
+            call = self._breaker.circuit.admit()
+        except BreakerOpen as exc:
+            message = f"PostgreSQL is not asked for {exc.retry_after:.1f} s: {exc}"
+            raise DatabaseUnavailable(message) from exc
+        self._under_way.append(call)
+
+    def after(self, outcome: Outcome, error: BaseException | None, seconds: float) -> None:  # noqa: ARG002
+        """It has ended. A statement that its own time limit stopped says nothing about the server."""
+        call = self._under_way.pop()
+        if outcome is Outcome.SUCCESS:
+            call.ended()
+        elif outcome is Outcome.FAILURE and error is not None:
+            call.failed(error)
+        else:
+            call.release()
+
+    @property
+    def _under_way(self) -> list[Call]:
+        calls: list[Call] = self._calls.__dict__.setdefault("calls", [])
+        return calls

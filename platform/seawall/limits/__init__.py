@@ -1,0 +1,197 @@
+"""Limits: at most so many at once, cluster-wide, for each value of a key.
+
+Shares are leased: a holder is a process, its one lease is renewed by a thread for as long as it holds
+anything, and a SIGKILLed holder's shares are free when the lease ends, or as soon as whoever watches over the
+process says so (`Shares.lost`).
+"""
+
+import functools
+import itertools
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from seawall import backoff, cluster
+from seawall.cluster import MICROSECONDS, Script, micros
+from seawall.errors import ConfigError, LimitReached
+from seawall.quantity import parse_duration
+
+__all__ = ["LEASE", "Shares", "limit", "shares"]
+
+logger = logging.getLogger(__name__)
+
+ROOT: Final = "seawall:{limits}"
+LEASE: Final = 15.0
+"""Seconds after which the shares of a process that is gone are free."""
+
+Verb = partial(Script, __package__)
+
+_take = Verb("take")
+_give = Verb("give")
+_renew = Verb("renew")
+_lose = Verb("lose")
+_count = Verb("count")
+
+
+class Shares:
+    """The shares that this process holds. `shares()` is the one everybody uses."""
+
+    def __init__(self, client: Callable[[], "Redis"] = cluster.client, *, lease: float = LEASE) -> None:
+        self._client = client
+        self._lease = lease
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._numbers = itertools.count()
+        self._held: set[tuple[str, str]] = set()
+        self._owed: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def take(self, key: str, n: int) -> tuple[str, float]:
+        """Take a share of `key`, of which there are `n`: its number, or "" and seconds to wait.
+
+        Raises redis-py's errors; a share that was taken all the same is given back later.
+        """
+        number = str(next(self._numbers))
+        arguments: list[Any] = [key, n, self._holder, number, micros(self._lease)]
+        try:
+            wait = int(_take(self._client(), [ROOT], arguments)) / MICROSECONDS
+        except (RedisError, OSError):
+            self._keep(self._owed, key, number)
+            raise
+        if wait:
+            return "", wait
+        self._keep(self._held, key, number)
+        return number, 0.0
+
+    def give(self, key: str, number: str) -> bool:
+        """Give a share back, once; if Redis is away, as soon as it is there again.
+
+        Returns whether somebody found none free lately, and waits perhaps.
+        """
+        with self._lock:
+            if (key, number) not in self._held:
+                return False
+            self._held.remove((key, number))
+        try:
+            return bool(_give(self._client(), [ROOT], [key, self._holder, number]))
+        except (RedisError, OSError) as exc:
+            logger.warning("limit %s: a share is given back later: %s", key, exc)
+            self._keep(self._owed, key, number)
+            return True
+
+    def _keep(self, which: set[tuple[str, str]], key: str, number: str) -> None:
+        """Remember a share, and have the lease renewed for as long as there is any."""
+        with self._lock:
+            which.add((key, number))
+            if self._keeper is None:
+                self._stopping.clear()
+                self._keeper = threading.Thread(target=self._run, name="seawall-limits", daemon=True)
+                self._keeper.start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._lease / 3):
+            with self._lock:
+                owed = list(self._owed)
+                if not self._held and not owed:
+                    self._keeper = None
+                    return
+            try:
+                _renew(self._client(), [ROOT], [micros(self._lease), self._holder])
+                for key, number in owed:
+                    _give(self._client(), [ROOT], [key, self._holder, number])
+                    with self._lock:
+                        self._owed.discard((key, number))
+            except (RedisError, OSError) as exc:
+                logger.warning("limits: the lease of this process cannot be renewed: %s", exc)
+
+    def stop(self) -> None:
+        """End the thread; what is held is free when its lease ends. Safe to repeat."""
+        self._stopping.set()
+        with self._lock:
+            keeper, self._keeper = self._keeper, None
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join(5)
+
+    def held(self, key: str) -> int:
+        """How many shares of `key` the cluster holds now."""
+        return int(_count(self._client(), [ROOT], [key]))
+
+    # For the process that watches over others
+
+    def renew(self, pids: Sequence[int]) -> None:
+        """Extend the leases of processes of this machine that are known to live."""
+        if names := self._of(pids):
+            _renew(self._client(), [ROOT], [micros(self._lease), *names])
+
+    def lost(self, pid: int) -> None:
+        """A process of this machine is dead: its shares are free now and not when its lease ends."""
+        if names := self._of([pid]):
+            _lose(self._client(), [ROOT], list(names))
+
+    def _of(self, pids: Sequence[int]) -> list[str]:
+        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+        holders: Any = self._client().zrange(f"{ROOT}:holders", 0, -1)
+        return [name for name in (holder.decode() for holder in holders) if name.startswith(here)]
+
+
+@functools.cache
+def shares() -> Shares:
+    """This process's shares; a forked child has none of its parent's."""
+    return Shares()
+
+
+@contextmanager
+def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
+    """At most `n` blocks (or calls, as a decorator) under `key` at once, in the whole cluster.
+
+    Args:
+        key: what is limited, such as "tenant:acme".
+        n: how many at once.
+        wait: seconds (or "5s") to wait for a share.
+
+    Raises:
+        LimitReached: there was none in that time, or Redis could not be asked.
+        ConfigError: an argument is wrong.
+    """
+    if not isinstance(key, str) or not key:
+        raise ConfigError(f"limit key {key!r} is empty: use a text such as 'tenant:acme'")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"limit n={n!r} is out of range: use an int of 1 or more")
+    own = shares()
+    number = _await_share(own, key, n, parse_duration(wait, field="wait"))
+    try:
+        yield
+    finally:
+        own.give(key, number)
+
+
+def _await_share(own: Shares, key: str, n: int, patience: float) -> str:
+    deadline = time.monotonic() + patience
+    for attempt in itertools.count(1):
+        try:
+            number, retry_after = own.take(key, n)
+        except (RedisError, OSError) as exc:
+            message = f"limit {key!r} cannot be asked for, Redis is away: {exc}"
+            raise LimitReached(message, name=key, retry_after=1.0) from exc
+        if number:
+            return number
+        left = deadline - time.monotonic()
+        if left <= 0:
+            message = f"limit {key!r} is reached: {n} at once"
+            raise LimitReached(message, name=key, retry_after=min(retry_after, 1.0))
+        time.sleep(min(left, backoff.equal_jitter(backoff.exponential(attempt, base=0.01, cap=0.2))))
+    raise AssertionError("unreachable")
+
+
+os.register_at_fork(after_in_child=shares.cache_clear)

@@ -1,0 +1,291 @@
+"""What the gate asks for tasks that say `requires=[...]` or `limit=Limit(...)`.
+
+A required breaker that is open parks the task in the broker: no retry is spent, nothing waits in the worker,
+other tasks flow. When its time is over, one parked task is let go (`Watch`); the gate takes a probe's lease
+for it, and the first call of that breaker in the process is the probe. When the circuit closes, the others
+are let go over the ramp. A broker that parks nothing gets them back with a delay instead: the open time, and
+a part of the ramp.
+
+Stock prefork decides here and runs in another process, which has to ask for the probe itself: one task at a
+time is let in to do so. There, and wherever else a required breaker refuses a call inside a task or a
+probe fails, the task is put aside again instead of failed (`seawall.worker.task`).
+
+A full limit parks the task under its key; each share that is given back lets one of them go. After a moment
+they look again by themselves: a killed holder gives nothing back.
+"""
+
+import functools
+import inspect
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from celery import Celery, signals
+from redis.exceptions import RedisError
+
+from seawall import cluster
+from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
+from seawall.breaker import State, breaker
+from seawall.breaker.calls import Call
+from seawall.breaker.circuit import Circuit
+from seawall.breaker.hub import undisturbed
+from seawall.delivery import Queues, Transport
+from seawall.errors import ConfigError
+from seawall.limits import shares
+from seawall.worker import gate
+
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN: Final = 1.0
+"""Seconds after which a task that found a limit full asks again, if nothing lets it go before."""
+
+PARKED_FOR: Final = 60.0
+"""Seconds that a broker keeps a task beyond the open time, if nobody lets it go: every watch is dead."""
+
+AWAY: Final = 0.5
+_TICK: Final = 0.1
+_LONGEST_PROBE: Final = 5.0
+
+_in_use: list["Limits"] = []
+
+
+def dependency_of(breaker_name: str) -> str:
+    """Under which name tasks are parked for a breaker."""
+    return f"breaker:{breaker_name}"
+
+
+class Breakers:
+    """The account of `requires`. With `elsewhere`, tasks run in other processes than this one."""
+
+    name = "breakers"
+
+    def __init__(self, *, elsewhere: bool = False, parks: bool = True) -> None:
+        self._elsewhere = elsewhere
+        self._longer = PARKED_FOR if parks else 0.0
+        self._trying: dict[str, str] = {}
+        self._probes: dict[str, list[tuple[Circuit, Call]]] = {}
+
+    def ask(self, candidate: Candidate) -> Verdict:
+        """Park it while a breaker is open; let it in as a probe when one is due."""
+        for name in candidate.policy.requires:
+            circuit = breaker(name).circuit
+            refused = self._ask(circuit, candidate) if circuit.config.mode == "on" else None
+            if refused is not None:
+                self.release(candidate)
+                spread = random.random() * max(circuit.rules.ramp_for, LOOK_AGAIN)  # noqa: S311 - no secret
+                if circuit.shared_state is not State.CLOSED:
+                    spread += self._longer  # it is let go; what a ramp or this process left out is not
+                return Park(dependency_of(name), f"{name} is {circuit.state}", refused + spread)
+        return ADMIT
+
+    def _ask(self, circuit: Circuit, candidate: Candidate) -> float | None:
+        """None if it may pass, else the seconds until it may be otherwise."""
+        decided = circuit.decide(time.monotonic())
+        if decided is None:
+            if self._elsewhere:
+                trying = self._trying.setdefault(circuit.name, candidate.id)
+                return None if trying == candidate.id else LOOK_AGAIN
+            decided = circuit.ask()
+        if isinstance(decided, Call):
+            if decided.lease or decided.local_lease:
+                self._probes.setdefault(candidate.id, []).append((circuit, decided))
+                circuit.offer(decided)
+            return None
+        return min(decided, _LONGEST_PROBE) if circuit.state is State.HALF_OPEN else decided
+
+    def release(self, candidate: Candidate) -> None:
+        """A probe that was not made is somebody else's to make."""
+        for circuit, call in self._probes.pop(candidate.id, ()):
+            if circuit.take_back(call):
+                call.release()
+        for name in [name for name, who in self._trying.items() if who == candidate.id]:
+            del self._trying[name]
+
+
+class Limits:
+    """The account of `limit`. `let_go` releases so many tasks that a queue holds parked for a dependency."""
+
+    name = "limits"
+
+    def __init__(self, app: Celery, let_go: Callable[[str, str, int], None]) -> None:
+        self._app: Any = app
+        self._let_go = let_go
+        self._held: dict[str, tuple[str, str]] = {}
+
+    def ask(self, candidate: Candidate) -> Verdict:
+        """Take a share of its key, or park it until one is free."""
+        limit = candidate.policy.limit
+        if limit is None:
+            return ADMIT
+        try:
+            key = limit.key.format_map(self._arguments(candidate))
+        except Exception as exc:  # noqa: BLE001 - whatever the arguments' own formatting raises
+            return Refuse(
+                ConfigError(f"limit.key={limit.key!r} cannot be filled for {candidate.name}: {exc!r}")
+            )
+        try:
+            number, wait = shares().take(key, limit.n)
+        except (RedisError, OSError) as exc:
+            return Hold(f"limit {key} cannot be asked for: {exc}", AWAY)
+        if number:
+            self._held[candidate.id] = key, number
+            return ADMIT
+        again = min(wait, LOOK_AGAIN) * random.uniform(0.5, 1.5)  # noqa: S311
+        return Park(f"limit:{key}", f"{key} is at its limit of {limit.n}", again)
+
+    def release(self, candidate: Candidate) -> None:
+        """Give its share back, and let one go that waits for it."""
+        key, number = self._held.pop(candidate.id, ("", ""))
+        if not number:
+            return
+        if shares().give(key, number):
+            self._let_go(candidate.queue, f"limit:{key}", 1)
+
+    def _arguments(self, candidate: Candidate) -> Mapping[str, Any]:
+        positional, named = candidate.arguments()
+        bound = self._signature(candidate.name).bind(*positional, **named)
+        bound.apply_defaults()
+        known = dict(bound.arguments)
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                known.update(known.pop(parameter.name))
+        return known
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - one account per process, for good
+    def _signature(self, task: str) -> inspect.Signature:
+        return inspect.signature(self._app.tasks[task].run)
+
+
+class Parked:
+    """The parked tasks of an app's queues, over a connection of its own; some brokers park nothing."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._opened: tuple[int, Any, Queues] | None = None
+        self.possible = issubclass(app.connection_for_write().get_transport_cls(), Transport)
+
+    def queues(self) -> Queues:
+        """The verbs; a forked child gets a connection of its own. Raises what connecting raises."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            channel = self._app.connection_for_write().channel()
+            opened = Queues(channel.redis, prefix=channel.keys.prefix, options=channel.delivery)
+            self._opened = os.getpid(), channel, opened
+        return self._opened[2]
+
+    def let_go(self, queue: str, dependency: str, most: int) -> None:
+        """So many of those that `queue` holds for `dependency`; they come back by themselves if it fails."""
+        if not self.possible:
+            return
+        try:
+            self.queues().release(queue, dependency, most=most)
+        except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+            self._opened = None
+            logger.info("what waits for %s comes back by itself: %s", dependency, exc)
+
+
+class Watch:
+    """A thread of the worker's main process that lets parked tasks go when their circuits allow it.
+
+    It reads the worker's memory ten times a second and asks Redis for nothing while all is closed. Of the
+    fleet's watches one acts at a time.
+    """
+
+    def __init__(self, parked: Parked, names: Sequence[str]) -> None:
+        self._parked = parked
+        self._names = names
+        self._before = dict.fromkeys(names, State.OPEN)  # a worker may start after the circuit has closed
+        self._stopping = threading.Event()
+
+    def start(self, **_: Any) -> None:
+        """Run until `stop`."""
+        threading.Thread(target=self._run, name="seawall-parked", daemon=True).start()
+
+    def stop(self, **_: Any) -> None:
+        """End; safe to repeat."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_TICK):
+            for name in self._names:
+                try:
+                    with undisturbed():
+                        self._look(name)
+                except Exception as exc:  # noqa: BLE001 - it looks again; what is parked comes back by itself
+                    logger.info("what is parked for %s cannot be let go now: %s", name, exc)
+                    self._stopping.wait(1.0)
+
+    def _look(self, name: str) -> None:
+        circuit = breaker(name).circuit
+        view = circuit.look()
+        if view is None:
+            return
+        if view.state is State.CLOSED or view.state is State.FORCED_CLOSED:
+            if self._before[name] is not view.state and self._first(name, str(view.epoch), 60.0):
+                self._let_all_go(name, max(circuit.rules.ramp_for, _TICK))
+        else:
+            due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
+            if due and self._first(name, "probe", LOOK_AGAIN):
+                self._let_go(name, circuit.rules.probes)
+        self._before[name] = view.state
+
+    def _first(self, name: str, what: str, seconds: float) -> bool:
+        """Whether no other watch of the fleet does it already."""
+        key = f"seawall:{{breakers}}:{name}:let_go:{what}"
+        return bool(cluster.client().set(key, 1, nx=True, px=round(seconds * 1000)))
+
+    def _let_go(self, name: str, most: int) -> None:
+        queues = self._parked.queues()
+        for queue in queues.names():
+            if queues.release(queue, dependency_of(name), most=most):
+                return
+
+    def _let_all_go(self, name: str, seconds: float) -> None:
+        queues = self._parked.queues()
+        for queue in queues.names():
+            if waiting := queues.counts(queue).parked.get(dependency_of(name), 0):
+                queues.release(queue, dependency_of(name), rate=waiting / seconds)
+
+
+def open_accounts(app: Any, *, elsewhere: bool) -> None:
+    """Have the gate ask for what the app's tasks require; `elsewhere`: they run in other processes."""
+    policies = [policy for task in app.tasks.values() if (policy := getattr(task, "policy", None))]
+    required = sorted({name for policy in policies for name in policy.requires})
+    limited = any(policy.limit for policy in policies)
+    if not required and not limited:
+        return
+    parked = Parked(app)
+    if required:
+        gate.use(Breakers(elsewhere=elsewhere, parks=parked.possible))
+        for name in required:
+            breaker(name)
+    if required and parked.possible:
+        watch = Watch(parked, required)
+        signals.worker_ready.connect(watch.start, weak=False)
+        signals.worker_shutdown.connect(watch.stop, weak=False)
+    if limited:
+        limits = Limits(app, parked.let_go)
+        _in_use.append(limits)
+        gate.use(limits)
+
+
+def renew(pids: list[int]) -> None:
+    """Processes that run tasks for this one live: their shares stay theirs."""
+    if _in_use and pids:
+        _carefully(lambda: shares().renew(pids))
+
+
+def lost(pid: int) -> None:
+    """A process that ran tasks for this one is dead: its shares are free."""
+    if _in_use:
+        _carefully(lambda: shares().lost(pid))
+
+
+def _carefully(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except (RedisError, OSError) as exc:
+        logger.info("limits: Redis is away, shares end with their leases: %s", exc)

@@ -1,0 +1,105 @@
+"""A thousand tasks that need a dead service, and a thousand that share limits while cells are killed."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.result import AsyncResult
+
+from seawall import submit_many
+from support import dependants
+from support.nodes import *  # noqa: F403 - its __all__ is its fixtures
+from support.nodes import StartWorker
+from support.shop import store
+from support.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+OUTAGE = 20.0
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    made = dependants.create(redis_url)
+    yield made
+    made.close()
+
+
+def submitted(app: Celery, task: str, arguments: list[tuple[Any, ...]]) -> list[AsyncResult[Any]]:
+    made: Any = app.tasks[f"dependants.{task}"]
+    ids = submit_many((made.s(*one) for one in arguments), app=app)
+    return [app.AsyncResult(one) for one in ids]
+
+
+def moments(app: Celery) -> list[float]:
+    found: Any = store(app).lrange("calls", 0, -1)
+    return [float(at) for at in found]
+
+
+def seconds_for_others(app: Celery, many: int) -> float:
+    begun = time.monotonic()
+    for result in submitted(app, "other", [(number,) for number in range(many)]):
+        result.get(timeout=120)
+    return time.monotonic() - begun
+
+
+def test_a_thousand_tasks_outlive_an_outage_and_nobody_else_notices(
+    app: Celery, start_worker: StartWorker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(4):
+        start_worker("support.dependants", "--concurrency=2")
+    seconds_for_others(app, 100)
+    calm = seconds_for_others(app, 1000)
+    store(app).set("down", 1)
+    breaking = submitted(app, "pay", [(-1,)] * 60)
+    wait_until(lambda: len(moments(app)) >= 10, timeout=60)
+    opened = time.time()
+    wait_until(lambda: time.time() > opened + 1)
+    before = len(moments(app))
+    waiting = submitted(app, "pay", [(number,) for number in range(1000)])
+    beside = seconds_for_others(app, 1000)
+    wait_until(lambda: time.time() > opened + OUTAGE, timeout=60)
+    probes = len(moments(app)) - before
+    assert not any(result.ready() for result in waiting)
+    store(app).delete("down")
+    back = time.time()
+    assert sorted(result.get(timeout=120) for result in waiting) == list(range(1000))
+    done = time.time()
+    calls = [at for at in moments(app) if at > back]
+    per_tenth = [sum(1 for at in calls if 0 <= at - calls[0] - tick / 10 < 0.1) for tick in range(40)]
+    with capsys.disabled():
+        print(f"\nothers: 1,000 in {calm:.1f} s before the outage, {beside:.1f} s in it")  # noqa: T201
+        print(f"calls in the outage: {probes}; failed before it opened: ", end="")  # noqa: T201
+        print(sum(result.failed() for result in breaking))  # noqa: T201
+        print(f"first call {calls[0] - back:.1f} s after the end, all done {done - back:.1f} s")  # noqa: T201
+        print(f"calls per 100 ms: {per_tenth}")  # noqa: T201
+    assert probes <= 2 + OUTAGE / 1.0
+    assert beside < 2 * calm + 2
+    assert max(per_tenth[:5]) <= max(per_tenth), "it grows"
+
+
+def test_limits_hold_and_all_tenants_progress_while_cells_are_killed(
+    app: Celery, start_worker: StartWorker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each, many, cells = 0.1, 1000, 8
+    worker = start_worker("support.dependants", f"--concurrency={cells}")
+    seconds_for_others(app, 100)
+    begun = time.monotonic()
+    results = submitted(app, "serve", [(f"t{number // 50}", each) for number in range(many)])
+    wait_until(lambda: store(app).llen("beside") > many // 4, timeout=120)
+    victims = [process.pid for process in worker.container.children()]
+    for pid in victims[:2]:
+        os.kill(pid, signal.SIGKILL)
+    assert Counter(result.get(timeout=300) for result in results) == {f"t{n}": 50 for n in range(20)}
+    took, ideal = time.monotonic() - begun, many * each / cells
+    lines: Any = store(app).lrange("beside", 0, -1)
+    most = max(int(line.split()[1]) for line in lines)
+    with capsys.disabled():
+        print(f"\nideal {ideal:.1f} s, took {took:.1f} s; most of a tenant at once: {most}")  # noqa: T201
+    assert most <= 3
+    assert took < 2 * ideal

@@ -1,0 +1,136 @@
+"""Limits on a real server: never more than n at once, and nothing stays taken."""
+
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis.exceptions import RedisError
+
+from seawall import ConfigError, LimitReached, limit, limits
+from seawall.cluster import connect
+from seawall.limits import ROOT, Shares
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    own = shares_of(redis_url)
+    monkeypatch.setattr(limits, "shares", lambda: own)
+    yield redis_url
+    own.stop()
+
+
+def shares_of(url: str, lease: float = 15.0) -> Shares:
+    client = connect(url, timeout=5)
+    return Shares(lambda: client, lease=lease)
+
+
+def test_a_full_limit_refuses_waits_if_asked_to_and_is_free_after_the_block(url: str) -> None:
+    with limit("tenant:acme", 1):
+        with pytest.raises(LimitReached, match="'tenant:acme' is reached: 1 at once") as refused:
+            limit("tenant:acme", 1).__enter__()
+        again = pickle.loads(pickle.dumps(refused.value))  # noqa: S301
+        assert (again.name, again.retry_after) == ("tenant:acme", refused.value.retry_after)
+        with limit("tenant:other", 1):
+            pass
+    with pytest.raises(KeyError), limit("tenant:acme", 1):
+        raise KeyError
+    with limit("tenant:acme", 1):
+        pass
+
+
+def test_never_more_than_n_are_inside_however_many_want_to(url: str) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    @limit("busy", 3, wait="60s")
+    def work(_: int) -> None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(60)))
+    assert most == 3
+    assert limits.shares().held("busy") == 0
+
+
+def test_a_killed_holders_share_is_free_within_its_lease_or_when_its_death_is_reported(url: str) -> None:
+    for lease, report in ((0.5, False), (600.0, True)):
+        child = os.fork()
+        if child == 0:
+            try:
+                holder = shares_of(url, lease)
+                holder.take("killed", 1)
+                signal.pause()
+            finally:
+                os._exit(1)
+        watcher = shares_of(url)
+        wait_until(lambda watcher=watcher: watcher.held("killed") == 1)  # type: ignore[misc]
+        assert watcher.take("killed", 1)[0] == "", "renewed while it lives"
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if report:
+            watcher.lost(child)
+        wait_until(lambda watcher=watcher: watcher.held("killed") == 0)  # type: ignore[misc]
+        number, _ = watcher.take("killed", 1)
+        watcher.give("killed", number)
+        watcher.stop()
+
+
+def test_a_living_holder_keeps_its_share_and_others_can_renew_it(url: str) -> None:
+    own, other = shares_of(url, lease=0.3), shares_of(url)
+    number, _ = own.take("long", 1)
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + 1.0 or other.held("long") == 0)
+    assert other.held("long") == 1, "three leases later"
+    own.stop()
+    other.renew([os.getpid()])
+    assert other.held("long") == 1
+    own.give("long", number)
+    assert other.held("long") == 0
+
+
+def test_what_cannot_be_given_back_now_is_given_back_later(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    down = connect("redis://127.0.0.1:1/0")
+    up = connect(url, timeout=5)
+    reachable = True
+    own = Shares(lambda: up if reachable else down, lease=0.3)
+    number, _ = own.take("later", 1)
+    reachable = False
+    own.give("later", number)
+    with pytest.raises(RedisError):
+        own.take("later", 1)
+    reachable = True
+    wait_until(lambda: own.held("later") == 0)
+    own.stop()
+
+
+def test_without_redis_nothing_is_let_in_and_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = connect("redis://127.0.0.1:1/0")
+    own = Shares(lambda: down)
+    monkeypatch.setattr(limits, "shares", lambda: own)
+    with pytest.raises(LimitReached, match="Redis is away"), limit("x", 1):
+        pass
+    own.stop()
+
+
+def test_every_key_has_a_time_to_live(url: str) -> None:
+    with limit("x", 1), connect(url) as client:
+        names = client.keys(f"{ROOT}*")
+        assert len(names) == 2
+        assert all(client.ttl(name) > 0 for name in names)
+
+
+@pytest.mark.parametrize(("key", "n", "message"), [("", 1, "limit key ''"), ("x", 0, "limit n=0")])
+def test_a_wrong_argument_is_named(key: str, n: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message), limit(key, n):
+        pass

@@ -1,0 +1,100 @@
+"""Tasks that require a breaker or share a limit, in real workers."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from support import dependants
+from support.nodes import StartWorker
+from support.shop import store
+from support.waiting import wait_until
+
+POOLS = ("cells", "prefork", "threads")
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    made = dependants.create(redis_url)
+    yield made
+    made.close()
+
+
+def start(start_worker: StartWorker, pool: str, concurrency: int = 2, **env: str) -> None:
+    options = [f"--concurrency={concurrency}", *([] if pool == "cells" else ["-P", pool])]
+    start_worker("support.dependants", *options, env=env)
+
+
+def call_times(app: Celery) -> list[float]:
+    moments: Any = store(app).lrange("calls", 0, -1)
+    return [float(at) for at in moments]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_outage_fails_no_task_costs_only_probes_and_ends_without_a_stampede(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    start(start_worker, pool)
+    outlive_an_outage(app)
+
+
+@pytest.mark.rabbitmq
+def test_on_rabbitmq_they_are_submitted_again_with_a_delay(
+    rabbitmq_url: str, redis_url: str, start_worker: StartWorker
+) -> None:
+    app = dependants.create(rabbitmq_url, redis_url)
+    with app.connection_for_write() as connection:
+        queue: Any = app.amqp.queues["celery"](connection.default_channel)
+        queue.declare()
+        wait_until(lambda: queue.queue_declare(passive=True).consumer_count == 0, what="workers to be gone")
+        queue.purge()
+    start(start_worker, "cells", SEAWALL_BROKER_URL=rabbitmq_url)
+    outlive_an_outage(app)
+    app.close()
+
+
+def outlive_an_outage(app: Celery) -> None:
+    store(app).set("down", 1)
+    # Two failing calls of the service for each process would be usual; these tasks open the circuit.
+    breaking = [app.tasks["dependants.pay"].delay(-1) for _ in range(60)]
+    wait_until(lambda: len(call_times(app)) >= 10, timeout=60, what="the service to be seen down")
+    time_of_trip = time.time()
+    wait_until(lambda: time.time() > time_of_trip + 0.5)
+    before = len(call_times(app))
+    waiting = [app.tasks["dependants.pay"].delay(number) for number in range(100)]
+    others = [app.tasks["dependants.other"].delay(number) for number in range(50)]
+    assert [result.get(timeout=30) for result in others] == list(range(50))
+    wait_until(lambda: len(call_times(app)) >= before + 3, timeout=60, what="three probes")
+    assert not any(result.ready() for result in waiting)
+    probes = call_times(app)[before:]
+    assert len(probes) <= 2 + (probes[-1] - probes[0]) / 0.9, "probes, and nothing else"
+    store(app).delete("down")
+    assert [result.get(timeout=60) for result in waiting] == list(range(100))
+    assert all(result.successful() for result in waiting)
+    failed = sum(result.failed() for result in breaking)
+    assert failed <= 30, "what was in flight before the trip"
+    assert all(result.failed() or result.get(timeout=60) == -1 for result in breaking)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_limit_is_kept_and_every_key_gets_its_turn(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    start(start_worker, pool, 5)
+    results = [app.tasks["dependants.serve"].delay(f"t{number % 2}", 0.05) for number in range(60)]
+    free = app.tasks["dependants.other"].delay(7)
+    assert free.get(timeout=20) == 7
+    assert Counter(result.get(timeout=60) for result in results) == {"t0": 30, "t1": 30}
+    assert max(most_beside(app).values()) <= 3
+
+
+def most_beside(app: Celery) -> dict[str, int]:
+    most: dict[str, int] = defaultdict(int)
+    lines: Any = store(app).lrange("beside", 0, -1)
+    for line in lines:
+        tenant, many = line.decode().split()
+        most[tenant] = max(most[tenant], int(many))
+    return most
