@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import psycopg
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
 
 from seawall.config import DatabaseSettings
 from seawall.database.migrations import History, Migrations
@@ -24,8 +26,8 @@ from seawall.database.pool import Database
 from support.outages import deaf_proxy, kill_server, own_postgres, survive, terminate_all
 from support.servers import temporary_home
 
-_ROUNDS = 40
-_BATCH = 250
+_ROUNDS = 200
+_BATCH = 50
 
 
 def main() -> None:
@@ -42,23 +44,55 @@ def main() -> None:
             storms(home, url, Path(folder))
 
 
+class Beside(psycopg.Connection[DictRow]):
+    """A plain connection over the session that `session` has: no server, socket or process differs."""
+
+    session: psycopg.pq.abc.PGconn
+
+    @classmethod
+    def connect(cls, *_: Any, **__: Any) -> Self:
+        made = cls(cls.session, row_factory=dict_row)
+        made.set_autocommit(True)
+        made.prepare_threshold = None
+        return made
+
+
 def overhead(url: str) -> None:
-    """One statement through the pool, less the same on a raw connection of the same settings."""
-    with opened(url, 1) as database, psycopg.connect(url, autocommit=True, row_factory=dict_row) as raw:
-        raw.prepare_threshold = None
-        pooled = partial(database.fetch_one, "SELECT 1 AS x")
+    """One statement of `database()`, on a held connection and from the pool, beside psycopg and its own pool.
 
-        def direct() -> object:
-            return raw.execute("SELECT 1 AS x").fetchone()
+    All take turns on one session; CPU of the caller.
+    """
+    query = "SELECT 1 AS x"
+    with opened(url, 1) as database:
+        with database.connection() as connection:
+            Beside.session = connection.pgconn
+        raw, stock = Beside.connect(), ConnectionPool("", connection_class=Beside, min_size=1, max_size=1)
+        stock.wait()
 
-        times: dict[str, list[float]] = {"pool": [], "raw": []}
+        def alone() -> None:
+            with stock.connection() as connection:
+                connection.execute(query).fetchone()
+
+        def checked_out() -> None:
+            with database.connection():
+                pass
+
+        names = ("raw", "held", "pool", "psycopg_pool", "checkout")
+        taken: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(_ROUNDS):
-            times["pool"].append(mean(pooled, clock=time.thread_time))
-            times["raw"].append(mean(direct, clock=time.thread_time))
-    pool, plain = (statistics.median(times[name]) * 1e6 for name in ("pool", "raw"))
-    show("one statement, raw: CPU of the caller", f"{plain:.1f} us")
-    show("one statement, database()", f"{pool:.1f} us")
-    show("overhead of database()", f"{pool - plain:.1f} us")
+            with database.connection() as held:
+                taken["held"].append(mean(lambda: held.execute(query).fetchone(), clock=time.thread_time))
+            taken["raw"].append(mean(lambda: raw.execute(query).fetchone(), clock=time.thread_time))
+            taken["pool"].append(mean(partial(database.fetch_one, query), clock=time.thread_time))
+            taken["psycopg_pool"].append(mean(alone, clock=time.thread_time))
+            taken["checkout"].append(mean(checked_out, clock=time.thread_time))
+        stock.close()
+    cost = {name: statistics.median(taken[name]) * 1e6 for name in names}
+    show("one statement, raw connection", f"{cost['raw']:.1f} us")
+    show("on a connection of ours that is held", f"{cost['held'] - cost['raw']:+.1f} us")
+    show("checkout + statement + return: database()", f"{cost['pool'] - cost['raw']:+.1f} us")
+    show("the same with psycopg_pool alone", f"{cost['psycopg_pool'] - cost['raw']:+.1f} us")
+    show("checkout + return of ours, nothing between", f"{cost['checkout']:.1f} us")
 
 
 def latency(url: str) -> None:

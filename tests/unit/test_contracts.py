@@ -159,6 +159,10 @@ def test_the_pool_keeps_its_state_where_our_cap_counts_it() -> None:
         "_closed",
     }
     assert names <= set(vars(pool))
+    assert "_drained_at" in vars(pool)
+    source = inspect.getsource(ConnectionPool)
+    assert {name for name in ("conn._pool", "_created_at", "_expire_at") if name not in source} == set()
+    assert "self._conn = connection" in inspect.getsource(psycopg._cursor_base.BaseCursor)
     assert ConnectionPool._REQUESTS_NUM == "requests_num"
     assert callable(WaitingClient.fail)
 

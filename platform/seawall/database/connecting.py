@@ -7,11 +7,13 @@ once, here, into parameters; messages only ever show `address()`, and the parse 
 import selectors
 import time
 from collections.abc import Mapping
+from typing import Final
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from seawall.config import DatabaseSettings
 from seawall.errors import ConfigError, DatabaseUnavailable
 
 Params = dict[str, str]
@@ -24,6 +26,14 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
+
+_CHECK_INTERVAL: Final = "client_connection_check_interval"
+_MARGIN: Final = 0.05  # of the server's connections that the fleet leaves to others
+_LEAST_MARGIN: Final = 3
+_ORDINARY: Final = """
+    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0)
+"""
 
 
 def parse(
@@ -56,6 +66,22 @@ def parse(
         return {**ours, **given}
     session = " ".join(f"-c {name}={value}" for name, value in options.items())
     return {**ours, **given, "options": f"{session} {given.get('options', '')}".strip()}
+
+
+def session(limits: DatabaseSettings) -> Mapping[str, int]:
+    """What the server is told about every session of ours; milliseconds."""
+    return {
+        "statement_timeout": round(limits.statement_timeout * 1000),
+        "lock_timeout": round(limits.lock_timeout * 1000),
+        "idle_in_transaction_session_timeout": round(limits.idle_in_transaction_timeout * 1000),
+        _CHECK_INTERVAL: 1000,  # a killed client's statement ends within a second
+    }
+
+
+def local(settings: Mapping[str, int]) -> bytes:
+    """`session` for one transaction; a pooler would give a plain SET to the next client too."""
+    ours = (f"SET LOCAL {name} = {value}" for name, value in settings.items() if name != _CHECK_INTERVAL)
+    return "; ".join(ours).encode()
 
 
 def address(params: Params) -> str:
@@ -95,6 +121,21 @@ def probe(params: Params, *, timeout: float) -> str | None:
         return " ".join(connection.get_error_message().split())
     finally:
         connection.finish()
+
+
+def usable_connections(params: Params) -> int:
+    """What the server allows to ordinary users, less a margin for people and other programs.
+
+    Raises:
+        DatabaseUnavailable: it cannot be asked.
+    """
+    try:
+        with psycopg.connect(make_conninfo("", **params), autocommit=True) as connection:
+            row = connection.execute(_ORDINARY).fetchone()
+    except psycopg.Error as exc:
+        raise unavailable(params, exc) from exc
+    usable = int(row[0]) if row else 0
+    return max(1, usable - max(_LEAST_MARGIN, round(usable * _MARGIN)))
 
 
 def one_line(error: BaseException) -> str:

@@ -106,25 +106,34 @@ class Connection(psycopg.Connection[DictRow]):
 
 
 class Cursor(psycopg.Cursor[DictRow]):
-    """A cursor that tells how long its statements took."""
+    """A cursor of a `Connection` that tells how long its statements took."""
 
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+    _conn: Connection
+
+    def execute(
+        self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None
+    ) -> Self:
         """As psycopg does."""
-        started = time.perf_counter()
-        failure = None
+        started = time.monotonic()
         try:
-            return super().execute(query, params, **options)
-        except psycopg.Error as exc:
-            failure = kind_of(exc).value
+            psycopg.Cursor.execute(self, query, params, prepare=prepare, binary=binary)
+        except BaseException as exc:
+            self._tell(query, time.monotonic() - started, exc)
             raise
-        finally:
-            seconds = time.perf_counter() - started
-            if events.observed():
-                events.emit(StatementRan(seconds=seconds, failure=failure))
-            connection = self.connection
-            if isinstance(connection, Connection) and seconds >= connection.slow_query:
-                connection.journal.slow += 1
-                _tell_slow(query, seconds)
+        seconds = time.monotonic() - started
+        if seconds >= self._conn.slow_query or events.observed():
+            self._tell(query, seconds, None)
+        return self
+
+    def _tell(self, query: Any, seconds: float, error: BaseException | None) -> None:
+        if error is None:
+            failure = None
+        else:
+            failure = kind_of(error).value if isinstance(error, psycopg.Error) else "interrupted"
+        events.emit(StatementRan(seconds=seconds, failure=failure))
+        if seconds >= self._conn.slow_query:
+            self._conn.journal.slow += 1
+            _tell_slow(query, seconds)
 
 
 def _tell_slow(query: Any, seconds: float) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from seawall.database.connection import Connection
@@ -22,6 +23,7 @@ _FADING = 0.5  # seconds a closed connection's backend may still be seen in the 
 class ElasticPool(ConnectionPool[Connection]):
     """A pool of at most `ceiling` connections, now fewer or none: `cap()`.
 
+    `trusted()` says of an idle connection, under the pool's lock, that it needs no `check` before it is used.
     `away()` says that connecting is pointless for now, `failed()` hears of every attempt that failed, and
     `hungry()`, under the pool's lock, of a caller that has to wait because of the cap.
     """
@@ -29,6 +31,7 @@ class ElasticPool(ConnectionPool[Connection]):
     def __init__(
         self,
         *arguments: Any,
+        trusted: Callable[[Connection], bool],
         away: Callable[[], bool],
         hungry: Callable[[], object],
         failed: Callable[[], object],
@@ -36,6 +39,7 @@ class ElasticPool(ConnectionPool[Connection]):
         **options: Any,
     ) -> None:
         self.ceiling: int = options["max_size"]
+        self._trusted = trusted
         self._away = away
         self._hungry = hungry
         self._failed = failed
@@ -107,8 +111,43 @@ class ElasticPool(ConnectionPool[Connection]):
             self._nconns -= 1
             self._fading.append(time.monotonic())
 
+    def getconn(self, timeout: float | None = None) -> Connection:
+        """A connection, at once if one is idle: the short way of what psycopg_pool does."""
+        with self._lock:
+            idle = self._pool
+            if not idle or self._closed or not self._trusted(idle[0]):
+                connection = None
+            else:
+                connection = idle.popleft()
+                self._nconns_min = min(self._nconns_min, len(idle))
+                self._stats[self._REQUESTS_NUM] += 1
+        if connection is None:
+            return super().getconn(timeout)
+        connection._pool = self  # noqa: SLF001 - as its other half does
+        return connection
+
     def putconn(self, conn: Connection) -> None:
         """Take a connection back, or close it if there are more than the cap."""
+        if not self._kept(conn):
+            self._put_carefully(conn)
+
+    def _kept(self, conn: Connection) -> bool:
+        """Whether nothing had to be done for it, and nobody waits: it is idle now."""
+        if (
+            conn._pool is not self  # noqa: SLF001
+            or conn.pgconn.transaction_status != TransactionStatus.IDLE
+            or conn._expire_at <= conn.idle_since  # noqa: SLF001
+            or conn._created_at <= self._drained_at  # noqa: SLF001
+        ):
+            return False
+        with self._lock:
+            if self._waiting or self._closed or self._nconns > self._max_size:
+                return False
+            conn._pool = None  # noqa: SLF001
+            self._pool.append(conn)
+            return True
+
+    def _put_carefully(self, conn: Connection) -> None:
         # The first look is without the lock: a cap lowered just now is seen at the next return.
         if self._nconns > self._max_size and not self._closed and self._drop_one():
             self._check_pool_putconn(conn)

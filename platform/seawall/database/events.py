@@ -12,7 +12,7 @@ class DatabaseEvent(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatementRan(DatabaseEvent):
-    """A statement ended; `failure` is its error's kind, None if it succeeded."""
+    """A statement ended; `failure` is its error's kind or "interrupted", None if it succeeded."""
 
     seconds: float
     failure: str | None

@@ -1,5 +1,6 @@
 """Who is speaking to PostgreSQL, as `application_name` and pg_stat_activity show it."""
 
+import functools
 from contextvars import ContextVar
 from typing import Final
 
@@ -22,6 +23,10 @@ def name_task(name: str) -> None:
 
 def current() -> str:
     """The process and, if there is one, the task."""
-    task = _task.get()
-    name = f"{_process} {task}" if task else _process
+    return _shown(_process, _task.get())
+
+
+@functools.lru_cache(maxsize=256)
+def _shown(process: str, task: str) -> str:
+    name = f"{process} {task}" if task else process
     return name.encode(errors="replace")[:_MOST].decode(errors="ignore")

@@ -24,16 +24,16 @@ good ("cached plan must not change result type"). Pass `prepare=True` to `connec
 """
 
 import atexit
-import functools
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.abc import Params
@@ -65,18 +65,11 @@ _TRUSTED_IDLE = 1.0  # seconds a connection may have been idle and still be used
 _CHECK_PATIENCE = 1.0  # seconds such a trial may take
 _RECONNECT = 1.0  # seconds until the pool starts its ever longer pauses between attempts anew
 _GRACE = 5.0  # seconds the server has to end a statement by itself before its connection is given up
-_MARGIN = 0.05  # of the server's connections that the fleet leaves to others
-_LEAST_MARGIN = 3
-
 _STATS = (
     *("pool_max", "pool_size", "pool_available", "requests_waiting", "requests_num", "requests_queued"),
     *("requests_wait_ms", "requests_errors", "returns_bad", "connections_num", "connections_ms"),
     *("connections_errors", "connections_lost", "slow_statements", "repeats", "refused"),
 )
-_BUDGET: Final = """
-    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - coalesce(current_setting('reserved_connections', true)::int, 0) AS usable
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +100,14 @@ class Database:
         self._limits = limits
         self._application = application
         self._pooled = limits.pooler == "transaction"
-        self._session = {
-            "statement_timeout": round(limits.statement_timeout * 1000),
-            "lock_timeout": round(limits.lock_timeout * 1000),
-            "idle_in_transaction_session_timeout": round(limits.idle_in_transaction_timeout * 1000),
-            "client_connection_check_interval": 1000,  # a killed client's statement ends within a second
-        }
+        session = connecting.session(limits)
         self._params = connecting.parse(
             url,
             application=application or label.current(),
             connect_timeout=limits.connect_timeout - 1,  # the reason is known when a caller gives up waiting
-            options=None if self._pooled else self._session,
+            options=None if self._pooled else session,
         )
+        self._local = connecting.local(session) if self._pooled else None
         self._named = "application_name" in self._params or application is not None or self._pooled
         self._size = limits.max_connections_per_process
         self._timeout = limits.connect_timeout
@@ -146,35 +135,14 @@ class Database:
         """Ask `circuit` before every use of a connection and tell it how each ended."""
         self._circuit = circuit
 
-    @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[DictRow]]:
+    def connection(self) -> AbstractContextManager[psycopg.Connection[DictRow]]:
         """A connection for the block, in autocommit mode: every statement stands by itself.
 
-        Raises:
+        Raises, when the block is entered:
             DatabaseUnavailable: none was to be had within `connect_timeout` seconds, or the server is known
                 to be away.
         """
-        circuit = self._circuit
-        if circuit is not None:
-            circuit.before()
-        started = time.monotonic()
-        error: BaseException | None = None
-        try:
-            pool = self._opened()
-            connection = self._check_out(pool)
-            try:
-                if events.observed():
-                    events.emit(ConnectionAcquired(waited=time.monotonic() - started))
-                yield connection
-            finally:
-                connection.idle_since = time.monotonic()
-                pool.putconn(connection)
-        except BaseException as exc:
-            error = exc
-            raise
-        finally:
-            if circuit is not None:
-                circuit.after(outcome_of(error), error, time.monotonic() - started)
+        return _Use(self)
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
@@ -188,8 +156,8 @@ class Database:
         with self.connection() as connection:
             try:
                 with connection.transaction():
-                    if self._pooled:
-                        connection.execute(_local(self._session))
+                    if self._local is not None:
+                        connection.execute(self._local)
                     yield connection
                     complete = True
             except psycopg.Error as exc:
@@ -223,30 +191,15 @@ class Database:
         `retry` repeats it after a conflict or a lost connection; say it only of a statement that may take
         effect twice without harm.
         """
-
-        def once() -> int:
-            with self.connection() as connection:
-                return connection.execute(query, params).rowcount
-
-        return self._repeat(once) if retry else once()
+        return self._answer(_rowcount, query, params, retry=retry)
 
     def fetch(self, query: Query, params: Params | None = None, *, retry: bool = False) -> list[DictRow]:
         """All rows, each a dict by column; `retry` as `execute`."""
-
-        def once() -> list[DictRow]:
-            with self.connection() as connection:
-                return connection.execute(query, params).fetchall()
-
-        return self._repeat(once) if retry else once()
+        return self._answer(psycopg.Cursor.fetchall, query, params, retry=retry)
 
     def fetch_one(self, query: Query, params: Params | None = None, *, retry: bool = False) -> DictRow | None:
         """The first row, or None without one; `retry` as `execute`."""
-
-        def once() -> DictRow | None:
-            with self.connection() as connection:
-                return connection.execute(query, params).fetchone()
-
-        return self._repeat(once) if retry else once()
+        return self._answer(psycopg.Cursor.fetchone, query, params, retry=retry)
 
     def fetch_value(self, query: Query, params: Params | None = None, *, retry: bool = False) -> Any:
         """The first column of the first row, or None without a row; `retry` as `execute`."""
@@ -290,18 +243,23 @@ class Database:
         Raises:
             DatabaseUnavailable: it cannot be asked.
         """
-        try:
-            with psycopg.connect(make_conninfo("", **self._params), autocommit=True) as connection:
-                row = connection.execute(_BUDGET).fetchone()
-        except psycopg.Error as exc:
-            raise connecting.unavailable(self._params, exc) from exc
-        usable = int(row[0]) if row else 0
-        return max(1, usable - max(_LEAST_MARGIN, round(usable * _MARGIN)))
+        return connecting.usable_connections(self._params)
+
+    def _answer(
+        self,
+        read: Callable[[psycopg.Cursor[DictRow]], T],
+        query: Query,
+        params: Params | None,
+        *,
+        retry: bool,
+    ) -> T:
+        """What `read` takes from one statement's cursor."""
+        if retry:
+            return self._repeat(lambda: self._answer(read, query, params, retry=False))
+        with _Use(self) as connection:
+            return read(connection.execute(query, params))
 
     def _opened(self) -> ElasticPool:
-        pool = self._pool
-        if pool is not None:
-            return pool
         with self._lock:
             if self._pool is None:
                 governor = self._govern(self) if self._govern else None
@@ -330,6 +288,7 @@ class Database:
             timeout=self._timeout,
             reconnect_timeout=_RECONNECT,
             reconnect_failed=ElasticPool.grow_for_waiters,
+            trusted=self._trusted,
             check=self._prepare,
             name="seawall-database",
             cap=cap,
@@ -338,13 +297,14 @@ class Database:
             failed=keeper.wake,
         )
 
-    def _check_out(self, pool: ElasticPool) -> Connection:
-        journal = self._journal
+    def _check_out(self) -> tuple[ElasticPool, Connection]:
+        """A connection and the pool that it goes back to, which may be closed meanwhile."""
+        pool, journal = self._pool or self._opened(), self._journal
         if journal.error is not None and journal.away(time.monotonic()) and not pool.idle():
             self._refused += 1
             raise connecting.unavailable(self._params, journal.error) from journal.error
         try:
-            return pool.getconn()
+            return pool, pool.getconn()
         except PoolTimeout as exc:
             if reason := journal.error:
                 raise connecting.unavailable(self._params, reason) from reason
@@ -362,11 +322,17 @@ class Database:
             "database.max_connections_per_process or hold them for less"
         )
 
+    def _trusted(self, connection: Connection) -> bool:
+        """Whether it was used a moment ago, and under the name of what runs now."""
+        if time.monotonic() - connection.idle_since >= _TRUSTED_IDLE:
+            return False
+        return self._named or connection.label == label.current()
+
     def _prepare(self, connection: Connection) -> None:
         """Before a connection is handed out: label it with the task, and try it if it was idle for long."""
-        wanted = connection.label if self._named else label.current()
-        if wanted == connection.label and time.monotonic() - connection.idle_since < _TRUSTED_IDLE:
+        if self._trusted(connection):
             return
+        wanted = connection.label if self._named else label.current()
         patience, connection.patience = connection.patience, _CHECK_PATIENCE
         try:
             if wanted == connection.label:
@@ -410,14 +376,55 @@ class Database:
         self._make_anew()
 
 
-@functools.cache
-def _local_text(settings: tuple[tuple[str, int], ...]) -> bytes:
-    return "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings).encode()
+def _rowcount(cursor: psycopg.Cursor[DictRow]) -> int:
+    return cursor.rowcount
 
 
-def _local(settings: dict[str, int]) -> bytes:
-    """The session's limits for one transaction; a pooler would give a plain SET to the next client too."""
-    return _local_text(tuple((n, v) for n, v in settings.items() if n != "client_connection_check_interval"))
+class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
+    """One use of a connection. Written out, as a generator would cost several microseconds a statement."""
+
+    __slots__ = ("_circuit", "_connection", "_database", "_pool", "_started")
+
+    _pool: ElasticPool
+    _connection: Connection
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._circuit = database._circuit  # noqa: SLF001 - the other half of the class
+
+    def __enter__(self) -> Connection:
+        circuit = self._circuit
+        if circuit is None:
+            self._take()
+            return self._connection
+        circuit.before()
+        self._started = time.monotonic()
+        try:
+            self._take()
+        except BaseException as exc:
+            circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
+            raise
+        return self._connection
+
+    def _take(self) -> None:
+        check_out = self._database._check_out  # noqa: SLF001
+        if not events.observed():
+            self._pool, self._connection = check_out()
+            return
+        asked = time.monotonic()
+        self._pool, self._connection = check_out()
+        events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        connection.idle_since = now = time.monotonic()
+        try:
+            self._pool.putconn(connection)
+        finally:
+            if (circuit := self._circuit) is not None:
+                circuit.after(outcome_of(error), error, now - self._started)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
