@@ -218,6 +218,41 @@ def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
             thread.join(30)
 
 
+def test_events_of_tasks_are_turned_on_and_off_in_cells_that_are_busy_or_idle(node: Node) -> None:
+    with listening(node.app) as seen:
+
+        def kinds(result: Any) -> list[str]:
+            return [event["type"] for event in seen if event.get("uuid") == result.id]
+
+        def beats(**fields: int) -> bool:
+            found = [event for event in seen if event["type"] == "worker-heartbeat"]
+            return any(fields.items() <= event.items() for event in found)
+
+        busy = node.occupy("busy")
+        assert node.do("enable_events") == {"ok": "task events enabled"}
+        loud = node.app.tasks["shop.record"].delay("loud")  # for the idle cell
+        wait_until(
+            lambda: set(kinds(loud)) >= {"task-received", "task-started", "task-succeeded"},
+            timeout=30,
+            what="events of a task in the idle cell",
+        )
+        node.go()
+        wait_until(
+            lambda: "task-succeeded" in kinds(busy["busy"]),
+            timeout=30,
+            what="the end of the task that ran when events were turned on",
+        )
+        assert {event["hostname"] for event in seen if event["type"].startswith("task-")} <= {
+            node.name,
+            *(event["hostname"] for event in seen if event["type"] == "task-sent"),
+        }
+        assert node.do("disable_events") == {"ok": "task events disabled"}
+        quiet = node.app.tasks["shop.record"].delay("quiet")
+        assert quiet.get(timeout=30) == "quiet"
+        wait_until(lambda: beats(processed=3), timeout=30, what="a later heartbeat")
+        assert set(kinds(quiet)) <= {"task-sent"}
+
+
 def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:
     node.occupy("stuck")
     os.kill(node.worker.container.pid, signal.SIGUSR2)
@@ -235,7 +270,8 @@ def test_a_remote_shutdown_lets_what_runs_end(node: Node) -> None:
 
 def test_a_reload_loses_no_work_and_brings_new_code(redis_url: str, tmp_path: Path) -> None:
     module = tmp_path / "harbour.py"
-    text = "from support import shop\napp = shop.create()\n\n@app.task(name='shop.version')\ndef version():\n    return {}\n"  # noqa: E501
+    text = "from support import shop\napp = shop.create()\n\n"
+    text += "@app.task(name='shop.version')\ndef version():\n    return {}\n"
     module.write_text(text.format(1))
     argv = [*_CELERY, "harbour", "worker", "-c", "2", "-l", "INFO", "-n", "h@test"]
     env = environment(redis_url)

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,7 +22,6 @@ from celery.utils.time import rate
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
-from celery.worker.consumer.events import Events as CeleryEvents
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
 from kombu import Queue, pools
 from kombu.asynchronous import Hub, set_event_loop
@@ -35,6 +33,7 @@ from seawall.worker import memory
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
+from seawall.worker.cells.events import Events
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
@@ -54,7 +53,6 @@ _IGNORED: Final = (
 _TELL_TOTALS_EVERY: Final = 1.0
 _HEED_PRESSURE_EVERY: Final = 0.5
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
-_SEND_EVENTS_EVERY: Final = 0.1
 _DOOMED_WAIT: Final = 0.01
 
 
@@ -209,11 +207,15 @@ class Cell:
 
     # Between tasks
 
-    def may_start(self) -> bool:
-        """Whether another task may start, after what the supervisor may have said."""
+    def catch_up(self) -> None:
+        """Hear what the supervisor may have said while the loop stood still."""
         if self._heard != self._table.epoch:
             self._heard = self._table.epoch
             self._listen()
+
+    def may_start(self) -> bool:
+        """Whether another task may start, after what the supervisor may have said."""
+        self.catch_up()
         return state.should_stop is None
 
     def ended(self, request: Any) -> None:
@@ -251,7 +253,7 @@ class Cell:
             self.hear(message)
 
     def hear(self, message: dict[str, Any]) -> None:
-        """What the supervisor says: stop; add_queue (queue: definition); cancel_queue (queue: name); or `heed`."""  # noqa: E501
+        """Do as told: stop, add_queue (queue: definition), cancel_queue (queue: name), `heed`."""
         said = message["say"]
         if said == "stop":
             state.should_stop = 0
@@ -271,59 +273,6 @@ class Cell:
             consumer.consume()
 
 
-class Events(CeleryEvents):
-    """Celery's step, only where somebody asked for events of tasks (`-E`), and sent in batches by a thread.
-
-    The loop cannot send them: it stands still during a task, and its beginning is to be seen.
-    """
-
-    send_events: bool
-
-    def __init__(self, c: Any, **options: Any) -> None:
-        super().__init__(c, **options)
-        c.events = self
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, c: Any) -> None:
-        """Connect, if there is something to send."""
-        if not self.send_events:
-            return
-        super().start(c)
-        c.event_dispatcher.on_send_buffered = None
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
-            self._thread.start()
-
-    def turn(self, c: Any, *, on: bool) -> None:
-        """Begin or cease to send, because an operator said so; a later connection keeps to it."""
-        if on == self.send_events:
-            return
-        self.send_events = self.enabled = on
-        self.groups = None
-        if on:
-            self.start(c)
-        elif c.event_dispatcher is not None:
-            c.event_dispatcher.flush()
-            self._close(c)  # type: ignore[attr-defined]
-
-    def _run(self, c: Any) -> None:
-        while not self._over.wait(_SEND_EVENTS_EVERY):
-            try:
-                if c.event_dispatcher is not None:
-                    c.event_dispatcher.flush()
-            except Exception as exc:  # noqa: BLE001 - whatever a broker raises; the loop reconnects
-                logger.debug("events wait for the broker: %s", exc)
-
-    def shutdown(self, c: Any) -> None:
-        """Send what is left."""
-        self._over.set()
-        if c.event_dispatcher is not None:
-            with contextlib.suppress(Exception):
-                c.event_dispatcher.flush()
-        super().shutdown(c)
-
-
 class Tasks(CeleryTasks):
     """Celery's step, without the search for neighbours before it."""
 
@@ -340,6 +289,7 @@ class Consumer(CeleryConsumer):
     """Celery's consumer with what a cell needs of it."""
 
     controller: Cell
+    events: Events
     conninfo: Any
     task_consumer: Any
     strategies: Any

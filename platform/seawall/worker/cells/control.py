@@ -147,7 +147,7 @@ class Node:
 
 
 def _as_in_table(seat: "Seat", task: "Running") -> Any:
-    """The message as its cell described it; for want of that, one with the id and the name and no arguments."""  # noqa: E501
+    """The message as its cell described it; for want of that, one with the id and name and no arguments."""
     if seat.row.description:
         return Described(seat.row.description)
     return Described(json.dumps({**_UNKNOWN, "headers": {"id": task.task_id, "task": task.name}}).encode())
@@ -307,7 +307,7 @@ def heed(cell: "Cell", message: dict[str, Any]) -> None:
         task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
         cell.worker.pool.time_limits[message["task"]] = message["hard"], message["soft"]
     elif said == "events":
-        consumer.events.turn(consumer, on=message["on"])  # type: ignore[attr-defined]
+        consumer.events.turn(consumer, on=message["on"])
 
 
 def bucket(rate: float, share: int) -> TokenBucket | None:

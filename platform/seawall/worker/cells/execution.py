@@ -18,6 +18,7 @@ from seawall.delivery.channel import Channel as LeasedChannel
 from seawall.worker import interruption
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
+from seawall.worker.cells.events import sends_events
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.task import SeawallTask
 
@@ -74,6 +75,7 @@ class Execution:
             if leased and request.acknowledged:
                 self._row.acknowledged(message.delivery_tag, self._queue)
             outcome = self._trace(request)
+            cell.catch_up()  # whether its end is to be told
         except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
             request.on_failure(ExceptionInfo())
         else:
@@ -158,7 +160,7 @@ def build_handler(
             or not isinstance(payload, list | tuple)
             or len(payload) != _PAYLOAD_PARTS
             or consumer.on_task_message
-            or (eventer is not None and eventer.enabled)
+            or sends_events(consumer)
             or cell.logs_received
         ):
             otherwise(

@@ -1,0 +1,85 @@
+"""Events of tasks: what a cell sends of them, and when."""
+
+import logging
+import threading
+from typing import Any, Final
+
+from celery.worker.consumer.events import Events as CeleryEvents
+from celery.worker.state import reserved_requests
+
+logger = logging.getLogger(__name__)
+_EventsStep: Any = CeleryEvents  # celery-types lacks half of it
+
+_SEND_EVERY: Final = 0.1
+_SILENT: Final = ("worker",)  # the groups of events that pass while those of tasks do not
+
+
+def sends_events(consumer: Any) -> bool:
+    """Whether events of tasks are to be sent."""
+    dispatcher = consumer.event_dispatcher
+    return dispatcher is not None and dispatcher.enabled and "worker" not in dispatcher.groups
+
+
+class Events(_EventsStep):  # type: ignore[misc]
+    """Celery's step: events of tasks only where somebody asked for them (`-E`), in batches, by a thread.
+
+    The loop cannot send them: it stands still during a task, and its beginning is to be seen. The dispatcher
+    is there from the start, as Celery's strategies and requests keep the one they were made with; until it is
+    turned on it lets no event of a task pass, and its connection is not opened.
+    """
+
+    def __init__(self, c: Any, *, task_events: bool = True, **options: Any) -> None:
+        super().__init__(c, task_events=task_events, **options)
+        self.enabled = True  # Celery leaves the step out where nothing is to be sent yet
+        c.events = self
+        self.groups = set() if task_events else set(_SILENT)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, c: Any) -> None:
+        """Have a dispatcher for this connection; what the last one could not send goes with it."""
+        previous = self._close(c)
+        c.event_dispatcher = c.app.events.Dispatcher(
+            c.app.connection_for_write(),
+            hostname=c.hostname,
+            groups=self.groups,
+            buffer_group=["task"],
+        )
+        if previous is not None:
+            c.event_dispatcher.extend_buffer(previous)
+            for request in tuple(reserved_requests):
+                request.eventer = c.event_dispatcher
+        self._send_soon(c)
+
+    def turn(self, c: Any, *, on: bool) -> None:
+        """Begin or cease to send, because an operator said so; a later connection keeps to it."""
+        dispatcher = c.event_dispatcher
+        if dispatcher is None:  # between two connections
+            self.groups = set() if on else set(_SILENT)
+        elif on:
+            dispatcher.groups.clear()
+            self._send_soon(c)
+        else:
+            dispatcher.groups.update(_SILENT)
+
+    def _send_soon(self, c: Any) -> None:
+        if self._thread is None and sends_events(c):
+            self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
+            self._thread.start()
+
+    def _run(self, c: Any) -> None:
+        while not self._over.wait(_SEND_EVERY):
+            self._flush(c)
+
+    def _flush(self, c: Any) -> None:
+        try:
+            if c.event_dispatcher is not None:
+                c.event_dispatcher.flush()
+        except Exception as exc:  # noqa: BLE001 - whatever a broker raises; the loop reconnects
+            logger.debug("events wait for the broker: %s", exc)
+
+    def shutdown(self, c: Any) -> None:
+        """Send what is left."""
+        self._over.set()
+        self._flush(c)
+        super().shutdown(c)
