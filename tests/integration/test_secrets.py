@@ -1,9 +1,10 @@
 """Secrets that are planted in real tasks are found nowhere: not in logs, events, results or other keys."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -32,55 +33,46 @@ def everything(store: "Redis") -> Iterator[str]:
         yield f"{key!r} {read[client.type(key)](key)!r}"
 
 
-class Listener(threading.Thread):
-    """All task events of an application, until `stop`."""
-
-    def __init__(self, app: Celery) -> None:
-        super().__init__(name="events", daemon=True)
-        self.events: list[dict[str, Any]] = []
-        self.receiving = threading.Event()
-        self._over = threading.Event()
-        self._app = app
-
-    def run(self) -> None:
-        with self._app.connection_for_read() as connection:
-            receiver: Any = self._app.events.Receiver(connection, handlers={"*": self.events.append})
-            with receiver.consumer_context():
-                self.receiving.set()
-                while not self._over.is_set():
-                    try:
-                        connection.drain_events(timeout=0.2)
-                    except TimeoutError:
-                        continue
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join(20)
+@contextlib.contextmanager
+def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
+    """All events of tasks that are sent while this lasts."""
+    seen: list[dict[str, Any]] = []
+    ready = threading.Event()
+    with app.connection_for_read() as connection:
+        receiver: Any = app.events.Receiver(connection, handlers={"*": seen.append})
+        receiver.on_consume_ready = lambda *_args, **_kwargs: ready.set()
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None}, name="events")
+        thread.start()
+        try:
+            assert ready.wait(30)
+            yield seen
+        finally:
+            receiver.should_stop = True
+            thread.join(30)
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
-def test_planted_secrets_are_found_nowhere(pool: str, shop_app: Celery, start_worker: StartWorker) -> None:
-    listener = Listener(shop_app)
-    listener.start()
-    assert listener.receiving.wait(30)
+@pytest.mark.parametrize("options", [(), ("--pool=prefork",)], ids=["cells", "prefork"])
+def test_planted_secrets_are_found_nowhere(
+    options: tuple[str, ...], shop_app: Celery, start_worker: StartWorker
+) -> None:
     worker = start_worker(
-        "support.shop", "--concurrency=1", "-E", f"--pool={pool}", env={"SEAWALL_LOG__FORMAT": "json"}
+        "support.shop", "--concurrency=1", "-E", *options, env={"SEAWALL_LOG__FORMAT": "json"}
     )
-    result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order=ORDER)
-    with pytest.raises(shop.GatewayError) as caught:
-        result.get(timeout=60)
-    wait_until(lambda: any(e["type"] == "task-failed" for e in listener.events), timeout=30)
-    wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
-    listener.stop()
+    with listening(shop_app) as events:
+        result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order=ORDER)
+        with pytest.raises(shop.GatewayError) as caught:
+            result.get(timeout=60)
+        wait_until(lambda: any(event["type"] == "task-failed" for event in events), timeout=30)
+        wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
 
     assert "cannot reach https://u:***@gateway/pay" in str(caught.value), (
         "the caller still learns what it was"
     )
-    assert {"task-received", "task-retried", "task-failed"} <= {event["type"] for event in listener.events}
-    redis = cast("Redis", shop.store(shop_app))
+    assert {"task-received", "task-retried", "task-failed"} <= {event["type"] for event in events}
+    redis = shop.store(shop_app)
     places = {
         "log": worker.logs(),
-        "events": repr(listener.events),
+        "events": repr(events),
         "redis": "\n".join(everything(redis)),
         "result": repr(caught.value.args) + str(result.traceback),
     }

@@ -8,6 +8,7 @@ same application again.
 import logging
 import os
 import signal
+import sys
 import time
 from typing import Any, cast
 
@@ -115,14 +116,14 @@ class GatewayError(ConnectionError):
 def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dict[str, Any]) -> None:
     logger.warning("charging %s with %s for %s", card, api_token, order)
     logger.warning("as fields", extra={"card_used": card, "password": "planted-by-name"})
-    print(f"on stdout: {card} {api_token}")
+    sys.stdout.write(f"on stdout: {card} {api_token}\n")
     headers = {
         "Authorization": "Bearer planted-in-header",
         "Cookie": "sid=planted-in-cookie; a=planted-second",
     }
     url = f"https://u:planted-in-url@gateway/pay?api_key=planted-in-query&card={card}"
     try:
-        raise ValueError(f"{headers} {order}")
+        raise ValueError(f"{headers} {order}")  # noqa: TRY301 - one place plants
     except ValueError as exc:
         raise GatewayError(
             f"cannot reach {url} with {headers} for {card}", {"token": "planted-in-args"}

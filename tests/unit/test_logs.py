@@ -56,7 +56,7 @@ def test_a_line_is_one_json_object_with_its_context(written: Any) -> None:
 def test_a_traceback_is_part_of_the_line_and_holds_no_secret(written: Any) -> None:
     def fail(logger: logging.Logger) -> None:
         try:
-            raise ValueError("redis://:" + "word@cache is away")
+            raise ValueError("redis://:" + "word@cache is away")  # noqa: TRY301
         except ValueError:
             logger.exception("it failed", extra={"api_key": "abc"})
 
