@@ -200,7 +200,13 @@ def test_results_are_made_of_what_we_redact() -> None:
 
     assert parameters(Backend.prepare_exception) == ["self", "exc", "serializer"]
     assert parameters(Backend.store_result)[:5] == ["self", "task_id", "result", "state", "traceback"]
-    assert parameters(Backend._get_result_meta)[:5] == ["self", "result", "state", "traceback", "request"]
+    assert parameters(vars(Backend)["_get_result_meta"])[:5] == [
+        "self",
+        "result",
+        "state",
+        "traceback",
+        "request",
+    ]
     assert parameters(Celery._get_backend) == ["self"]  # type: ignore[attr-defined]
     assert type(Seawall("shop", backend="cache+memory://").backend).__mro__[1].__name__ == "Discreet"
 
