@@ -8,6 +8,7 @@ retried. Rules of the application (`register_failure`) come before ours.
 
 import errno
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from seawall.errors import ConfigError
@@ -15,6 +16,9 @@ from seawall.failure import Category, Failure, Severity, Verdict, digest, finger
 
 _DEPTH: Final = 20
 """Links of a chain, and levels of groups, that are looked at."""
+
+_LEAVES: Final = 32
+"""Exceptions of a group that its fingerprint covers: one with thousands must not cost milliseconds."""
 
 
 def _passing(category: Category) -> Verdict:
@@ -280,7 +284,7 @@ def _path(kind: type) -> str:
 
 def _classify_group(group: BaseExceptionGroup[BaseException], task: str) -> Failure:
     verdict = _worst(group)
-    parts = sorted({fingerprint(leaf, task) for leaf in _leaves(group)})
+    parts = sorted({fingerprint(leaf, task) for leaf in islice(_leaves(group), _LEAVES)})
     return Failure(verdict.category, verdict.severity, verdict.retryable, digest(["group", task, *parts]))
 
 

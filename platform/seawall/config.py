@@ -161,6 +161,20 @@ class RetrySettings(_Section):
     )
 
 
+class LogSettings(_Section):
+    """How lines are written (docs/logging.md)."""
+
+    format: Literal["auto", "json", "console", "celery"] = Field(
+        default="auto",
+        description="`json`, `console` (coloured on a terminal) or `celery` (Celery's own lines, redacted). "
+        "`auto`: `console` on a terminal, else `json`.",
+    )
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO",
+        description="The least level written after `bootstrap()`. Workers have Celery's `--loglevel`.",
+    )
+
+
 class EmbeddedSettings(_Section):
     """The servers that are started when no URL is set."""
 
@@ -205,6 +219,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
+    log: LogSettings = LogSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     startup: StartupSettings = StartupSettings()
     health: HealthSettings = HealthSettings()

@@ -1,5 +1,6 @@
 """A failure: what a classified exception is, and by what it is recognised as the same one again. Pure."""
 
+import functools
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -85,6 +86,12 @@ def normalised(exc: BaseException) -> str:
         message = str(exc)[:_MESSAGE].partition("\n")[0]
     except Exception as broken:  # noqa: BLE001 - a foreign __str__ may do anything; its failure is the message
         message = f"unprintable: {type(broken).__name__}"
+    return _without_variables(message)
+
+
+@functools.lru_cache(maxsize=1024)
+def _without_variables(message: str) -> str:
+    """Most of an error's cost; an outage says the same again and again."""
     return _VARIABLE.sub("*", message)
 
 

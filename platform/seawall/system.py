@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from seawall import servers, startup
+from seawall import logs, servers, startup
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.health import Beat, Health, HealthReport, HealthServer, Question, server_checks
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Features:
     """What `bootstrap` sets up; everything that is not switched off.
 
     Attributes:
-        logging: a handler for the root logger, unless it has one.
+        logging: structured lines on stderr (docs/logging.md), unless the root logger has a handler.
         redis: wait until Redis answers.
         broker: wait until the broker answers, where that is another server.
         database: wait until PostgreSQL executes a statement.
@@ -175,7 +173,7 @@ def bootstrap(
             return _current[0]
         settings()  # a wrong one is told before anything is started
         if features.logging:
-            logging.basicConfig(level=logging.INFO, format=_LINE)
+            logs.setup()
         if app is not None:
             from seawall.worker.app import install
 

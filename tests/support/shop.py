@@ -5,8 +5,10 @@ A worker is started with `celery -A support.shop worker`; a test submits through
 same application again.
 """
 
+import logging
 import os
 import signal
+import sys
 import time
 from typing import Any, cast
 
@@ -16,6 +18,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from redis import Redis
 
 from seawall import Priority, Retry, Seawall, policy
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "journal"
 EAGER_RETRY = Retry(max_attempts=3, base=0.05, cap=0.1)
@@ -104,6 +108,28 @@ def leaky(self: celery.Task[Any, Any], api_token: str, card: str) -> None:
     raise ValueError(f"cannot log in to postgresql://u:{api_token}@db with token={card}")
 
 
+class GatewayError(ConnectionError):
+    """What a client library raises that puts all it knows into its message."""
+
+
+@policy(redact=["card"], retry=Retry(max_attempts=2, base=0.05, cap=0.1))
+def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dict[str, Any]) -> None:
+    logger.warning("charging %s with %s for %s", card, api_token, order)
+    logger.warning("as fields", extra={"card_used": card, "password": "planted-by-name"})
+    sys.stdout.write(f"on stdout: {card} {api_token}\n")
+    headers = {
+        "Authorization": "Bearer planted-in-header",
+        "Cookie": "sid=planted-in-cookie; a=planted-second",
+    }
+    url = f"https://u:planted-in-url@gateway/pay?api_key=planted-in-query&card={card}"
+    try:
+        raise ValueError(f"{headers} {order}")  # noqa: TRY301 - one place plants
+    except ValueError as exc:
+        raise GatewayError(
+            f"cannot reach {url} with {headers} for {card}", {"token": "planted-in-args"}
+        ) from exc
+
+
 @policy(retry=EAGER_RETRY)
 def mistaken(self: celery.Task[Any, Any]) -> None:
     note(self, f"attempt {self.request.retries}")
@@ -181,6 +207,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (unreachable, {}),
     (told_to_wait, {}),
     (leaky, {}),
+    (outspoken, {}),
     (mistaken, {}),
     (picky, {}),
     (recovering, {}),

@@ -196,3 +196,28 @@ def test_what_is_installed_lies_within_the_bounds_these_tests_were_made_for(name
     bound = next(one.specifier for one in declared if one.name == name)
     assert any(part.operator == "<" for part in bound)
     assert bound.contains(version(name))
+
+
+def test_results_are_made_of_what_we_redact() -> None:
+    """`worker/discretion.py`: else exceptions or arguments would be stored as they are."""
+    from celery.backends.base import Backend
+
+    assert parameters(Backend.prepare_exception) == ["self", "exc", "serializer"]
+    assert parameters(Backend.store_result)[:5] == ["self", "task_id", "result", "state", "traceback"]
+    assert parameters(vars(Backend)["_get_result_meta"])[:5] == [
+        "self",
+        "result",
+        "state",
+        "traceback",
+        "request",
+    ]
+    assert parameters(Celery._get_backend) == ["self"]  # type: ignore[attr-defined]
+    assert type(Seawall("shop", backend="cache+memory://").backend).__mro__[1].__name__ == "Discreet"
+
+
+def test_celery_s_default_format_of_lines_is_recognised() -> None:
+    """`worker/lines.py`: else every format would count as the application's own."""
+    from seawall.worker.lines import _CELERYS
+
+    assert Celery().conf.worker_log_format in _CELERYS
+    assert Celery().conf.worker_task_log_format in _CELERYS

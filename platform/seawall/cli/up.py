@@ -40,7 +40,7 @@ def up(*, migrations: bool) -> None:
     programs = spec.programs(
         home=settings().home,
         has_schedule=bool(app.conf.beat_schedule),
-        environment={"SEAWALL_MEMORY__BOARD": board.path},
+        environment={"SEAWALL_MEMORY__BOARD": board.path, **_readable()},
     )
     fleet = Fleet(
         programs,
@@ -50,6 +50,13 @@ def up(*, migrations: bool) -> None:
         on_ready=lambda: notify("READY=1"),
     )
     sys.exit(fleet.run())
+
+
+def _readable() -> dict[str, str]:
+    """The programs write into pipes, but somebody reads along at this terminal."""
+    if settings().log.format != "auto" or not sys.stdout.isatty():
+        return {}
+    return {"SEAWALL_LOG__FORMAT": "console", "FORCE_COLOR": "1"}
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

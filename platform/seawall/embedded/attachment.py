@@ -7,7 +7,6 @@ running whatever becomes of their parent. Programs that a user starts (exec) do 
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Self
 from seawall.embedded.home import Home
 from seawall.embedded.wire import Answer, Ask, receive_answer, send
 from seawall.errors import StartupError
+from seawall.redaction import redact_text
 
 _ANSWER_TIMEOUT = 20.0  # a keeper that makes a database is half a second late, seconds on a busy machine
 
@@ -33,7 +33,7 @@ class Servers:
     database_url: str | None
 
     def __repr__(self) -> str:
-        return re.sub(r":[^:@/]+@", ":***@", f"Servers({self.redis_url}, {self.database_url})")
+        return redact_text(f"Servers({self.redis_url}, {self.database_url})")
 
 
 @dataclass(frozen=True, kw_only=True)

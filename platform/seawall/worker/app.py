@@ -10,6 +10,7 @@ from seawall.priority import parse_priority
 from seawall.runtime import Declaration, declaration_of
 from seawall.worker import lifecycle, memory
 from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker.discretion import discreet
 from seawall.worker.readiness import LoopBeat
 from seawall.worker.task import SeawallTask, shown_arguments
 
@@ -44,6 +45,9 @@ class Seawall(Celery):
         return super().send_task(
             name, args, kwargs, *more, **{**shown_arguments(task, args, kwargs), **options}
         )
+
+    def _get_backend(self) -> Any:
+        return discreet(super()._get_backend())  # type: ignore[misc]
 
     def _task_from_fun(  # type: ignore[override]
         self, fun: Any, name: str | None = None, base: Any = None, **options: Any

@@ -19,9 +19,9 @@ from seawall import servers
 from seawall.breaker import share
 from seawall.database import guard_databases, name_process, name_task
 from seawall.delivery import poisoned
-from seawall.redaction import RedactingFilter
+from seawall.logs import name_worker
 from seawall.tether import die_with
-from seawall.worker import memory, readiness
+from seawall.worker import lines, memory, readiness
 from seawall.worker.accounts import open_accounts
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ def connect() -> None:
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
     signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
-    signals.after_setup_logger.connect(_redact_lines, dispatch_uid=uid)
-    signals.after_setup_task_logger.connect(_redact_lines, dispatch_uid=uid)
+    lines.connect()
 
 
 def notify(state: str) -> bool:
@@ -72,6 +71,7 @@ def notify(state: str) -> bool:
 def _name_process(sender: Any = None, **_: Any) -> None:
     """PostgreSQL shows each connection under its worker; the children inherit the name."""
     name_process(str(sender))
+    name_worker(str(sender))
 
 
 def _name_task(task: Any = None, **_: Any) -> None:
@@ -91,11 +91,6 @@ def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
 
     app = sender.app
     poisoned.connect(fail, weak=False, dispatch_uid="seawall.lifecycle")
-
-
-def _redact_lines(logger: Any = None, **_: Any) -> None:
-    for handler in logger.handlers:
-        handler.addFilter(RedactingFilter())
 
 
 def _announce_ready(**_: Any) -> None:

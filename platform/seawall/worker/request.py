@@ -13,6 +13,7 @@ What stock Celery gets wrong for production is done here:
 - A task that could not do its work yet (`Postponed`) goes back to the broker at no cost.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -25,11 +26,15 @@ from celery.worker.request import Request as CeleryRequest
 
 from seawall import delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
+from seawall.redaction import redact_text
 from seawall.worker import memory
+from seawall.worker.lines import TaskScope, within
 from seawall.worker.task import Postponed
 
 DELIVERY_LIMIT: Final = 3
 STRIKES_HEADER: Final = "seawall-strikes"
+_TEXTS: Final = frozenset({"exception", "traceback", "result"})
+"""Fields of events that hold what the task's own code said."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,21 @@ class Request(CeleryRequest):
                 return None
             else:
                 exc_info = raised(poisoned)
-        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        with within(self.scope):
+            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
+        """As Celery's; what a task raised or returned is shown without secrets."""
+        shown = {
+            name: redact_text(str(value), self.scope.secrets) if name in _TEXTS and value else value
+            for name, value in fields.items()
+        }
+        super().send_event(type, **shown)
+
+    @functools.cached_property
+    def scope(self) -> TaskScope:
+        """What lines and events say of it, and hide."""
+        return TaskScope(self.task, self._context, self.args, self.kwargs)
 
     def _killed_for_memory(self) -> str | None:
         """Why this worker killed the process, if it did so for memory: once is enough."""
@@ -80,7 +99,7 @@ class Request(CeleryRequest):
         """Have the task delivered again, wherever that is decided; the error if it must be given up here."""
         if stopping():  # this worker ended the process itself: not the task's doing, no strike
             self.reject(requeue=True)
-        elif not delivery.strike(self.message, str(exc)):
+        elif not delivery.strike(self.message, redact_text(str(exc))):
             strikes = self.strikes + 1
             if strikes >= DELIVERY_LIMIT:
                 return poisoned(self, strikes, str(exc))

@@ -1,0 +1,197 @@
+"""Structured lines: JSON, or coloured ones on a terminal, through the standard library's logging.
+
+Celery's loggers, the application's and structlog's all end in the same handlers, so one formatter gives every
+line its context: which task runs (name, id, attempt, queue), in which worker and process. A task's context
+costs it one object; the fields are worked out when a line is written. No line holds a secret that
+`seawall.redaction` knows, or the value of a secret argument of the task that runs.
+
+Levels, files and which handlers there are stay Celery's or the application's business. docs/logging.md
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from seawall.config import settings
+from seawall.redaction import HIDDEN, is_secret, redact, redact_text
+
+if TYPE_CHECKING:
+    from structlog.stdlib import ProcessorFormatter
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message", "asctime", "taskName", "data", "_logger", "_name", "_from_structlog",
+}  # fmt: skip
+"""What every record has, and Celery's own context of a line: not what its author added with `extra`."""
+
+
+class Scope(Protocol):
+    """What runs while a line is written."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What lines say about it."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What they never show."""
+
+
+scope: Final[ContextVar[Scope | None]] = ContextVar("seawall.logs.scope", default=None)
+"""The task that runs here: inherited by asyncio tasks and by `asyncio.to_thread`."""
+
+_worker: str | None = None
+
+
+def name_worker(name: str) -> None:
+    """Every line of this process, and of those it forks, says so from now on."""
+    global _worker  # noqa: PLW0603 - one per process
+    _worker = name
+
+
+def secrets() -> tuple[str, ...]:
+    """Values that nothing may show while the present task runs."""
+    current = scope.get()
+    return current.secrets if current is not None else ()
+
+
+def setup() -> bool:
+    """Give this process's root logger a handler on stderr; False, and nothing, if it has one already."""
+    root = logging.getLogger()
+    if root.handlers:
+        return False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter_for(handler))
+    root.addHandler(handler)
+    root.setLevel(settings().log.level)
+    configure_structlog()
+    return True
+
+
+def formatter_for(handler: logging.Handler) -> "ProcessorFormatter":
+    """The formatter for what `handler` writes to: JSON unless that is a terminal, or as the settings say."""
+    from structlog.stdlib import ProcessorFormatter
+
+    stream = getattr(handler, "stream", None)
+    terminal = bool(stream is not None and hasattr(stream, "isatty") and stream.isatty())
+    chosen = settings().log.format
+    as_json = chosen == "json" or (chosen == "auto" and not terminal)
+    render = _render_json if as_json else _console(colours=_colours(terminal=terminal))
+    return ProcessorFormatter(processors=[functools.partial(_describe, exact=as_json), _redact, render])
+
+
+def formats(handler: logging.Handler) -> bool:
+    """Whether `handler` has our formatter, which redacts by itself."""
+    return bool(getattr(handler.formatter, "processors", None)) and _redact in handler.formatter.processors  # type: ignore[union-attr]
+
+
+def configure_structlog() -> None:
+    """Send what `structlog.get_logger()` writes the same way, unless the application configured structlog."""
+    import structlog
+
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.ExceptionRenderer(_traceback),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def forget_bound() -> None:
+    """Drop what a task bound with `structlog.contextvars`: the next one runs in the same context."""
+    module = sys.modules.get("structlog.contextvars")
+    if module is not None:
+        module.clear_contextvars()
+
+
+def _describe(_logger: Any, _name: str, event: MutableMapping[str, Any], *, exact: bool) -> dict[str, Any]:
+    """The line's own fields first, then its context, then what its author added."""
+    import structlog
+
+    record: logging.LogRecord = event.pop("_record")
+    own = event.pop("_from_structlog")
+    moment = datetime.fromtimestamp(record.created, UTC)
+    line: dict[str, Any] = {
+        "timestamp": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+        if exact
+        else f"{moment.astimezone():%H:%M:%S}.{moment.microsecond // 1000:03}",
+        "level": record.levelname.lower(),
+        "event": event.pop("event", ""),
+        "logger": record.name,
+    }
+    line |= _context(record)
+    line |= structlog.contextvars.get_contextvars()
+    if not own:
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    raised = event.pop("exc_info", None)
+    line.update(event)
+    if raised:
+        line["exception"] = _traceback(raised)
+    return line
+
+
+def _context(record: logging.LogRecord) -> dict[str, Any]:
+    """Which task, in which worker and process."""
+    current = scope.get()
+    context: dict[str, Any] = {}
+    if current is not None:
+        context.update(current.fields)
+    elif isinstance(data := getattr(record, "data", None), dict) and "id" in data:
+        context |= {"task": data.get("name"), "task_id": data["id"]}  # Celery's, outside of a task
+    if _worker is not None:
+        context["worker"] = _worker
+    context["process"] = record.processName
+    failure = getattr(record.exc_info[1], MARK, None) if record.exc_info else None
+    if failure is not None:
+        context |= {"category": failure.category.value, "fingerprint": failure.fingerprint}
+    return context
+
+
+MARK: Final = "__seawall_failure__"
+"""The attribute of an exception that holds what it was classified as."""
+
+
+def _traceback(exc_info: Any) -> str:
+    return logging.Formatter().formatException(exc_info)
+
+
+def _redact(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> dict[str, Any]:
+    hidden = secrets()
+    return {key: HIDDEN if is_secret(key) else redact(value, values=hidden) for key, value in line.items()}
+
+
+def _render_json(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> str:
+    return json.dumps(line, default=_shown, ensure_ascii=False)
+
+
+def _shown(value: object) -> str:
+    """What JSON does not know; nothing that is logged may break a line."""
+    try:
+        return redact_text(repr(value), secrets())
+    except Exception as exc:  # noqa: BLE001 - a foreign __repr__ may do anything
+        return f"unprintable: {type(exc).__name__}"
+
+
+def _console(*, colours: bool) -> Any:
+    from structlog.dev import ConsoleRenderer, plain_traceback
+
+    return ConsoleRenderer(
+        colors=colours, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
+    )
+
+
+def _colours(*, terminal: bool) -> bool:
+    return not os.environ.get("NO_COLOR") and (terminal or bool(os.environ.get("FORCE_COLOR")))

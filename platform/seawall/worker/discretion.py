@@ -1,0 +1,70 @@
+"""Results without secrets: what a failed task said is kept and read by others than its caller.
+
+An exception keeps its class; its arguments, its traceback and, with `result_extended`, the arguments of the
+call are shown as in logs. What a task returns is what its caller asked for and stays as it is.
+"""
+
+import functools
+from typing import Any
+
+from seawall import logs
+from seawall.policy import DEFAULT
+from seawall.redaction import redact, redact_arguments, redact_exception, redact_text
+
+
+class Discreet:
+    """In front of the class of a result backend."""
+
+    app: Any
+
+    def prepare_exception(self, exc: Any, serializer: str | None = None) -> Any:
+        """As Celery's: an exception as it is stored."""
+        prepared = super().prepare_exception(exc, serializer)  # type: ignore[misc]
+        values = logs.secrets()
+        if isinstance(prepared, BaseException):
+            return redact_exception(prepared, values)
+        return {**prepared, "exc_message": redact(prepared["exc_message"], values=values)}
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, **options: Any
+    ) -> Any:
+        """As Celery's."""
+        shown = redact_text(str(traceback), logs.secrets()) if traceback else traceback
+        return super().store_result(task_id, result, state, shown, **options)  # type: ignore[misc]
+
+    def _get_result_meta(
+        self, result: Any, state: str, traceback: Any, request: Any, *args: Any, **options: Any
+    ) -> Any:
+        if request is not None and self.app.conf.find_value_for_key("extended", "result"):
+            request = _Shown(request, self.app.tasks.get(getattr(request, "task", None)))
+        return super()._get_result_meta(result, state, traceback, request, *args, **options)  # type: ignore[misc]
+
+
+class _Shown:
+    """A request whose arguments are shown without secrets."""
+
+    def __init__(self, request: Any, task: Any) -> None:
+        self._request = request
+        self.args, self.kwargs = redact_arguments(
+            request.args or (),
+            request.kwargs or {},
+            function=getattr(task, "run", None),
+            names=getattr(task, "policy", DEFAULT).redact,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
+def discreet(backend: Any) -> Any:
+    """`backend`, the same object, which keeps no secrets from now on."""
+    kind: Any = type(backend)
+    backend.__class__ = _discreet(kind)
+    return backend
+
+
+@functools.cache
+def _discreet(kind: type) -> type:
+    if issubclass(kind, Discreet):
+        return kind
+    return type(kind.__name__, (Discreet, kind), {"__module__": kind.__module__})

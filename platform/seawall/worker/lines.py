@@ -1,0 +1,103 @@
+"""What a worker's lines look like and say: Celery's handlers with our formatter, and the task that runs.
+
+Celery decides on handlers, levels and files as ever (`-l`, `-f`, `worker_hijack_root_logger`). Only the
+formatter of a handler that Celery made is replaced, and only while its format is Celery's default: an
+application with a `setup_logging` receiver, handlers or a `worker_log_format` of its own keeps what it chose.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from celery import signals
+from celery.app import defaults
+from celery.utils.log import ColorFormatter, get_multiprocessing_logger
+
+from seawall import logs
+from seawall.config import settings
+from seawall.policy import DEFAULT
+from seawall.redaction import RedactingFilter, secret_values
+
+_defaults: Any = defaults  # celery-types lacks half of it
+_CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAULT_TASK_LOG_FMT})
+
+
+class TaskScope:
+    """One run of a task, as lines show it; nothing is worked out before a line is written."""
+
+    def __init__(self, task: Any, request: Any, args: Any, kwargs: Any) -> None:
+        self._task = task
+        self._request = request
+        self._arguments = args, kwargs
+        self.outer: logs.Scope | None = None
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, Any]:
+        """Which task, which run of it, and where it came from."""
+        request = self._request
+        fields = {
+            "task": self._task.name,
+            "task_id": request.id,
+            "attempt": (request.retries or 0) + 1,
+            "queue": (request.delivery_info or {}).get("routing_key"),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @functools.cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of its secret arguments."""
+        args, kwargs = self._arguments
+        if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
+            return ()
+        return secret_values(
+            args or (),
+            kwargs or {},
+            function=getattr(self._task, "run", None),
+            names=getattr(self._task, "policy", DEFAULT).redact,
+        )
+
+
+def connect() -> None:
+    """Listen to Celery's signals. Safe to repeat."""
+    uid = "seawall.lines"
+    signals.after_setup_logger.connect(_format_lines, dispatch_uid=uid)
+    signals.after_setup_task_logger.connect(_format_lines, dispatch_uid=uid)
+    signals.task_prerun.connect(_enter, dispatch_uid=uid)
+    signals.task_postrun.connect(_leave, dispatch_uid=uid)
+
+
+@contextlib.contextmanager
+def within(scope: logs.Scope) -> Iterator[None]:
+    """What is written in this block is about that task, which runs or ran elsewhere."""
+    token = logs.scope.set(scope)
+    try:
+        yield
+    finally:
+        logs.scope.reset(token)
+
+
+def _enter(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+    scope = TaskScope(task, task.request, args, kwargs)
+    scope.outer = logs.scope.get()
+    logs.scope.set(scope)
+
+
+def _leave(**_: Any) -> None:
+    scope = logs.scope.get()
+    logs.scope.set(scope.outer if isinstance(scope, TaskScope) else None)
+    if logs.scope.get() is None:
+        logs.forget_bound()
+
+
+def _format_lines(logger: Any = None, format: str = "", **_: Any) -> None:  # noqa: A002 - Celery's
+    ours = settings().log.format != "celery" and format in _CELERYS
+    if ours:
+        logs.configure_structlog()
+    processes: Any = get_multiprocessing_logger()
+    for handler in [*logger.handlers, *processes.handlers]:
+        if ours and isinstance(handler.formatter, ColorFormatter):
+            handler.setFormatter(logs.formatter_for(handler))
+        elif not isinstance(handler, logging.NullHandler) and not logs.formats(handler):
+            handler.addFilter(RedactingFilter())

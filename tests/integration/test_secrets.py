@@ -1,0 +1,112 @@
+"""Secrets that are planted in real tasks are found nowhere: not in logs, events, results or other keys."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from support import shop
+from support.nodes import StartWorker
+from support.waiting import wait_until
+
+TOKEN, CARD = "planted-as-token", "4711-planted-card"
+ORDER = {"id": 17, "password": "planted-in-nested-argument"}
+
+
+def everything(store: "Redis") -> Iterator[str]:
+    """Each key of a server with what it holds, as text."""
+    client: Any = store
+    read = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"stream": client.xrange,
+    }
+    for key in client.scan_iter(count=1000):
+        yield f"{key!r} {read[client.type(key)](key)!r}"
+
+
+@contextlib.contextmanager
+def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
+    """All events of tasks that are sent while this lasts."""
+    seen: list[dict[str, Any]] = []
+    ready = threading.Event()
+    with app.connection_for_read() as connection:
+        receiver: Any = app.events.Receiver(connection, handlers={"*": seen.append})
+        receiver.on_consume_ready = lambda *_args, **_kwargs: ready.set()
+        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None}, name="events")
+        thread.start()
+        try:
+            assert ready.wait(30)
+            yield seen
+        finally:
+            receiver.should_stop = True
+            thread.join(30)
+
+
+@pytest.mark.parametrize("options", [(), ("--pool=prefork",)], ids=["cells", "prefork"])
+def test_planted_secrets_are_found_nowhere(
+    options: tuple[str, ...], shop_app: Celery, start_worker: StartWorker
+) -> None:
+    worker = start_worker(
+        "support.shop", "--concurrency=1", "-E", *options, env={"SEAWALL_LOG__FORMAT": "json"}
+    )
+    with listening(shop_app) as events:
+        result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order=ORDER)
+        with pytest.raises(shop.GatewayError) as caught:
+            result.get(timeout=60)
+        wait_until(lambda: any(event["type"] == "task-failed" for event in events), timeout=30)
+        wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
+
+    assert "cannot reach https://u:***@gateway/pay" in str(caught.value), (
+        "the caller still learns what it was"
+    )
+    assert {"task-received", "task-retried", "task-failed"} <= {event["type"] for event in events}
+    redis = shop.store(shop_app)
+    places = {
+        "log": worker.logs(),
+        "events": repr(events),
+        "redis": "\n".join(everything(redis)),
+        "result": repr(caught.value.args) + str(result.traceback),
+    }
+    for place, text in places.items():
+        assert "outspoken" in text or place == "redis"
+        found = [line for line in text.splitlines() if "planted" in line and "planted_secrets" not in line]
+        # A traceback shows the lines of code as they are written, placeholders included.
+        assert not [line for line in found if "planted-" in _without_source(line)], place
+
+
+def _without_source(line: str) -> str:
+    """The line without the source of `shop.outspoken`, which plants."""
+    for literal in ("Bearer planted-in-header", "planted-in-args", "planted-by-name"):
+        line = line.replace(f'"{literal}"', "")
+    return line
+
+
+def test_a_line_written_in_a_task_says_which_task_attempt_queue_and_worker(
+    shop_app: Celery, start_worker: StartWorker
+) -> None:
+    worker = start_worker("support.shop", "--concurrency=1", env={"SEAWALL_LOG__FORMAT": "json"})
+    result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order={})
+    with pytest.raises(shop.GatewayError):
+        result.get(timeout=60)
+    wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
+    lines = [json.loads(line) for line in worker.logs().splitlines() if line.startswith("{")]
+    written = [line for line in lines if line["event"].startswith("charging")]
+    assert [line["attempt"] for line in written] == [1, 2]
+    for line in written:
+        assert (line["task"], line["task_id"], line["queue"]) == ("shop.outspoken", result.id, "celery")
+        assert line["worker"].startswith("shop@")
+        assert line["process"].startswith("Cell-")
+        assert line["level"] == "warning"
+        assert line["logger"] == "support.shop"
+    (failed,) = [line for line in lines if "raised unexpected" in line["event"]]
+    assert failed["task_id"] == result.id
+    assert "GatewayError" in failed["exception"]

@@ -1,0 +1,120 @@
+"""The formatter of every line, without a worker."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from seawall import logs
+from seawall.config import settings
+
+
+class Running:
+    """A scope as a task's."""
+
+    fields = {"task": "shop.charge", "task_id": "4711", "attempt": 2}  # noqa: RUF012
+    secrets = ("tell-nobody",)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Logs through our formatter in the format asked for, and returns the text."""
+
+    def write(chosen: str, act: Any) -> str:
+        monkeypatch.setenv("SEAWALL_LOG__FORMAT", chosen)
+        settings.cache_clear()
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logs.formatter_for(handler))
+        logger = logging.getLogger("tests.logs")
+        logger.propagate, logger.handlers = False, [handler]
+        logger.setLevel(logging.INFO)
+        act(logger)
+        return stream.getvalue()
+
+    yield write
+    settings.cache_clear()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_a_line_is_one_json_object_with_its_context(written: Any) -> None:
+    token = logs.scope.set(Running())
+    structlog.contextvars.bind_contextvars(tenant="acme")
+    text = written("json", lambda logger: logger.info("order %d of tell-nobody", 17, extra={"rows": 3}))
+    logs.scope.reset(token)
+    line = json.loads(text)
+    assert line["event"] == "order 17 of ***"
+    expected = {"level": "info", "rows": 3, "tenant": "acme", "task_id": "4711", "attempt": 2}
+    assert line.items() >= expected.items()
+
+
+def test_a_traceback_is_part_of_the_line_and_holds_no_secret(written: Any) -> None:
+    def fail(logger: logging.Logger) -> None:
+        try:
+            raise ValueError("redis://:" + "word@cache is away")  # noqa: TRY301
+        except ValueError:
+            logger.exception("it failed", extra={"api_key": "abc"})
+
+    text = written("json", fail)
+    line = json.loads(text)
+    assert "redis://:***@cache" in line["exception"]
+    assert line["api_key"] == "***"
+    assert text.count("\n") == 1
+
+
+def test_structlog_ends_in_the_same_lines_and_nobody_else_s_configuration_is_touched(written: Any) -> None:
+    def act(logger: logging.Logger) -> None:
+        logs.configure_structlog()
+        structlog.get_logger("tests.logs").warning("charged", amount=5, password="x")
+        structlog.get_logger("tests.logs").debug("not this")
+
+    line = json.loads(written("json", act))
+    assert (line["event"], line["amount"], line["password"], line["level"]) == (
+        "charged",
+        5,
+        "***",
+        "warning",
+    )
+    structlog.reset_defaults()
+    structlog.configure(processors=[])
+    logs.configure_structlog()
+    assert structlog.get_config()["processors"] == []
+
+
+def test_what_json_does_not_know_is_shown_and_breaks_nothing(written: Any) -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    line = json.loads(
+        written("json", lambda logger: logger.info("x", extra={"one": Broken(), "two": {1, 2}}))
+    )
+    assert line["one"] == "unprintable: RuntimeError"
+    assert line["two"] == [1, 2]
+
+
+def test_console_lines_are_for_people_and_uncoloured_where_no_terminal_is(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    text = written("console", lambda logger: logger.info("ready", extra={"rows": 3}))
+    assert "ready" in text
+    assert "rows=3" in text
+    assert "\x1b" not in text
+
+
+def test_without_a_terminal_auto_means_json(written: Any) -> None:
+    assert json.loads(written("auto", lambda logger: logger.info("ready")))["event"] == "ready"
+
+
+def test_a_root_logger_with_handlers_is_left_alone() -> None:
+    root = logging.getLogger()
+    before = [*root.handlers]
+    assert before  # pytest's own
+    assert logs.setup() is False
+    assert root.handlers == before
