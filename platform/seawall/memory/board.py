@@ -145,6 +145,7 @@ class Board:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._mine = threading.Lock()  # the kernel's lock is the process's, not the thread's
+        self._me: tuple[int, int] | None = None
         self._memory = mmap.mmap(descriptor, _SIZE)
         self._header = _Header.from_buffer(self._memory)
         row, task = ctypes.sizeof(Row), ctypes.sizeof(_Learned)
@@ -188,6 +189,14 @@ class Board:
 
     def _after_fork(self) -> None:
         self._mine = threading.Lock()
+        self._me = None
+
+    def _owner(self) -> tuple[int, int]:
+        """This process, as rows name it."""
+        if self._me is None:
+            pid = os.getpid()
+            self._me = pid, started_at(pid) or 0
+        return self._me
 
     # Read without a lock: each is one aligned word
 
@@ -278,8 +287,7 @@ class Board:
             return None
         for name, value in fields.items():
             setattr(row, name, value)
-        row.pid = os.getpid()
-        row.started = started_at(row.pid) or 0
+        row.pid, row.started = self._owner()
         row.kind = kind
         self._count(row, 1)
         return row

@@ -30,7 +30,7 @@ SIGNAL: Final = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else None
 
 _SHARE_FOR_MEASURING: Final = 0.01
 _SHARE_FOR_TRIMS: Final = 0.05
-_FIRST: Final = 1.0
+_FIRST: Final = 0.25
 """Seconds of CPU that a fresh process may spend on either, beside the share of its time."""
 
 _SLACK: Final = 32 << 20

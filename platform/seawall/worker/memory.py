@@ -21,7 +21,7 @@ from celery import bootsteps, signals
 from celery.app.base import Celery
 from redis.exceptions import RedisError
 
-from seawall import cluster, events, memory
+from seawall import cluster, events, memory, servers
 from seawall.config import MemorySettings, settings
 from seawall.memory import Marks, Pressure, meter
 from seawall.memory.account import MemoryAccount
@@ -162,6 +162,8 @@ class _Records:
 
     def keep(self, now: float) -> None:
         """Write what was reported, read what is known; while Redis is away, nothing."""
+        if not servers.redis_is_known():
+            return  # asking for it would start the embedded one
         if now < self._away_until:
             return
         try:
