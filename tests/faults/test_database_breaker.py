@@ -2,7 +2,6 @@
 
 import time
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
