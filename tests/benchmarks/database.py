@@ -66,7 +66,10 @@ def overhead(url: str) -> None:
     with opened(url, 1) as database:
         with database.connection() as connection:
             Beside.session = connection.pgconn
-        raw, stock = Beside.connect(), ConnectionPool("", connection_class=Beside, min_size=1, max_size=1)
+        raw, stock = (
+            Beside.connect(),
+            ConnectionPool("", connection_class=Beside, min_size=1, max_size=1, open=True),
+        )
         stock.wait()
 
         def alone() -> None:

@@ -134,7 +134,8 @@ class ElasticPool(ConnectionPool[Connection]):
     def _kept(self, conn: Connection) -> bool:
         """Whether nothing had to be done for it, and nobody waits: it is idle now."""
         if (
-            conn._pool is not self  # noqa: SLF001
+            self._closed  # in a child the lock below may have been held at the fork: it is not touched
+            or conn._pool is not self  # noqa: SLF001
             or conn.pgconn.transaction_status != TransactionStatus.IDLE
             or conn._expire_at <= conn.idle_since  # noqa: SLF001
             or conn._created_at <= self._drained_at  # noqa: SLF001
