@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from seawall import cluster, settings
+from seawall.breaker.face import close
 from support.servers import database_url, home, no_process_left, redis_url, servers
 
 __all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
@@ -16,10 +17,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start wo
 
 @pytest.fixture(autouse=True)
 def _settings_of_this_test() -> Iterator[None]:
-    """What a test puts into its environment is read, and forgotten with it; so is the Redis it names."""
+    """What a test puts into its environment is read, and forgotten with it; so is the Redis it names.
+
+    Breakers follow that Redis from a thread, and would start embedded servers once no setting names one.
+    """
     settings.cache_clear()
     cluster.client.cache_clear()
     yield
+    close()
     settings.cache_clear()
     cluster.client.cache_clear()
 

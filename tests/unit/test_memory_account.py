@@ -325,3 +325,21 @@ def test_a_full_board_holds_instead_of_failing(board: Board, account: MemoryAcco
         while board.take(Kind.RUN) is not None:
             pass
     assert isinstance(account.ask(candidate("a", MB)), Hold)
+
+
+def test_what_was_guessed_for_unknown_tasks_shrinks_when_the_pool_grows(board: Board, clock: Clock) -> None:
+    account = MemoryAccount(board, ALL, clock=clock)
+    with board.locked():
+        worker = board.take(Kind.WORKER, slots=2)
+        assert worker is not None
+    assert account.ask(candidate("one")) == ADMIT
+    assert account.ask(candidate("two")) == ADMIT
+    with board.locked():
+        run = board.take(Kind.RUN, id=b"two", size=200 * MB, used=150 * MB)
+        assert run is not None
+    assert "unpromised" in held(account.ask(candidate("three")))
+    worker.slots = 4
+    assert account.ask(candidate("three")) == ADMIT
+    assert "unpromised" in held(account.ask(candidate("four")))  # two uses more than the new share
+    assert sorted(row.size // MB for row in board.rows(Kind.SHARE)) == [100, 100, 150]
+    assert run.size == 150 * MB

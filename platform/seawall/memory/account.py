@@ -82,6 +82,10 @@ class MemoryAccount:
             return min(learned, self.limit)
         if self._unknown is not None:
             return self._unknown
+        return self._fair()
+
+    def _fair(self) -> int:
+        """A fair share of what the workers have, for a task that nobody knows."""
         idle = sum(row.size for row in self._board.rows(Kind.WORKER))
         return max(0, self.limit - idle) // self._board.slots()
 
@@ -101,7 +105,7 @@ class MemoryAccount:
             )
         try:
             with self._guard, self._board.locked():
-                return self._decide(candidate, size, now)
+                return self._decide(candidate, size, now, guessed=self._guessed(candidate))
         except Busy:
             return Hold("the memory account is busy", 0.01)
 
@@ -114,14 +118,23 @@ class MemoryAccount:
         freed, self._freed = self._freed, self._board.freed
         return bool(self._waiting) and freed != self._freed
 
-    def _decide(self, candidate: Candidate, size: int, now: float) -> Verdict:
+    def _guessed(self, candidate: Candidate) -> bool:
+        declared = candidate.policy.memory is not None or self._unknown is not None
+        return not declared and self._board.learned(candidate.name) is None
+
+    def _decide(self, candidate: Candidate, size: int, now: float, *, guessed: bool) -> Verdict:
         if candidate.id in self._shares:
             return ADMIT
         waiting = self._waiting.get(candidate.id)
         since = waiting.since if waiting else now
-        fits = self._fits(size) or (self._board.sweep() and self._fits(size))
+        fits = self._fits(size) or (self._make_room() and self._fits(size))
         ahead = self._ahead(candidate, size, since, now) if fits else None
-        row = self._board.take(Kind.SHARE, size=size) if fits and ahead is None else None
+        name = candidate.id.encode()[:63]
+        row = (
+            self._board.take(Kind.SHARE, size=size, id=name, guessed=guessed)
+            if fits and ahead is None
+            else None
+        )
         if row is not None:
             self._shares[candidate.id] = row
             self._stop_waiting(candidate.id, now)
@@ -129,6 +142,11 @@ class MemoryAccount:
         self._waiting[candidate.id] = _Waiting(size, candidate.priority, since, now)
         self._tell_others(now)
         return Hold(self._reason(size, ahead), ASK_AGAIN)
+
+    def _make_room(self) -> bool:
+        """Take back what the dead held, and what guesses have too much since the pool grew."""
+        swept = self._board.sweep()
+        return self._board.cut_guesses(self._fair()) or swept
 
     def _fits(self, size: int) -> bool:
         """Whether it can be promised. One that is alone may: there is nothing it could wait for."""

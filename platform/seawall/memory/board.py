@@ -27,7 +27,7 @@ from seawall.errors import StartupError
 from seawall.memory.levels import Pressure
 from seawall.memory.meter import started_at
 
-_MAGIC: Final = 0x5EA11A3D00000001
+_MAGIC: Final = 0x5EA11A3D00000002
 _PATIENCE: Final = 0.005
 """Seconds to wait for the lock, which is held for microseconds unless its holder was stopped."""
 
@@ -77,7 +77,7 @@ class Row(ctypes.Structure):
 
     WORKER  size: what the worker uses beside the shares of its tasks. used: all it uses. slots: how
             many tasks it runs at a time.
-    SHARE   size: what an admitted request was promised.
+    SHARE   id, size: what an admitted request was promised. guessed: 1 if nobody knew what it needs.
     WAIT    size, priority: the request of this process that waits most urgently; since, asked: when it first
             and last asked. id: which.
     RUN     id, name: the task; begun: RSS at its start; soft, hard: limits in bytes beyond that, 0 for none;
@@ -97,6 +97,7 @@ class Row(ctypes.Structure):
     told: int
     priority: int
     slots: int
+    guessed: int
     since: float
     asked: float
     id: bytes
@@ -114,6 +115,7 @@ class Row(ctypes.Structure):
         ("told", ctypes.c_uint64),
         ("priority", ctypes.c_uint32),
         ("slots", ctypes.c_uint32),
+        ("guessed", ctypes.c_uint64),
         ("since", ctypes.c_double),
         ("asked", ctypes.c_double),
         ("id", ctypes.c_char * 64),
@@ -283,11 +285,28 @@ class Board:
         return row
 
     def change(self, row: Row, size: int) -> None:
-        """Give a row of this process's another size. Under the lock."""
+        """Give a row another size. Under the lock."""
         if row.kind in _PROMISES:
             self._header.promised += size - row.size
             self._header.freed += size < row.size
         row.size = size
+
+    def cut_guesses(self, size: int) -> bool:
+        """Cut shares that were guessed to `size`, or to what their tasks were seen to use. Under the lock.
+
+        Whether any was cut. More tasks run at a time than when those were promised.
+        """
+        runs = {row.id: row for row in self.rows(Kind.RUN)}
+        cut = False
+        for share in self.rows(Kind.SHARE):
+            run = runs.get(share.id)
+            least = max(size, run.used if run else 0)
+            if share.guessed and share.size > least:
+                self.change(share, least)
+                if run:
+                    run.size = least
+                cut = True
+        return cut
 
     def free(self, row: Row) -> None:
         """Give a row up. Under the lock."""
