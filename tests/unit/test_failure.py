@@ -11,7 +11,14 @@ import pytest
 
 import seawall.classification as rules
 from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
-from seawall.redaction import RedactingFilter, redact, redact_arguments, redact_text
+from seawall.redaction import (
+    RedactingFilter,
+    redact,
+    redact_arguments,
+    redact_exception,
+    redact_text,
+    secret_values,
+)
 from seawall.retries import RetryBudget, retry_after
 from seawall.retries.budget import ALWAYS
 
@@ -212,3 +219,41 @@ def test_a_line_that_cannot_be_formatted_is_left_to_its_handler() -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d of %d", ("one",), None)
     assert RedactingFilter().filter(record)
     assert record.args == ("one",)
+
+
+def test_a_large_group_is_recognised_by_its_first_exceptions_and_judged_by_all() -> None:
+    def group(last: Exception) -> ExceptionGroup[Exception]:
+        return ExceptionGroup("batch", [last, *(ConnectionError(f"host {n} refused") for n in range(2000))])
+
+    passing, lasting = classify(group(ConnectionError("no 1 refused"))), classify(group(KeyError("id")))
+    assert passing.retryable
+    assert not lasting.retryable
+    assert passing.fingerprint == classify(group(ConnectionError("no 2 refused"))).fingerprint
+
+
+def test_the_secret_arguments_of_a_call_are_hidden_wherever_they_turn_up() -> None:
+    def charge(card: str, order: dict[str, str], note: str) -> None: ...
+
+    values = secret_values(
+        ("4711-0815", {"password": "abcd", "id": "17"}, "card 4711"),
+        {"token": "4711-0815-long", "pin": "1"},
+        function=charge,
+        names=frozenset({"card", "pin"}),
+    )
+    assert values == ("4711-0815-long", "4711-0815", "abcd")
+    assert (
+        redact_text("refused 4711-0815-long for abcd, 17, card 4711", values)
+        == "refused *** for ***, 17, card 4711"
+    )
+
+
+def test_a_redacted_exception_keeps_its_class_and_the_original_its_words() -> None:
+    exc = ThrottledError("redis://:word@cache", {"token": "abc"})
+    shown = redact_exception(exc)
+    assert type(shown) is ThrottledError
+    assert shown.args == ("redis://:***@cache", {"token": "***"})
+    assert exc.args[0] == "redis://:word@cache"
+
+
+class ThrottledError(Exception):
+    """Any class of an application."""
