@@ -5,6 +5,7 @@ caller's. How soon to look again follows from how soon the nearest limit could b
 looking costs: never more than `SHARE` of a core.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -88,6 +89,13 @@ class Guard:
         self._settled_at = now + YOUNG
         with self._board.locked(patience=1.0):
             self._row = self._board.take(Kind.WORKER, slots=self._slots, size=self._expected)
+
+    def grow(self, slots: int) -> None:
+        """The pool is about to run up to `slots` tasks at a time: shares are divided among more from now on."""
+        self._slots = max(self._slots, slots)
+        with contextlib.suppress(Busy), self._board.locked(patience=0.1):
+            if self._row is not None:
+                self._row.slots = self._slots
 
     def look(self, pids: Collection[int], now: float) -> list[Overrun]:
         """Read this process and `pids`, those that run its tasks; what is to be done."""

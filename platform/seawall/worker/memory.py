@@ -117,6 +117,10 @@ class Watch:
         events.emit(CellRecycled(pid=pid, retained=held[pid], reason=reason))
         return pid
 
+    def grow(self, slots: int) -> None:
+        """The pool is about to run so many tasks at a time."""
+        self._guard.grow(slots)
+
     def died(self, pid: int) -> None:
         """A process that ran tasks is gone, and so are its shares."""
         with contextlib.suppress(Busy):

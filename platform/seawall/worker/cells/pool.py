@@ -382,6 +382,8 @@ class Pool(BasePool):
     def grow(self, n: int = 1) -> None:
         """So many cells more."""
         self._wanted = min(self._wanted + n, self.table.seats)
+        if (watch := memory.watch()) is not None:
+            watch.grow(self._wanted)
         self._fill()
         self.tell("share", cells=self._wanted)
 
