@@ -91,7 +91,7 @@ class Guard:
             self._row = self._board.take(Kind.WORKER, slots=self._slots, size=self._expected)
 
     def grow(self, slots: int) -> None:
-        """The pool is about to run up to `slots` tasks at a time: shares are divided among more from now on."""
+        """The pool is about to run `slots` tasks at a time: what nobody knows is divided among more."""
         self._slots = max(self._slots, slots)
         with contextlib.suppress(Busy), self._board.locked(patience=0.1):
             if self._row is not None:
