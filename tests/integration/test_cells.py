@@ -40,7 +40,7 @@ def cells(worker: CeleryTestWorker) -> list[psutil.Process]:
 
 def heard(app: Celery) -> None:
     """Wait until the worker hears broadcasts: it may say that it is ready a moment earlier."""
-    wait_until(lambda: app.control.ping(timeout=1), timeout=20, what="the worker to answer")
+    wait_until(lambda: app.control.ping(timeout=1), timeout=60, what="the worker to answer")
 
 
 def outcome(app: Celery, how: str, *, ends_with: str = "signal task_postrun") -> tuple[str, list[str]]:
@@ -213,7 +213,7 @@ def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker
     app.control.add_consumer("side", reply=True, timeout=5)
     assert app.tasks["reef.mark"].apply_async(("side",), queue="side").get(timeout=20) == "side"
     app.control.cancel_consumer("celery", reply=True, timeout=5)
-    wait_until(lambda: not store(app).zcard("seawall:{celery}:consumers"), what="the cells to leave")
+    wait_until(lambda: not store(app).zcard("seawall:{celery}:consumers"), timeout=30, what="leaving")
     waiting = app.tasks["reef.mark"].delay("waiting")
     assert app.tasks["reef.mark"].apply_async(("again",), queue="side").get(timeout=20) == "again"
     assert not waiting.ready()
