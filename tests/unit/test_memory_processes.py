@@ -159,7 +159,10 @@ def test_a_wrong_registration_is_refused(wrong: dict[str, Any]) -> None:
         seawall.memory.on_pressure(arguments.pop("function"), **arguments)
 
 
-def test_without_a_worker_there_is_no_pressure_and_usage_is_this_processs() -> None:
+def test_without_a_worker_there_is_no_pressure_and_usage_is_this_processs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seawall.memory, "_board", None)  # a worker of another test may live in this process
     assert seawall.memory.pressure() is Pressure.NORMAL
     usage = seawall.memory.usage()
     assert usage.process > 5 * MB
