@@ -1,6 +1,7 @@
 """Fixtures for every test; what they are is said where they are defined."""
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,8 @@ from seawall import cluster, settings
 from support.servers import database_url, home, no_process_left, redis_url, servers
 
 __all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start would not hear it either
 
 
 @pytest.fixture(autouse=True)
