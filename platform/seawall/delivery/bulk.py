@@ -3,7 +3,8 @@
 Celery spends some 600 us on publishing one task, most of it on work that is the same for every task of a
 kind. Here the first task of a kind (its name and options) goes through Celery's own router and message
 format; the others copy its headers and differ in id, arguments and ETA. Messages travel some hundred to a
-round trip, each batch confirmed by the server and atomic: all of it is in line, or none.
+round trip, each batch confirmed by the server and atomic: all of it is in line, or none. The server takes one
+batch while the next is written here.
 
 Where something depends on the single task (publish signals are connected, routes are functions, an `expires`,
 a link, a canvas that is no plain task) Celery publishes each, still into the same batches.
@@ -13,7 +14,8 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from celery import Celery, current_app, signals
@@ -51,29 +53,43 @@ class _Batch:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: dict[str, list[Envelope]] = {}
+        self._sender: ThreadPoolExecutor | None = None
+        self._on_its_way: Future[None] | None = None
+        self._closing = ExitStack()
 
     def add(self, queue: str, envelope: Envelope) -> None:
         """Hold a message back; a full round trip goes at once."""
         waiting = self._waiting.setdefault(queue, [])
         waiting.append(envelope)
         if len(waiting) >= _PER_ROUND_TRIP:
-            self._send(queue)
+            self._send_aside(queue)
 
     def wrap(self, message: dict[str, Any]) -> Envelope:
         """A message as the channel would submit it."""
         return self._channel.envelope(message)
 
-    def _send(self, queue: str) -> None:
-        self._channel.submit(queue, self._waiting.pop(queue))
+    def _send_aside(self, queue: str) -> None:
+        """Send a batch from a thread, once the one before is confirmed: they stay in order."""
+        self._confirm()
+        if self._sender is None:
+            self._sender = self._closing.enter_context(ThreadPoolExecutor(1, "seawall-submit"))
+        self._on_its_way = self._sender.submit(self._channel.submit, queue, self._waiting.pop(queue))
+
+    def _confirm(self) -> None:
+        sent, self._on_its_way = self._on_its_way, None
+        if sent is not None:
+            sent.result()
 
     @contextmanager
     def collecting(self) -> Iterator["_Batch"]:
         """Take what is published on the channel within the block, and send the rest at its end."""
         self._channel.collect = self.add
         try:
-            yield self
-            for queue in list(self._waiting):
-                self._send(queue)
+            with self._closing:
+                yield self
+                self._confirm()
+                for queue in list(self._waiting):
+                    self._channel.submit(queue, self._waiting.pop(queue))
         finally:
             self._channel.collect = None
 
