@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from celery import Celery, current_app, signals
@@ -53,9 +53,8 @@ class _Batch:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: dict[str, list[Envelope]] = {}
-        self._sender: ThreadPoolExecutor | None = None
+        self._sender = ThreadPoolExecutor(1, "seawall-submit")  # its thread starts with the first full batch
         self._on_its_way: Future[None] | None = None
-        self._closing = ExitStack()
 
     def add(self, queue: str, envelope: Envelope) -> None:
         """Hold a message back; a full round trip goes at once."""
@@ -71,8 +70,6 @@ class _Batch:
     def _send_aside(self, queue: str) -> None:
         """Send a batch from a thread, once the one before is confirmed: they stay in order."""
         self._confirm()
-        if self._sender is None:
-            self._sender = self._closing.enter_context(ThreadPoolExecutor(1, "seawall-submit"))
         self._on_its_way = self._sender.submit(self._channel.submit, queue, self._waiting.pop(queue))
 
     def _confirm(self) -> None:
@@ -85,7 +82,7 @@ class _Batch:
         """Take what is published on the channel within the block, and send the rest at its end."""
         self._channel.collect = self.add
         try:
-            with self._closing:
+            with self._sender:
                 yield self
                 self._confirm()
                 for queue in list(self._waiting):
