@@ -1,6 +1,7 @@
 """Delivery over a real server, without workers: what each verb promises."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from celery import Celery
 from kombu import Connection
 
 from seawall import delivery
-from seawall.delivery import Queues, scripts
+from seawall.delivery import Guardian, Queues, scripts
 from seawall.delivery.channel import Channel
 from seawall.errors import AlreadySubmitted, ConfigError, MessageTooLarge, QueueFull
 from support.waiting import wait_until
@@ -511,6 +512,47 @@ def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
     drain()
     assert len(got) == 4
     channel.close()
+
+
+def test_what_a_busy_process_has_not_started_is_recalled_only_while_it_is_busy(connect: Connect) -> None:
+    connection, guardian = connect(), Guardian(connect())
+    for number in range(3):
+        put(connection, number, queue="long")
+        put(connection, number, queue="other")
+    channel = channel_of(connection)
+    working, *_ = [get(channel, queue) for queue in ("long", "long", "other")]
+
+    def recall() -> int:
+        return guardian.recall(["long", "other"], os.getpid(), queue="long", tag=working.delivery_tag)
+
+    assert recall() == 2
+    counts = Queues(channel.redis).counts("long")
+    assert (counts.ready, counts.held) == (2, 1)
+    assert get(channel, "other") is not None
+    working.ack()
+    channel.flush()
+    assert recall() == 0  # what it holds now, it may have begun
+    assert Queues(channel.redis).counts("other").held == 1
+    guardian.close()
+
+
+def test_what_a_claim_under_way_brings_is_given_back_with_the_rest(connect: Connect) -> None:
+    connection = connect()
+    for number in range(3):
+        put(connection, number)
+    channel = channel_of(connection)
+    channel.basic_qos(0, 3, False)  # noqa: FBT003 - kombu's
+    got: list[Any] = []
+    channel.basic_consume("q", False, got.append, "tag")  # noqa: FBT003 - kombu's
+    cycle: Any = channel.connection.cycle
+    cycle._register_BRPOP(channel)
+    assert channel.unstarted == 1
+    wait_until(lambda: Queues(channel.redis).counts("q").held == 3)
+    channel.give_back()
+    assert channel.unstarted == 0
+    channel.flush()
+    assert not got
+    assert Queues(channel.redis).counts("q").ready == 3
 
 
 def test_two_consumers_share_a_queue_without_repeating(connect: Connect) -> None:

@@ -243,9 +243,22 @@ class Channel(stock.Channel):
 
     def _brpop_read(self, **_options: Any) -> bool:
         _, line = self._consume()
-        connection, waited = self.client.connection, line.state == "waiting"
+        waited = line.state == "waiting"
+        ready = self._take_answer(line)
+        if waited and self.qos.room > 0:
+            self._brpop_start()  # a token: claim now and not a tick later
+        if not ready:
+            raise Empty  # `drain_events` must not take this for a message
+        self.hand_out()
+        return True
+
+    def _take_answer(self, line: Line) -> bool:
+        """Read what the line asked for; whether there is something to hand out."""
+        if not self._in_poll:  # taken already, between a poll and its turn
+            return False
+        connection = self.client.connection
         try:
-            ready = line.read(connection)
+            return line.read(connection)
         except self.connection_errors:
             connection.disconnect()
             raise
@@ -256,12 +269,24 @@ class Channel(stock.Channel):
             if line.state == "silent":
                 self._in_poll = None
                 self._flush_brpop_reauth()
-        if waited and self.qos.room > 0:
-            self._brpop_start()  # a token: claim now and not a tick later
-        if not ready:
-            raise Empty  # `drain_events` must not take this for a message
-        self.hand_out()
-        return True
+
+    @property
+    def unstarted(self) -> int:
+        """Messages claimed and not handed out; a claim under way counts for one, as it may bring some."""
+        if self.claimant is None or self.line is None:
+            return 0
+        return self.claimant.ahead + (self.line.state == "claiming")
+
+    def give_back(self) -> None:
+        """Return what is claimed and not handed out, with what a claim under way brings.
+
+        Raises:
+            RedisConnectionError: that claim's answer is lost; what it brought is reconciled later.
+        """
+        claimant, line = self._consume()
+        while line.state == "claiming" and self._in_poll:
+            self._take_answer(line)
+        claimant.give_back(lambda _waited, _message: True)
 
     def hand_out(self, most: int | None = None) -> int:
         """Give Celery what the window has room for; returns how many messages it got."""

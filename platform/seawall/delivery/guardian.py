@@ -44,16 +44,13 @@ class Guardian:
                 keys = [self.channel.keys.base(queue)]
                 scripts.renew(self.channel.redis, keys, [micros(self.lease), *names])
 
-    def recall(self, queues: Sequence[str], pid: int, *, but: str) -> int:
-        """Put back in line what a living process holds, all but one message; returns how many."""
-        recalled = 0
-        for queue in queues:
-            for name in self._of(queue, [pid]):
-                held: Any = self.channel.redis.hkeys(f"{self.channel.keys.base(queue)}:held:{name}")
-                tags = [tag.decode() for tag in held if tag.decode() != but]
-                self._settle(queue, name, [f"r{tag}" for tag in tags])
-                recalled += len(tags)
-        return recalled
+    def recall(self, queues: Sequence[str], pid: int, *, queue: str, tag: str) -> int:
+        """Put back in line what a living process holds beside the message it works on; returns how many.
+
+        Nothing, if that message (`tag`, of `queue`) has been settled meanwhile.
+        """
+        bases = [self.channel.keys.base(name) for name in (queue, *queues)]
+        return sum(scripts.recall(self.channel.redis, bases, [name, tag]) for name in self._of(queue, [pid]))
 
     def estate(self, queues: Sequence[str], pid: int) -> "Estate":
         """What a dead process left."""

@@ -225,8 +225,7 @@ class Cell:
         while row.doomed == row.generation:  # we are being killed for it: nothing else may start
             time.sleep(_DOOMED_WAIT)
         if row.recalled == row.generation:
-            channel = request.message.channel
-            channel.claimant.give_back(lambda _waited, _message: True)
+            request.message.channel.give_back()
         if row.done >= self._most_tasks or self._too_large():
             state.should_stop = 0
 
@@ -250,7 +249,10 @@ class Cell:
 
     def _listen(self) -> None:
         for message in self.channel.heard():
-            self.hear(message)
+            try:
+                self.hear(message)
+            except Exception:  # the task that may be about to settle has no part in it
+                logger.exception("a cell could not do as told: %s", message["say"])
 
     def hear(self, message: dict[str, Any]) -> None:
         """Do as told: stop, add_queue (queue: definition), cancel_queue (queue: name), `heed`."""

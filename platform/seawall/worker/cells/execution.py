@@ -75,10 +75,10 @@ class Execution:
             if leased and request.acknowledged:
                 self._row.acknowledged(message.delivery_tag, self._queue)
             outcome = self._trace(request)
-            cell.catch_up()  # whether its end is to be told
         except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
             request.on_failure(ExceptionInfo())
         else:
+            cell.catch_up()  # whether its end is to be told
             request.on_success(outcome)
         if leased:
             self._keep_acknowledgement(request, message, started)
@@ -99,7 +99,7 @@ class Execution:
         hard, soft = self._said.get(request.name) or request.time_limits
         hard_default, soft_default = self._limits
         claimant = message.channel.claimant if leased else None
-        row.ahead = claimant.ahead if claimant is not None else 0
+        row.ahead = message.channel.unstarted if leased else 0
         row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag
         self._queue = (

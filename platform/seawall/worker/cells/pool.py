@@ -320,7 +320,7 @@ class Pool(BasePool):
             return
         with self._broker_may_be_away():
             if (guardian := self.deaths.guardian) is not None:
-                guardian.recall(self.queue_names(), cell.pid, but=task.tag)
+                guardian.recall(self.queue_names(), cell.pid, queue=task.queue, tag=task.tag)
 
     def _renew(self, now: float) -> None:
         """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""
