@@ -176,6 +176,37 @@ def test_an_acknowledgement_survives_the_loss_of_its_connection(connect: Connect
     wait_until(lambda: queues.consumers("q") == {})
 
 
+@pytest.mark.parametrize("leave", ["cancel", "close"])
+def test_who_leaves_while_an_acknowledgement_travels_does_not_give_the_message_back(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, leave: str
+) -> None:
+    connection, other = connect(settle_within=60.0), channel_of(connect())
+    put(connection, "once")
+    channel = channel_of(connection)
+    channel.basic_consume("q", False, lambda _message: None, "tag")  # noqa: FBT003 - kombu's
+    message = get(channel)
+    leaver = threading.Thread(
+        target={"cancel": lambda: channel.basic_cancel("tag"), "close": channel.close}[leave]
+    )
+    copies: list[Any] = []
+    settle = scripts.settle
+
+    def settle_late(*args: Any) -> Any:
+        leaver.start()
+        leaver.join(0.5)  # until it has left, which it must not
+        copies.append(get(other))
+        return settle(*args)
+
+    monkeypatch.setattr(scripts, "settle", settle_late)
+    message.ack()
+    channel.flush()
+    leaver.join(10)
+    monkeypatch.undo()
+    assert copies == [None]
+    counts = Queues(other.redis).counts("q")
+    assert (counts.ready, counts.held) == (0, 0)
+
+
 def test_what_is_forgotten_after_a_lost_connection_goes_back(connect: Connect) -> None:
     connection, other = connect(lease=5), connect()
     put(connection, "forgotten")

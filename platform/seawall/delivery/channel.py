@@ -178,7 +178,7 @@ class Channel(stock.Channel):
         try:
             claimant.retire(queue)
         except RedisError as exc:
-            logger.debug("queue %s: the lease will end by itself: %s", queue, exc)
+            logger.debug("queue %s is left with the channel: %s", queue, exc)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         """As kombu's: one message now, or None."""

@@ -91,6 +91,9 @@ class Claimant:
         self.on_dead = on_dead
         self._clock = clock
         self._lock = threading.Lock()
+        # Held from taking settlements until the server has them: to leave while another thread sends some
+        # would give back what they were about.
+        self._sending = threading.RLock()
         self._queues: set[str] = set()
         self._held: dict[str, str] = {}
         self._suspects: set[str] = set()
@@ -138,14 +141,20 @@ class Claimant:
         """Take no part in a queue any more, if nothing of it is held.
 
         Raises:
-            RedisError: the lease ends by itself.
+            RedisError: it still does, and its settlements are kept.
         """
-        with self._lock:
-            if queue not in self._queues or queue in self._held.values():
-                return
-            self._queues.discard(queue)
-            settlements = list(self._outbox.pop(queue, {}).values())
-        self._send(scripts.leave, queue, settlements)
+        with self._sending:
+            with self._lock:
+                if queue not in self._queues or queue in self._held.values():
+                    return
+                self._queues.discard(queue)
+                settlements = self._outbox.pop(queue, {})
+            try:
+                self._send(scripts.leave, queue, list(settlements.values()))
+            except RedisError:
+                self.serve([queue])
+                self.put_back({queue: settlements})
+                raise
 
     def claimed(self, messages: Iterable[Claimed]) -> None:
         """Record what a claim returned; it waits here to be handed out, in the server's order.
@@ -297,15 +306,16 @@ class Claimant:
         Raises:
             RedisError: they are kept, and sent again later.
         """
-        taken = self.take_outbox()
-        for queue in list(taken):
-            settlements = list(taken[queue].values())
-            try:
-                self._send(scripts.settle, queue, settlements)
-            except RedisError:
-                self.put_back(taken)
-                raise
-            del taken[queue]
+        with self._sending:
+            taken = self.take_outbox()
+            for queue in list(taken):
+                settlements = list(taken[queue].values())
+                try:
+                    self._send(scripts.settle, queue, settlements)
+                except RedisError:
+                    self.put_back(taken)
+                    raise
+                del taken[queue]
 
     def _send(self, verb: Script, queue: str, settlements: list[str]) -> None:
         step = 500
@@ -330,12 +340,13 @@ class Claimant:
     def reconcile(self) -> None:
         """Make the server's idea of what is held equal to ours. Only while no claim is under way."""
         for queue in self.queues:
-            with self._lock:
-                known = [tag for tag, holds in self._held.items() if holds == queue]
-                known += self._outbox.get(queue, {})
-            leaked, taken = scripts.reconcile(
-                self.client, [self.keys.base(queue)], [self.name, micros(self.options.lease), *known]
-            )
+            with self._sending:
+                with self._lock:
+                    known = [tag for tag, holds in self._held.items() if holds == queue]
+                    known += self._outbox.get(queue, {})
+                leaked, taken = scripts.reconcile(
+                    self.client, [self.keys.base(queue)], [self.name, micros(self.options.lease), *known]
+                )
             if leaked or taken:
                 logger.info("queue %s: gave back %d leases, took %d again", queue, leaked, taken)
         self.renewed()
@@ -345,16 +356,17 @@ class Claimant:
         if self.left or os.getpid() != self.pid:
             return
         self.left = True
-        taken = self.take_outbox()
-        with self._lock:
-            self._held.clear()
-            self._ahead.clear()
-            self._watched.clear()
-        for queue in self.queues:
-            try:
-                self._send(scripts.leave, queue, list(taken.get(queue, {}).values()))
-            except (RedisError, OSError) as exc:
-                logger.warning("could not leave queue %s, the lease ends by itself: %s", queue, exc)
+        with self._sending:
+            taken = self.take_outbox()
+            with self._lock:
+                self._held.clear()
+                self._ahead.clear()
+                self._watched.clear()
+            for queue in self.queues:
+                try:
+                    self._send(scripts.leave, queue, list(taken.get(queue, {}).values()))
+                except (RedisError, OSError) as exc:
+                    logger.warning("could not leave queue %s, the lease ends by itself: %s", queue, exc)
         self.client.close()
         self.client.connection_pool.disconnect()
 
