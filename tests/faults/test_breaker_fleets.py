@@ -160,8 +160,8 @@ def test_while_redis_is_frozen_killed_or_emptied_calls_go_on_and_the_circuit_sta
         killed = time.monotonic()
         wait_until(lambda: found.counts(after=killed)["succeeded"] > 500, timeout=60)
         server.start()
+        wait_until(lambda: state(server) == "closed", timeout=60)
         again = time.monotonic()
-        wait_until(lambda: state(server) != "", timeout=60)
         found.fail(100)
         wait_until(lambda: state(server) == "open", timeout=60)
         assert found.counts(after=again)["failed"] > 0

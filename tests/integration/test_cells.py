@@ -210,10 +210,10 @@ def test_a_soft_shutdown_lets_short_tasks_end(app: Celery, start_worker: StartWo
 def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker) -> None:
     start_worker("support.reef", "--concurrency=2")
     heard(app)
-    app.control.add_consumer("side", reply=True, timeout=5)
+    app.control.add_consumer("side", reply=True, limit=1, timeout=20)
     assert app.tasks["reef.mark"].apply_async(("side",), queue="side").get(timeout=20) == "side"
-    app.control.cancel_consumer("celery", reply=True, timeout=5)
-    wait_until(lambda: not store(app).zcard("seawall:{celery}:consumers"), timeout=30, what="leaving")
+    app.control.cancel_consumer("celery", reply=True, limit=1, timeout=20)
+    wait_until(lambda: not store(app).zcard("seawall:{celery}:consumers"), timeout=20, what="leaving")
     waiting = app.tasks["reef.mark"].delay("waiting")
     assert app.tasks["reef.mark"].apply_async(("again",), queue="side").get(timeout=20) == "again"
     assert not waiting.ready()
@@ -222,9 +222,9 @@ def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker
 def test_the_pool_grows_and_shrinks(app: Celery, start_worker: StartWorker) -> None:
     worker = start_worker("support.reef", "--concurrency=1")
     heard(app)
-    app.control.pool_grow(2, reply=True, timeout=5)
+    app.control.pool_grow(2, reply=True, limit=1, timeout=20)
     wait_until(lambda: len(cells(worker)) == 3, what="three cells")
-    app.control.pool_shrink(2, reply=True, timeout=5)
+    app.control.pool_shrink(2, reply=True, limit=1, timeout=20)
     wait_until(lambda: len(cells(worker)) == 1, what="one cell")
     assert app.tasks["reef.mark"].delay("still").get(timeout=20) == "still"
 

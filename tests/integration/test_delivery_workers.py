@@ -131,12 +131,12 @@ def test_an_urgent_task_overtakes_a_full_queue(place: Site, app: Celery) -> None
 
 
 def test_slow_tasks_are_shared_and_not_hoarded(place: Site, app: Celery) -> None:
-    for number in range(8):
-        task(app, "work", number, 0.4).delay()
     for _ in range(2):
         place.worker("--prefetch-multiplier=1", wait=False)
     for worker in place.workers:
         worker.wait_for("ready.")
+    for number in range(8):
+        task(app, "work", number, 0.4).delay()
     wait_until(lambda: len(place.marks.counts("end")) == 8, timeout=30)
     by_process = {line[3] for line in place.marks.lines() if line[0] == "start"}
     assert len(by_process) >= 3
