@@ -208,8 +208,9 @@ def test_a_soft_shutdown_lets_short_tasks_end(app: Celery, start_worker: StartWo
 
 
 def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker) -> None:
-    start_worker("support.reef", "--concurrency=2")
+    worker = start_worker("support.reef", "--concurrency=2")
     heard(app)
+    before = cells(worker)
     app.control.add_consumer("side", reply=True, limit=1, timeout=20)
     assert app.tasks["reef.mark"].apply_async(("side",), queue="side").get(timeout=20) == "side"
     app.control.cancel_consumer("celery", reply=True, limit=1, timeout=20)
@@ -217,6 +218,7 @@ def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker
     waiting = app.tasks["reef.mark"].delay("waiting")
     assert app.tasks["reef.mark"].apply_async(("again",), queue="side").get(timeout=20) == "again"
     assert not waiting.ready()
+    assert cells(worker) == before
 
 
 def test_the_pool_grows_and_shrinks(app: Celery, start_worker: StartWorker) -> None:

@@ -23,7 +23,7 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
-from kombu import Queue, pools
+from kombu import Exchange, Queue, pools
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -267,7 +267,9 @@ class Cell:
             heed(self, message)
 
     def _add_queue(self, fields: dict[str, Any]) -> None:
-        queue = Queue.from_dict(fields.pop("name"), **fields)
+        queue = self.app.amqp.queues.get(fields["name"])
+        if queue is None:
+            queue = Queue(exchange=Exchange(**fields.pop("exchange")), **fields)
         self.app.amqp.queues.select_add(queue)
         consumer = self.consumer.task_consumer
         if not consumer.consuming_from(queue.name):

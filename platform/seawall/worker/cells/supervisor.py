@@ -97,7 +97,9 @@ class Queues:
 
     def add_queue(self, queue: Any) -> Any:
         """Have the cells consume it too."""
-        self._consumer.pool.tell("add_queue", queue=queue.as_dict(recurse=True))
+        fields = queue.as_dict(recurse=True)
+        del fields["bindings"]  # a queue that has some is one of the application's, which a cell knows
+        self._consumer.pool.tell("add_queue", queue=fields)
         return queue
 
     def cancel_by_queue(self, queue: str) -> None:
