@@ -60,6 +60,42 @@ print("children", set(codes), "wrong", wrong, "parent lost", database.stats()["r
 database.close()
 """
 
+CONNECTING = """
+def asks():
+    return ask(1) != 1
+
+def parent():  # its first connections, whose locks are held the longest
+    threads = [threading.Thread(target=asks) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    codes = join(*[child(asks) for _ in range(3)])
+    for thread in threads:
+        thread.join()
+    return any(codes)
+
+print("parents", {code for _ in range(5) for code in join(*[child(parent) for _ in range(2)])})
+"""
+
+STEP = """
+from seawall.database.forks import steps
+inside, ended = threading.Event(), threading.Event()
+
+def step():
+    with steps:
+        inside.set()
+        ended.wait()
+
+thread = threading.Thread(target=step)
+thread.start()
+inside.wait()
+threading.Timer(0.2, ended.set).start()
+pid = child(lambda: print("ended before the fork:", ended.is_set(), flush=True))
+join(pid)
+thread.join()
+with steps:
+    print("and others begin")
+"""
+
 INHERITED = """
 def parent_only():
     return database.fetch_value("SELECT pg_backend_pid()")
@@ -124,6 +160,8 @@ database.close()
     ("script", "expected"),
     [
         pytest.param(BUSY, ["children {0} wrong [] parent lost 0"], id="busy parent"),
+        pytest.param(CONNECTING, ["parents {0}"], id="connecting parent"),
+        pytest.param(STEP, ["ended before the fork: True", "and others begin"], id="a step of connecting"),
         pytest.param(
             INHERITED,
             ["child: refused", "child: own backend True", "codes [0] same backend True [{'id': 2}]"],

@@ -183,6 +183,11 @@ def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown(
         told.lock.release()
 
 
+def test_psycopg_connects_in_steps() -> None:
+    assert parameters(psycopg.Connection._connect_gen) == ["conninfo"]
+    assert "gen = cls._connect_gen(conninfo)" in inspect.getsource(psycopg.Connection.connect)
+
+
 def test_psycopg_waits_with_a_timeout_or_a_silent_server_is_waited_for_without_end() -> None:
     assert parameters(psycopg.Connection.wait) == ["self", "gen", "interval", "timeout"]
     assert issubclass(psycopg.errors._WaitTimeout, Exception)

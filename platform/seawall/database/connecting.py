@@ -14,6 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from seawall.config import DatabaseSettings
+from seawall.database.forks import ForkSafe, steps
 from seawall.errors import ConfigError, DatabaseUnavailable
 
 Params = dict[str, str]
@@ -100,7 +101,8 @@ def probe(params: Params, *, timeout: float) -> str | None:
 
     psycopg's own timeout has no values below two seconds, too long to find a server that just came back.
     """
-    connection = pq.PGconn.connect_start(make_conninfo("", **params).encode())
+    with steps:
+        connection = pq.PGconn.connect_start(make_conninfo("", **params).encode())
     deadline = time.monotonic() + timeout
     try:
         status = connection.status
@@ -112,7 +114,8 @@ def probe(params: Params, *, timeout: float) -> str | None:
                 selector.register(descriptor, wanted)
                 if left <= 0 or not selector.select(left):
                     return f"no answer within {timeout:g} s"
-            polled = connection.connect_poll()
+            with steps:
+                polled = connection.connect_poll()
             if polled == pq.PollingStatus.OK:
                 return None
             if polled == pq.PollingStatus.FAILED:
@@ -130,7 +133,7 @@ def usable_connections(params: Params) -> int:
         DatabaseUnavailable: it cannot be asked.
     """
     try:
-        with psycopg.connect(make_conninfo("", **params), autocommit=True) as connection:
+        with ForkSafe.connect(make_conninfo("", **params), autocommit=True) as connection:
             row = connection.execute(_ORDINARY).fetchone()
     except psycopg.Error as exc:
         raise unavailable(params, exc) from exc

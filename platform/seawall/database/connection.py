@@ -24,6 +24,7 @@ from seawall.database.events import (
     StatementRan,
     StatementWasSlow,
 )
+from seawall.database.forks import ForkSafe
 from seawall.database.sqlstate import Kind, kind_of
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Journal:
         return self.kind is Kind.AUTHENTICATION or now - self.failing_since >= TOLERANCE
 
 
-class Connection(psycopg.Connection[DictRow]):
+class Connection(ForkSafe[DictRow]):
     """A connection that is entered in its database's journal."""
 
     idle_since = 0.0

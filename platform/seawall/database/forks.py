@@ -1,0 +1,79 @@
+"""A fork waits for threads that are in the middle of libpq's connecting code.
+
+A child has only the thread that forked. If another one was connecting at that moment, the child inherits
+locks of OpenSSL and libpq that nobody will ever release, and its own first connection waits for them for
+ever (seen: CRYPTO_THREAD_read_lock, in about one of 50 children of a parent that connects). Connecting is a
+series of short steps with waits for the network between them: only the steps exclude forks.
+"""
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg
+from psycopg.rows import Row
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGenConn
+
+_PATIENCE: Final = 2.0  # seconds a fork waits for a step: one that looks a name up may take longer
+
+
+class _Steps:
+    """The steps under way, in any thread, and the fork that waits for their end."""
+
+    def __init__(self) -> None:
+        self._entrance = threading.Lock()
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._entrance, self._changed:
+            self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Let nobody begin a step, and wait for those that are under way."""
+        self._closed = self._entrance.acquire(timeout=_PATIENCE)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, _PATIENCE)
+
+    def after_in_parent(self) -> None:
+        """Steps may begin."""
+        if self._closed:
+            self._closed = False
+            self._entrance.release()
+
+    def after_in_child(self) -> None:
+        """The threads that took steps are not here."""
+        self.__init__()  # type: ignore[misc]
+
+
+steps: Final = _Steps()
+
+os.register_at_fork(
+    before=steps.before_fork,
+    after_in_parent=steps.after_in_parent,
+    after_in_child=steps.after_in_child,
+)
+
+
+class ForkSafe(psycopg.Connection[Row]):
+    """A connection that other threads may fork beside while it is being made."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> "PQGenConn[Self]":
+        connect: Any = super()._connect_gen(conninfo)
+        ready: Any = None
+        while True:
+            with steps:
+                try:
+                    wait = connect.send(ready)
+                except StopIteration as done:
+                    return done.value  # type: ignore[no-any-return]
+            ready = yield wait
