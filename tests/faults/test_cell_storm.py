@@ -16,6 +16,7 @@ import pytest
 from celery import Celery
 
 from seawall import delivery
+from seawall.delivery import Queues
 from support.delivery import ROOT, Site, own_server, site
 from support.processes import Proc, alive
 from support.waiting import wait_until
@@ -140,3 +141,37 @@ def test_killed_cells_and_supervisors_lose_nothing(storm: Storm) -> None:
 @pytest.mark.timeout(1800)
 def test_a_long_storm_of_kills_loses_nothing(storm: Storm) -> None:
     weather(storm, cells=500, supervisors=50)
+
+
+def stops(storm: Storm, many: int) -> None:
+    """So many workers are told to stop, one after another, in the midst of the work."""
+    storm.submit()
+    took = []
+    with storm.place.connection() as connection, Queues.open(connection) as queues:
+        for done in range(1, many + 1):
+            worker = storm.start()
+            due = storm.tasks * 0.9 * done / many
+            wait_until(lambda due=due: storm.ended() >= due, timeout=120, what="progress")  # type: ignore[misc]
+            took.append(storm.place.stop(worker))
+            assert queues.counts("celery").held == 0, "given back, not left to the lease"
+    storm.start()
+    marks = storm.place.marks
+    wait_until(lambda: len(marks.counts("end")) == storm.tasks, timeout=120, what="every task to end")
+    repeated = [name for name, count in marks.counts("start").items() if count > 1]
+    print(  # noqa: T201 - the figures are the point
+        f"{many} workers stopped over {storm.tasks} tasks: 0 lost, {len(repeated)} repeated; "
+        f"they left within {max(took):.2f} s"
+    )
+    assert not repeated
+
+
+@pytest.mark.parametrize("storm", [1500], indirect=True)
+def test_stopped_workers_lose_and_repeat_nothing(storm: Storm) -> None:
+    stops(storm, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storm", [20_000], indirect=True)
+@pytest.mark.timeout(1200)
+def test_many_stopped_workers_lose_and_repeat_nothing(storm: Storm) -> None:
+    stops(storm, 50)
