@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from kombu import Connection
+from kombu import Connection, Queue
 
 from seawall import delivery
 from seawall.delivery import Guardian, Queues, scripts
@@ -584,6 +584,22 @@ def test_what_a_claim_under_way_brings_is_given_back_with_the_rest(connect: Conn
     channel.flush()
     assert not got
     assert Queues(channel.redis).counts("q").ready == 3
+
+
+def test_a_child_that_closes_what_it_inherited_leaves_its_parent_connected(connect: Connect) -> None:
+    connection = connect()
+    got: list[Any] = []
+    with connection.Consumer(Queue("q", auto_delete=True), on_message=got.append):
+        put(connection, "before")
+        connection.drain_events(timeout=5)
+        if (pid := os.fork()) == 0:
+            connection.transport.close_connection(connection)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        got.pop().ack()
+        put(connection, "after")
+        connection.drain_events(timeout=5)
+        assert got.pop().decode() == "after"
 
 
 def test_two_consumers_share_a_queue_without_repeating(connect: Connect) -> None:

@@ -14,6 +14,7 @@ The private names of kombu used here are held by tests/unit/test_delivery_contra
 
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -66,6 +67,7 @@ class Channel(stock.Channel):
         self.doorbell: Any = None  # given by the poller, once an event loop polls
         self.collect: Callable[[str, Envelope], None] | None = None  # see bulk.py
         self._length_limits: dict[str, int] = {}
+        self._pid = os.getpid()
         super().__init__(transport, **kwargs)
         self.keys = Keys(self.global_keyprefix)
         self.handlers["DOORBELL"] = self._doorbell_rang
@@ -394,8 +396,15 @@ class Channel(stock.Channel):
             keeper.prompt(0)
 
     def close(self) -> None:
-        """As kombu's: everything not settled goes back. An abandoned channel's claimant lives on."""
+        """As kombu's: everything not settled goes back. An abandoned channel's claimant lives on.
+
+        What a forked child inherited is its parent's: the child closes its copies of the sockets, no more.
+        """
         if self.closed:
+            return
+        if os.getpid() != self._pid:
+            self.closed = True
+            self._disconnect_pools()  # type: ignore[attr-defined]  # kombu's own; stubs lack it
             return
         self._finish_claim()
         self._in_poll = None  # or the stock channel waits for an answer

@@ -16,12 +16,14 @@ import os
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as stock
+from kombu.utils.eventio import poll
 
 from seawall.backoff import equal_jitter
 from seawall.delivery.channel import Channel, SentinelChannel
@@ -109,6 +111,9 @@ class Cycle(stock.MultiChannelPoller):
 
     A pending answer is read whatever the window says: it holds leases or nothing, never a message that
     would have to stay in the socket.
+
+    A forked child shares the kernel's list of what is polled: if it tidies up what it inherited, its parent
+    hears nothing any more. So it gets a poller of its own.
     """
 
     looping = False  # an event loop polls, and not `get`
@@ -118,6 +123,10 @@ class Cycle(stock.MultiChannelPoller):
     _fd_to_chan: dict[int, tuple[Any, str]]
     _register_LISTEN: Callable[[Any], None]  # noqa: N815
     _unregister_from_poll: Callable[[int], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        _cycles.add(self)
 
     def on_poll_start(self) -> None:
         """Before each poll: every consuming channel may ask for something."""
@@ -155,6 +164,17 @@ class Cycle(stock.MultiChannelPoller):
         self._fd_to_chan.pop(doorbell.fileno(), None)
         self._unregister_from_poll(doorbell.fileno())
         doorbell.close()
+
+
+_cycles: weakref.WeakSet[Cycle] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cycle in list(_cycles):
+        cycle.poller = poll()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Transport(stock.Transport):
