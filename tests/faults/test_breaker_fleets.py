@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seawall.breaker.machine import Rules
-from seawall.breaker.store import ROOT, Store
+from seawall.breaker.store import CHANGES, ROOT, Store
 from support.breakers import Fleet, fleet
 from support.delivery import Server, own_server
 from support.waiting import wait_until
@@ -40,6 +40,13 @@ def state(server: Server) -> str:
     with server.client() as client:
         found: Any = client.hget(f"{ROOT}:dependency:state", "state")
         return found.decode() if found else ""
+
+
+def listeners(server: Server) -> int:
+    """How many processes hear of changes: those that are back after the server's restart."""
+    with server.client() as client:
+        found: Any = client.pubsub_numsub(CHANGES)
+        return int(found[0][1])
 
 
 def dies(found: Fleet, server: Server) -> float:
@@ -160,7 +167,7 @@ def test_while_redis_is_frozen_killed_or_emptied_calls_go_on_and_the_circuit_sta
         killed = time.monotonic()
         wait_until(lambda: found.counts(after=killed)["succeeded"] > 500, timeout=60)
         server.start()
-        wait_until(lambda: state(server) == "closed", timeout=60)
+        wait_until(lambda: state(server) == "closed" and listeners(server) == 3, timeout=60)
         again = time.monotonic()
         found.fail(100)
         wait_until(lambda: state(server) == "open", timeout=60)

@@ -47,17 +47,17 @@ def test_the_canvas_works(place: Site, app: Celery, pool: str) -> None:
 def test_workers_answer_and_obey(place: Site, app: Celery) -> None:
     place.worker()
     place.worker(pool="threads")
-    assert len(app.control.ping(timeout=2) or []) == 2
-    inspected = app.control.inspect(timeout=2)
+    assert len(app.control.ping(timeout=20, limit=2)) == 2
+    inspected = app.control.inspect(timeout=20, limit=2)
     assert set(inspected.active_queues() or ()) == {"w1@test", "w2@test"}
-    app.control.cancel_consumer("celery", reply=True)
+    app.control.cancel_consumer("celery", reply=True, timeout=20, limit=2)
     waiting = task(app, "add", 1).delay()
     with Queues.open(app.connection_for_read()) as queues:
         assert queues.counts("celery").ready == 1
         assert app.control.purge() == 1
         assert queues.counts("celery").ready == 0
     waiting.forget()
-    app.control.add_consumer("celery", reply=True)
+    app.control.add_consumer("celery", reply=True, timeout=20, limit=2)
     assert task(app, "add", 2).delay().get(timeout=20) == 2
 
 

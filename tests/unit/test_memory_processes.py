@@ -102,10 +102,10 @@ def test_the_kernels_peak_sees_what_was_freed_before_anybody_looked() -> None:
     release()
     before = own.rss()
     own.reset_peak()
-    filled(30)
+    filled(60)
     peak = own.peak()
     own.close()
-    assert 25 * MB < peak - before < 60 * MB
+    assert 40 * MB < peak - before < 100 * MB  # what the allocator had kept is used again
 
 
 # Cleanup
