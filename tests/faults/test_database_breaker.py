@@ -60,4 +60,4 @@ def test_a_killed_server_opens_the_breaker_and_service_follows_its_return(
     assert opened.trips >= 1
     assert refusals["breaker"] > 10
     assert opened.failed <= refusals["pool"] + refusals["other"]
-    assert back < 20, refusals
+    assert back < 4, refusals  # two seconds on a machine that is not overloaded

@@ -49,8 +49,8 @@ class Call:
 
     @property
     def probing(self) -> bool:
-        """Whether Redis waits for its outcome."""
-        return bool(self.lease)
+        """Whether its outcome decides."""
+        return bool(self.lease or self.local_lease)
 
     def release(self) -> None:
         """It was not made after all."""
@@ -65,7 +65,7 @@ class Call:
     def failed(self, exc: BaseException) -> None:
         """It raised."""
         verdict = self._circuit.config.failed(exc)
-        if verdict and (self.lease or self.local_lease):
+        if verdict and self.probing:
             with contextlib.suppress(AttributeError):  # an exception with slots carries no mark
                 exc.__seawall_probe__ = self._circuit.name  # type: ignore[attr-defined]
         self._settle(failed=verdict)
@@ -78,7 +78,7 @@ class Call:
             slow, late = circuit.lasted(time.monotonic() - self._begun)
             failed = failed or late
             outcome = "failed" if failed or slow else "succeeded"
-            if not self.lease and not self.local_lease:
+            if not self.probing:
                 circuit.note(self._ok, failed=failed, slow=slow)
         if self.local_lease:
             circuit.finish_locally(self.local_lease, outcome)

@@ -286,7 +286,7 @@ class Breaker:
 
 async def _settled(call: Call, verb: Callable[..., None], *arguments: Any) -> None:
     """Say how a call ended; the end of a probe is a round trip, which must not stop the loop."""
-    if call.probing:
+    if call.lease:
         await asyncio.shield(asyncio.to_thread(verb, *arguments))
     else:
         verb(*arguments)

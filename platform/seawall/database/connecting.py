@@ -146,6 +146,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def unavailable(params: Params, error: psycopg.Error) -> DatabaseUnavailable:
+class NotAsked(DatabaseUnavailable):
+    """Nobody asked the server: it was away a moment ago."""
+
+
+def unavailable(
+    params: Params, error: psycopg.Error, kind: type[DatabaseUnavailable] = DatabaseUnavailable
+) -> DatabaseUnavailable:
     """What to raise `from error` when connecting failed."""
-    return DatabaseUnavailable(f"PostgreSQL at {address(params)} cannot be used: {one_line(error)}")
+    return kind(f"PostgreSQL at {address(params)} cannot be used: {one_line(error)}")

@@ -10,6 +10,7 @@ from typing import Final
 from seawall.breaker import Breaker, breaker
 from seawall.breaker.calls import Call
 from seawall.database.circuit import Outcome
+from seawall.database.connecting import NotAsked
 from seawall.errors import BreakerOpen, DatabaseUnavailable
 
 NAME: Final = "postgres"
@@ -46,6 +47,8 @@ class Guard:
         call = self._under_way.pop()
         if outcome is Outcome.SUCCESS:
             call.ended()
+        elif call.probing and isinstance(error, NotAsked):
+            call.release()  # the pool here answered from memory: a probe has to ask the server
         elif outcome is Outcome.FAILURE and error is not None:
             call.failed(error)
         else:

@@ -47,6 +47,7 @@ from seawall.backoff import exponential, full_jitter
 from seawall.config import DatabaseSettings
 from seawall.database import connecting, label
 from seawall.database.circuit import Circuit, outcome_of
+from seawall.database.connecting import NotAsked
 from seawall.database.connection import Connection, Cursor, Journal
 from seawall.database.elastic import ElasticPool
 from seawall.database.events import ConnectionAcquired, TransactionRepeated
@@ -302,7 +303,7 @@ class Database:
         pool, journal = self._pool or self._opened(), self._journal
         if journal.error is not None and journal.away(time.monotonic()) and not pool.idle():
             self._refused += 1
-            raise connecting.unavailable(self._params, journal.error) from journal.error
+            raise connecting.unavailable(self._params, journal.error, NotAsked) from journal.error
         try:
             return pool, pool.getconn()
         except PoolTimeout as exc:
