@@ -58,6 +58,12 @@ def held(verdict: object) -> str:
     return verdict.reason
 
 
+def rested(account: MemoryAccount) -> None:
+    """It gives up what it keeps for the next request."""
+    for _ in range(2):
+        account.rest()
+
+
 def test_what_fits_is_admitted_and_what_does_not_is_held_until_a_share_comes_back(
     board: Board, account: MemoryAccount
 ) -> None:
@@ -76,7 +82,31 @@ def test_a_share_is_given_back_once_and_asking_twice_takes_one(board: Board, acc
     assert account.ask(one) is account.ask(one) is ADMIT
     account.release(one)
     account.release(one)
+    rested(account)
     assert (board.promised, board.shares) == (0, 0)
+
+
+def test_the_next_request_has_the_share_of_the_last_until_somebody_waits(board: Board) -> None:
+    one, other = MemoryAccount(board, ALL), MemoryAccount(board, ALL)
+    assert one.ask(candidate("a", 300 * MB)) is ADMIT
+    one.release(candidate("a"))
+    with board.locked():  # so it is had without the lock
+        assert one.ask(candidate("b", 300 * MB)) is ADMIT
+    assert one.promised_to("b") == 300 * MB
+    one.release(candidate("b"))
+    one.rest()
+    assert board.promised == 300 * MB
+    assert other.ask(candidate("c", 200 * MB)) is not ADMIT
+    one.rest()
+    assert other.ask(candidate("c", 200 * MB)) is ADMIT
+    assert (board.promised, board.shares) == (200 * MB, 1)
+
+
+def test_a_share_of_another_size_is_given_up_first(board: Board, account: MemoryAccount) -> None:
+    account.ask(candidate("a", 300 * MB))
+    account.release(candidate("a"))
+    assert account.ask(candidate("b", 400 * MB)) is ADMIT
+    assert (board.promised, board.shares) == (400 * MB, 1)
 
 
 def test_a_task_reserves_what_it_declares_else_what_was_learned_else_a_fair_share(
@@ -170,6 +200,7 @@ def test_two_that_wait_long_are_served_in_their_order_instead_of_blocking_each_o
     assert two.ask(second) is not ADMIT
     assert one.ask(first) is ADMIT
     one.release(first)
+    rested(one)
     assert two.ask(second) is ADMIT
 
 
@@ -226,6 +257,8 @@ def test_however_requests_come_and_go_no_more_is_promised_than_there_is(
         assert board.shares == len(shares)
     for number in range(6):
         accounts[number % 2].release(candidate(str(number)))
+    for account in accounts:
+        rested(account)
     assert (board.promised, board.shares, board.waits) == (0, 0, 0)
 
 

@@ -4,8 +4,12 @@ A task reserves what its policy declares, else what its name was seen to need (p
 the worker has. The sum of all reservations and of what the workers use beside them stays at or below the mark
 of EXHAUSTED. Smaller requests flow past one that does not fit, until it has waited `PATIENCE` seconds: then
 nobody as urgent or less takes what it waits for.
+
+Between two tasks a process keeps the share of the first while nobody waits: the next one of the same size has
+it without a lock. `rest` gives it up, as soon as somebody waits or the process is idle.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -65,6 +69,8 @@ class MemoryAccount:
         self._shares: dict[str, Row] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._row: Row | None = None
+        self._spare: Row | None = None  # promised, and no request's
+        self._rested = False
         self._freed = 0
         self._guard = threading.Lock()
 
@@ -104,10 +110,44 @@ class MemoryAccount:
                 )
             )
         try:
-            with self._guard, self._board.locked():
-                return self._decide(candidate, size, now, guessed=self._guessed(candidate))
+            with self._guard:
+                if self._reuse(candidate, size):
+                    return ADMIT
+                with self._board.locked():
+                    self._free_spare()
+                    return self._decide(candidate, size, now, guessed=self._guessed(candidate))
         except Busy:
             return Hold("the memory account is busy", 0.01)
+
+    def _reuse(self, candidate: Candidate, size: int) -> bool:
+        """Whether the spare share fits and may be taken past everybody else."""
+        spare = self._spare
+        if spare is None or self._board.waits or spare.size != size or candidate.id in self._shares:
+            return False
+        self._spare, self._rested = None, False
+        spare.id, spare.guessed = candidate.id.encode()[:63], self._guessed(candidate)
+        self._shares[candidate.id] = spare
+        return True
+
+    def _free_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._board.free(spare)
+
+    def rest(self) -> None:
+        """Now and then: give up a share that nobody here took since the last time, or that somebody needs."""
+        if self._spare is None or self._pid != os.getpid():
+            return
+        if not self._rested and not self._board.waits:
+            self._rested = True
+            return
+        with contextlib.suppress(Busy), self._guard, self._board.locked():
+            self._free_spare()
+
+    def promised_to(self, request: str) -> int | None:
+        """Bytes that an admitted request of this process reserved."""
+        row = self._shares.get(request)
+        return None if row is None else row.size
 
     def paused(self) -> bool:
         """Whether nothing should be consumed: nothing may start, and what runs will change that."""
@@ -177,6 +217,10 @@ class MemoryAccount:
             row = self._shares.pop(candidate.id, None)
             if row is None and candidate.id not in self._waiting:
                 return
+            if row is not None and self._spare is None and not self._board.waits and not self._waiting:
+                row.id = b""
+                self._spare, self._rested = row, False
+                return
             with self._board.locked(patience=1.0):
                 if row is not None:
                     self._board.free(row)
@@ -211,5 +255,5 @@ class MemoryAccount:
         """A forked process starts with nothing: what its parent holds is the parent's."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            self._shares, self._waiting, self._row = {}, {}, None
+            self._shares, self._waiting, self._row, self._spare = {}, {}, None, None
             self._guard = threading.Lock()

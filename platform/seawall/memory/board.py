@@ -150,6 +150,7 @@ class Board:
         self._header = _Header.from_buffer(self._memory)
         row, task = ctypes.sizeof(Row), ctypes.sizeof(_Learned)
         self._rows = [Row.from_buffer(self._memory, _ROWS_AT + n * row) for n in range(ROWS)]
+        self._known: dict[str, _Learned] = {}
         self._tasks = [_Learned.from_buffer(self._memory, _TASKS_AT + n * task) for n in range(TASKS)]
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -386,14 +387,16 @@ class Board:
         return None if slot is None else slot.size
 
     def _slot(self, name: str, *, add: bool) -> _Learned | None:
+        if (known := self._known.get(name)) is not None:
+            return known
         key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") or 1
         for step in range(TASKS):
             slot = self._tasks[(key + step) % TASKS]
+            if not slot.key and add:
+                slot.key = key
             if slot.key == key:
+                self._known[name] = slot  # it stays where it is
                 return slot
             if not slot.key:
-                if add:
-                    slot.key = key
-                    return slot
                 return None
         return None

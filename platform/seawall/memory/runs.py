@@ -36,6 +36,14 @@ _FIRST: Final = 0.25
 _SLACK: Final = 32 << 20
 """Free memory that the allocator may keep after a run before it is trimmed."""
 
+_BRIEF: Final = 0.0005
+"""Seconds in which no run can need more than some megabytes: its peak is its end."""
+
+_TOLD: Final = 200
+"""Runs of a task that a process reports one by one; later ones now and then, and whatever exceeds them."""
+
+_TELL_EVERY: Final = 16
+
 _NAMED: Final = 10
 """Arguments that a message lists."""
 
@@ -95,6 +103,7 @@ class Runs:
         self._own = Own()
         self._row: Row | None = None
         self._runs: Counter[str] = Counter()
+        self._highest: dict[str, int] = {}
         self._ran = False
         self._clean: int | None = None
         self._floor = self._own.rss()
@@ -121,6 +130,7 @@ class Runs:
             self._generation += 1
             row.generation = self._generation
         self._own.reset_peak()
+        started = time.monotonic()
         self._inside = True
         try:
             yield
@@ -133,7 +143,8 @@ class Runs:
             self._name = name
             self._ran = True
             self._telling = begun - self._floor <= _NEAR
-            self._peak = max(0, self._own.peak() - begun)
+            brief = time.monotonic() - started < _BRIEF
+            self._peak = max(0, (self._own.rss() if brief else self._own.peak()) - begun)
 
     def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:
         if self._row is None:
@@ -166,9 +177,15 @@ class Runs:
             return
         self._ran = False
         kept = self._measure()
-        if self._telling:
+        if self._telling and self._tells(kept):
             self._report(Sample(self._name, self._peak, kept))
         self.heed()
+
+    def _tells(self, kept: int | None) -> bool:
+        runs, highest = self._runs[self._name], self._highest.get(self._name, -1)
+        if self._peak > highest:
+            self._highest[self._name] = self._peak
+        return kept is not None or runs <= _TOLD or self._peak > highest or not runs % _TELL_EVERY
 
     def heed(self) -> None:
         """Between tasks: clean up once pressure has risen."""

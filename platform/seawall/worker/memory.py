@@ -372,6 +372,7 @@ class Flow(bootsteps.StartStopStep):
     def _look(self, c: Any) -> None:
         if _watch is None or c.task_consumer is None:
             return
+        _watch.account.rest()
         paused = _watch.account.paused()
         if paused and not self._paused:
             c.task_consumer.cancel()
@@ -389,8 +390,11 @@ def around(task: Any, request: Any, arguments: Arguments) -> contextlib.Abstract
     """What a task's own code runs in."""
     if _watch is None or _watch.runs is None:
         return contextlib.nullcontext()
-    reserved = _watch.account.reservation(task.name, task.policy)
-    return _watch.runs.run(request.id or "", task.name, task.policy, reserved, arguments)
+    account, identity = _watch.account, request.id or ""
+    reserved = account.promised_to(identity)  # not known where another process asked
+    if reserved is None:
+        reserved = account.reservation(task.name, task.policy)
+    return _watch.runs.run(identity, task.name, task.policy, reserved, arguments)
 
 
 def ended(**_: Any) -> None:
