@@ -143,8 +143,10 @@ class Runs:
             self._name = name
             self._ran = True
             self._telling = begun - self._floor <= _NEAR
-            brief = time.monotonic() - started < _BRIEF
-            self._peak = max(0, (self._own.rss() if brief else self._own.peak()) - begun)
+            self._ended = highest = self._own.rss()
+            if time.monotonic() - started >= _BRIEF:
+                highest = self._own.peak()
+            self._peak = max(0, highest - begun)
 
     def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:
         if self._row is None:
@@ -200,21 +202,29 @@ class Runs:
 
     def _measure(self) -> int | None:
         """What the run kept, if the process was clean before it and that is within its share of the time."""
-        lived, begun = time.monotonic() - self._born, time.thread_time()
-        before, self._clean = self._clean, None
+        lived, before = time.monotonic() - self._born, self._clean
+        self._clean = None
         if before is not None or self._spent <= _FIRST + _SHARE_FOR_MEASURING * lived:
-            cleanup.release()
-            self._clean = self._floor = self._own.rss()
-        elif self._own.rss() - self._floor > _SLACK and self._spent <= _FIRST + _SHARE_FOR_TRIMS * lived:
-            cleanup.trim()
-            self._floor = self._own.rss()
-        self._spent += time.thread_time() - begun
+            with self._timed():
+                cleanup.release()
+                self._clean = self._floor = self._own.rss()
+        elif self._ended - self._floor > _SLACK and self._spent <= _FIRST + _SHARE_FOR_TRIMS * lived:
+            with self._timed():
+                cleanup.trim()
+                self._floor = self._own.rss()
         if before is None or self._clean is None or self._runs[self._name] <= leaks.FIRST_RUNS:
             return None
         kept = max(0, self._clean - before)
         if self._spent > _FIRST + _SHARE_FOR_MEASURING * lived:
             self._clean = None
         return kept
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Its time on the processor is charged; asking for that takes a system call."""
+        begun = time.thread_time()
+        yield
+        self._spent += time.thread_time() - begun
 
 
 def exceeded(name: str, limit: int, used: int, arguments: Arguments) -> str:

@@ -75,6 +75,9 @@ class Request(CeleryRequest):
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
         """As Celery's; what a task raised or returned is shown without secrets."""
+        eventer = self.eventer
+        if not eventer or not eventer.enabled or (eventer.groups and "task" not in eventer.groups):
+            return
         shown = {
             name: redact_text(str(value), self.scope.secrets) if name in _TEXTS and value else value
             for name, value in fields.items()
