@@ -602,6 +602,20 @@ def test_a_child_that_closes_what_it_inherited_leaves_its_parent_connected(conne
         assert got.pop().decode() == "after"
 
 
+def test_a_queue_that_is_cancelled_during_a_claim_is_left_after_it(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for queue in ("stays", "goes"):
+        channel.basic_consume(queue, False, lambda _message: None, queue)  # noqa: FBT003 - kombu's
+    cycle: Any = channel.connection.cycle
+    cycle._register_BRPOP(channel)
+    channel.basic_cancel("goes")
+    with contextlib.suppress(TimeoutError):
+        connection.drain_events(timeout=0.1)
+    wait_until(lambda: not Queues(channel.redis).consumers("goes"), timeout=5)
+    assert len(Queues(channel.redis).consumers("stays")) == 1
+
+
 def test_two_consumers_share_a_queue_without_repeating(connect: Connect) -> None:
     connections = [connect(), connect()]
     for number in range(200):

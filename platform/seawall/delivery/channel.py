@@ -67,6 +67,7 @@ class Channel(stock.Channel):
         self.doorbell: Any = None  # given by the poller, once an event loop polls
         self.collect: Callable[[str, Envelope], None] | None = None  # see bulk.py
         self._length_limits: dict[str, int] = {}
+        self._cancelled: set[str] = set()  # queues that are not left yet
         self._pid = os.getpid()
         super().__init__(transport, **kwargs)
         self.keys = Keys(self.global_keyprefix)
@@ -171,16 +172,22 @@ class Channel(stock.Channel):
         cancelled = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         if self.claimant is not None and queue is not None:
             self.claimant.give_back(lambda _waited, message: message.queue == queue)
-            self._retire(self.claimant, queue)
+            self._cancelled.add(queue)
+            self._retire(self.claimant)
         return cancelled
 
-    def _retire(self, claimant: Claimant, queue: str) -> None:
+    def _retire(self, claimant: Claimant) -> None:
+        """Take no part in cancelled queues; not before a claim's answer, which may hold some of theirs."""
         if self.line is not None and self.line.state == "claiming":
-            return  # the answer may hold some of this queue
-        try:
-            claimant.retire(queue)
-        except RedisError as exc:
-            logger.debug("queue %s is left with the channel: %s", queue, exc)
+            return
+        for queue in self._cancelled.difference(self.active_queues):
+            try:
+                if not claimant.retire(queue):
+                    continue
+            except RedisError as exc:
+                logger.debug("queue %s is left later: %s", queue, exc)
+                continue
+            self._cancelled.discard(queue)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002
         """As kombu's: one message now, or None."""
@@ -210,6 +217,8 @@ class Channel(stock.Channel):
         claimant, line = self._consume()
         claimant.turned()
         claimant.looping = cycle.looping
+        if self._cancelled:
+            self._retire(claimant)
         if cycle.looping and self.doorbell is None:
             cycle.give_doorbell(self)
         if not self._in_poll:

@@ -137,16 +137,18 @@ class Claimant:
         with self._lock:
             self._queues.update(queues)
 
-    def retire(self, queue: str) -> None:
-        """Take no part in a queue any more, if nothing of it is held.
+    def retire(self, queue: str) -> bool:
+        """Take no part in a queue any more, if nothing of it is held; whether that is so now.
 
         Raises:
             RedisError: it still does, and its settlements are kept.
         """
         with self._sending:
             with self._lock:
-                if queue not in self._queues or queue in self._held.values():
-                    return
+                if queue in self._held.values():
+                    return False
+                if queue not in self._queues:
+                    return True
                 self._queues.discard(queue)
                 settlements = self._outbox.pop(queue, {})
             try:
@@ -155,6 +157,7 @@ class Claimant:
                 self.serve([queue])
                 self.put_back({queue: settlements})
                 raise
+        return True
 
     def claimed(self, messages: Iterable[Claimed]) -> None:
         """Record what a claim returned; it waits here to be handed out, in the server's order.
