@@ -1,9 +1,7 @@
 """A worker's cells: tasks end as in Celery's pools, limits hold, and whatever dies is replaced."""
 
-import contextlib
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +18,7 @@ from pytest_celery import CeleryTestWorker
 
 from seawall import delivery
 from support import reef
+from support.listening import listening
 from support.nodes import StartWorker
 from support.shop import journal, store
 from support.waiting import wait_until
@@ -79,7 +78,7 @@ def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker
 
 def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWorker) -> None:
     start_worker("support.reef", "--concurrency=1", "-E", env=SIGNALS)
-    with failures(app) as failed:
+    with listening(app) as seen:
         soft = app.tasks["reef.nap"].apply_async((30,), soft_time_limit=1, time_limit=60)
         hard = app.tasks["reef.nap"].apply_async((30,), time_limit=1)
         after = app.tasks["reef.mark"].delay("after")
@@ -88,32 +87,18 @@ def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWo
         with pytest.raises(TimeLimitExceeded):
             hard.get(timeout=20)
         assert after.get(timeout=20) == "after"
-        wait_until(lambda: set(failed) >= {soft.id, hard.id}, timeout=20, what="both failures")
+        wait_until(lambda: set(failures(seen)) >= {soft.id, hard.id}, timeout=20, what="both failures")
     told = journal(app)
-    assert Counter(failed) == {soft.id: 1, hard.id: 1}
+    assert Counter(failures(seen)) == {soft.id: 1, hard.id: 1}
     assert told.count("signal task_failure") == 2
     assert told.count("on_failure TimeLimitExceeded [30]") == 1
     assert told.count("soft") == 1
     assert len([line for line in told if line.startswith("nap of")]) == 2
 
 
-@contextlib.contextmanager
-def failures(app: Celery) -> Iterator[list[str]]:
-    """The ids of the events task-failed within the block."""
-    failed: list[str] = []
-    listening = threading.Event()
-    with app.connection_for_read() as connection:
-        handlers = {"task-failed": lambda event: failed.append(event["uuid"])}
-        receiver: Any = app.events.Receiver(connection, handlers=handlers)
-        receiver.on_consume_ready = lambda *_args, **_kwargs: listening.set()
-        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None}, name="events")
-        thread.start()
-        try:
-            assert listening.wait(20)
-            yield failed
-        finally:
-            receiver.should_stop = True
-            thread.join(20)
+def failures(seen: list[dict[str, Any]]) -> list[str]:
+    """The ids of the tasks that failed, one for each event."""
+    return [event["uuid"] for event in seen if event["type"] == "task-failed"]
 
 
 def test_a_task_that_holds_the_interpreter_keeps_its_lease_and_nothing_else(

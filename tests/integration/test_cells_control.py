@@ -1,10 +1,8 @@
 """Remote control of a worker whose cells are all busy: quick answers with the right contents."""
 
-import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from celery.exceptions import TaskRevokedError
 from pytest_celery import CeleryTestWorker
 
 from support import shop
+from support.listening import listening
 from support.nodes import ROOT, StartWorker, environment
 from support.processes import started
 from support.shop import journal, store
@@ -202,24 +201,9 @@ def test_the_pool_grows_and_shrinks_while_all_cells_are_busy(node: Node) -> None
     assert sum(line.startswith("finished") for line in journal(node.app)) == 4
 
 
-@contextlib.contextmanager
-def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
-    """All events that are sent while this lasts."""
-    seen: list[dict[str, Any]] = []
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
-        thread = threading.Thread(target=receiver.capture, kwargs={"wakeup": False}, name="listener")
-        thread.start()
-        try:
-            wait_until(lambda: seen, timeout=30, what="a first event")
-            yield seen
-        finally:
-            receiver.should_stop = True
-            thread.join(30)
-
-
 def test_events_of_tasks_are_turned_on_and_off_in_cells_that_are_busy_or_idle(node: Node) -> None:
     with listening(node.app) as seen:
+        wait_until(lambda: seen, timeout=30, what="a first event")
 
         def kinds(result: Any) -> list[str]:
             return [event["type"] for event in seen if event.get("uuid") == result.id]

@@ -63,6 +63,17 @@ def bodies(channel: Channel, count: int, queue: str = "q") -> list[Any]:
     return found
 
 
+def consuming(connection: Connection, *, messages: int, window: int) -> tuple[Channel, list[Any]]:
+    """A channel that may hold `window` of the messages, and those that it was handed."""
+    for number in range(messages):
+        put(connection, number)
+    channel = channel_of(connection)
+    got: list[Any] = []
+    channel.basic_qos(0, window, False)  # noqa: FBT003 - kombu's
+    channel.basic_consume("q", False, got.append, "tag")  # noqa: FBT003 - kombu's
+    return channel, got
+
+
 def test_urgent_first_and_in_order_within_a_priority(connect: Connect) -> None:
     connection = connect()
     for number in range(30):
@@ -525,12 +536,7 @@ def test_a_retried_submission_is_in_line_once(connect: Connect) -> None:
 
 def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
     connection = connect()
-    for number in range(10):
-        put(connection, number)
-    channel = channel_of(connection)
-    channel.basic_qos(0, 3, False)  # noqa: FBT003 - kombu's
-    got: list[Any] = []
-    channel.basic_consume("q", False, got.append, "tag")  # noqa: FBT003 - kombu's
+    channel, got = consuming(connection, messages=10, window=3)
 
     def drain() -> None:
         with contextlib.suppress(TimeoutError):
@@ -569,12 +575,7 @@ def test_what_a_busy_process_has_not_started_is_recalled_only_while_it_is_busy(c
 
 def test_what_a_claim_under_way_brings_is_given_back_with_the_rest(connect: Connect) -> None:
     connection = connect()
-    for number in range(3):
-        put(connection, number)
-    channel = channel_of(connection)
-    channel.basic_qos(0, 3, False)  # noqa: FBT003 - kombu's
-    got: list[Any] = []
-    channel.basic_consume("q", False, got.append, "tag")  # noqa: FBT003 - kombu's
+    channel, got = consuming(connection, messages=3, window=3)
     cycle: Any = channel.connection.cycle
     cycle._register_BRPOP(channel)
     assert channel.unstarted == 1

@@ -1,6 +1,5 @@
 """What Celery offers, over our transport and real workers."""
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from celery import Celery, chain, chord, group
 
 from seawall.delivery import Queues
 from support.delivery import OURS, Site, site
+from support.listening import listening
 from support.waiting import wait_until
 
 POOLS = ("prefork", "threads", "solo", "gevent")
@@ -90,20 +90,14 @@ def test_a_unique_task_may_retry(place: Site, app: Celery) -> None:
 
 def test_events_are_heard(place: Site, app: Celery) -> None:
     place.worker("-E")
-    heard: list[str] = []
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"*": lambda event: heard.append(event["type"])})
-        listener = threading.Thread(
-            target=receiver.capture, kwargs={"timeout": 30, "wakeup": False}, name="events"
-        )
-        listener.start()
-        try:
-            wait_until(lambda: "worker-heartbeat" in heard, timeout=20)
-            task(app, "add", 1).delay().get(timeout=20)
-            wait_until(lambda: {"task-received", "task-started", "task-succeeded"} <= set(heard), timeout=20)
-        finally:
-            receiver.should_stop = True
-            listener.join()
+    with listening(app) as seen:
+
+        def heard() -> set[str]:
+            return {event["type"] for event in seen}
+
+        wait_until(lambda: "worker-heartbeat" in heard(), timeout=20)
+        task(app, "add", 1).delay().get(timeout=20)
+        wait_until(lambda: {"task-received", "task-started", "task-succeeded"} <= heard(), timeout=20)
 
 
 def test_a_paused_queue_rests_and_resumes_within_a_moment(place: Site, app: Celery) -> None:

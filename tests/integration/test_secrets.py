@@ -1,8 +1,6 @@
 """Secrets that are planted in real tasks are found nowhere: not in logs, events, results or other keys."""
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +9,7 @@ from celery import Celery
 from redis import Redis
 
 from support import shop
+from support.listening import listening
 from support.nodes import StartWorker
 from support.waiting import wait_until
 
@@ -31,24 +30,6 @@ def everything(store: "Redis") -> Iterator[str]:
     }
     for key in client.scan_iter(count=1000):
         yield f"{key!r} {read[client.type(key)](key)!r}"
-
-
-@contextlib.contextmanager
-def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
-    """All events of tasks that are sent while this lasts."""
-    seen: list[dict[str, Any]] = []
-    ready = threading.Event()
-    with app.connection_for_read() as connection:
-        receiver: Any = app.events.Receiver(connection, handlers={"*": seen.append})
-        receiver.on_consume_ready = lambda *_args, **_kwargs: ready.set()
-        thread = threading.Thread(target=receiver.capture, kwargs={"limit": None}, name="events")
-        thread.start()
-        try:
-            assert ready.wait(30)
-            yield seen
-        finally:
-            receiver.should_stop = True
-            thread.join(30)
 
 
 @pytest.mark.parametrize("options", [(), ("--pool=prefork",)], ids=["cells", "prefork"])
