@@ -154,14 +154,7 @@ def _context(record: logging.LogRecord) -> dict[str, Any]:
     if _worker is not None:
         context["worker"] = _worker
     context["process"] = record.processName
-    failure = getattr(record.exc_info[1], MARK, None) if record.exc_info else None
-    if failure is not None:
-        context |= {"category": failure.category.value, "fingerprint": failure.fingerprint}
     return context
-
-
-MARK: Final = "__seawall_failure__"
-"""The attribute of an exception that holds what it was classified as."""
 
 
 def _traceback(exc_info: Any) -> str:

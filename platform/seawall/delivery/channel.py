@@ -294,9 +294,8 @@ class Channel(stock.Channel):
         Raises:
             RedisConnectionError: that claim's answer is lost; what it brought is reconciled later.
         """
-        claimant, line = self._consume()
-        while line.state == "claiming" and self._in_poll:
-            self._take_answer(line)
+        claimant, _ = self._consume()
+        self._finish_claim()
         claimant.give_back(lambda _waited, _message: True)
 
     def hand_out(self, most: int | None = None) -> int:
@@ -415,7 +414,10 @@ class Channel(stock.Channel):
             self.closed = True
             self._disconnect_pools()  # type: ignore[attr-defined]  # kombu's own; stubs lack it
             return
-        self._finish_claim()
+        try:
+            self._finish_claim()
+        except (RedisError, OSError) as exc:
+            logger.debug("a claim's answer is lost, its lease will end: %s", exc)
         self._in_poll = None  # or the stock channel waits for an answer
         if self.doorbell is not None:
             cycle: Any = self.connection.cycle
@@ -427,13 +429,13 @@ class Channel(stock.Channel):
             keeper.discard(claimant)
 
     def _finish_claim(self) -> None:
-        """Take in a claim that is under way, so that it is given back in order."""
-        if self.line is None or self.line.state != "claiming" or not self._in_poll:
-            return
-        try:
-            self.line.read(self._in_poll)
-        except (RedisError, OSError) as exc:
-            logger.debug("a claim's answer is lost, its lease will end: %s", exc)
+        """Take in a claim that is under way, so that it is given back in order.
+
+        Raises:
+            RedisError, OSError: its answer is lost.
+        """
+        while self.line is not None and self.line.state == "claiming" and self._in_poll:
+            self._take_answer(self.line)
 
     def _after_fork(self) -> None:
         self.claimant = self.line = None
