@@ -83,13 +83,21 @@ def own_server(folder: Path, *, fsync: str = "always", extra: Sequence[str] = ()
 
 @dataclass
 class Marks:
-    """What the tasks of `support.delivery_app` wrote."""
+    """What the tasks of `support.delivery_app` wrote. Only what is new is read: storms ask often."""
 
     path: Path
+    _read: list[list[str]] = field(default_factory=list)
+    _offset: int = 0
 
     def lines(self) -> list[list[str]]:
-        text = self.path.read_text() if self.path.exists() else ""
-        return [line.split() for line in text.splitlines()]
+        if self.path.exists():
+            with self.path.open("rb") as marks:
+                marks.seek(self._offset)
+                new = marks.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            self._read += [line.split() for line in whole.decode().splitlines()]
+        return self._read
 
     def times(self, kind: str) -> dict[str, list[float]]:
         """When each name was marked with `kind`."""
@@ -119,9 +127,8 @@ class Site:
     workers: list[Proc] = field(default_factory=list)
     started: int = 0
 
-    @property
-    def marks(self) -> Marks:
-        return Marks(self.folder / f"marks-{self.transport}")
+    def __post_init__(self) -> None:
+        self.marks = Marks(self.folder / f"marks-{self.transport}")
 
     @property
     def environment(self) -> dict[str, str]:

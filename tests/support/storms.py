@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import redis
 
 from support.delivery import Site
@@ -49,7 +50,6 @@ class Storm:
     faults: list[float] = field(default_factory=list)
     restored: list[float] = field(default_factory=list)
     overdue: list[float] = field(default_factory=list)
-    dead: set[str] = field(default_factory=set)
     kills: list[Kill] = field(default_factory=list)
 
     def report(self, name: str) -> dict[str, Any]:
@@ -142,9 +142,9 @@ class Storm:
         """Wait until nothing is held under these names any more, and note how long after `killed`.
 
         Where every worker was down there was nobody to restore anything: `overdue` counts from the moment
-        at which the leases were over and a living worker took part in the queue.
+        at which the leases were over and a living worker took part in the queue. A name is no proof of life:
+        the claim that a worker sent just before its end registers it after its death.
         """
-        self.dead.update(names)
         due: float | None = None
 
         def restored() -> bool:
@@ -152,7 +152,7 @@ class Storm:
             leases: Any = client.zrange(f"{_BASE}:consumers", 0, -1, withscores=True)
             ends = {name.decode(): end / 1e6 for name, end in leases}
             over = all(ends.get(name, 0.0) < time.time() for name in names)
-            if due is None and over and not self.dead.issuperset(ends):
+            if due is None and over and any(_lives(name) for name in ends):
                 due = time.monotonic()
             return not any(name in ends for name in names)
 
@@ -161,6 +161,13 @@ class Storm:
         now = time.monotonic()
         self.restored.append(now - killed)
         self.overdue.append(now - (due or now))
+
+
+def _lives(consumer: str) -> bool:
+    try:
+        return psutil.Process(int(consumer.rsplit(":", 2)[1])).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _name_of(body: bytes) -> str:
