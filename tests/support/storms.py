@@ -141,9 +141,9 @@ class Storm:
     def note_restored(self, names: list[str], killed: float) -> None:
         """Wait until nothing is held under these names any more, and note how long after `killed`.
 
-        Where every worker was down there was nobody to restore anything: `overdue` counts from the moment
-        at which the leases were over and a living worker took part in the queue. A name is no proof of life:
-        the claim that a worker sent just before its end registers it after its death.
+        While every worker is down there is nobody to restore anything: `overdue` counts from the moment since
+        which the leases have been over and a living worker takes part in the queue. A name is no proof of
+        life: the claim that a worker sent just before its end registers it after its death.
         """
         due: float | None = None
 
@@ -152,7 +152,9 @@ class Storm:
             leases: Any = client.zrange(f"{_BASE}:consumers", 0, -1, withscores=True)
             ends = {name.decode(): end / 1e6 for name, end in leases}
             over = all(ends.get(name, 0.0) < time.time() for name in names)
-            if due is None and over and any(_lives(name) for name in ends):
+            if not (over and any(_lives(name) for name in ends)):
+                due = None
+            elif due is None:
                 due = time.monotonic()
             return not any(name in ends for name in names)
 
