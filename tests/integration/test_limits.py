@@ -123,10 +123,33 @@ def test_without_redis_nothing_is_let_in_and_the_error_says_so(monkeypatch: pyte
     own.stop()
 
 
+def test_a_key_that_somebody_was_refused_is_told_when_it_has_shares_free_until_nobody_waits(url: str) -> None:
+    own = limits.shares()
+    with connect(url) as client:
+        first, _ = own.take("wanted", 2)
+        assert own.take("wanted", 1)[0] == ""
+        assert own.free() == [], "somebody waits, and none is free"
+        assert own.give("wanted", first), "somebody waits perhaps"
+        (free,) = own.free()
+        assert (free.key, free.shares) == ("wanted", 1)
+        own.forget(free)
+        assert own.free() == [free], "who was refused a moment ago may not wait yet"
+        client.hset(f"{ROOT}:wanted", "wanted", "1 0")  # refused an age ago
+        own.forget(free)
+        assert own.free() != [], "somebody was refused since"
+        own.forget(own.free()[0])
+        assert own.free() == []
+        client.hset(f"{ROOT}:wanted", "wanted", "1 0")
+        own.give("wanted", own.take("wanted", 1)[0])
+        assert client.hlen(f"{ROOT}:wanted") == 0, "nor is it kept where nobody looks"
+
+
 def test_every_key_has_a_time_to_live(url: str) -> None:
     with limit("x", 1), connect(url) as client:
+        with pytest.raises(LimitReached):
+            limit("x", 1).__enter__()
         names = client.keys(f"{ROOT}*")
-        assert len(names) == 2
+        assert len(names) == 3
         assert all(client.ttl(name) > 0 for name in names)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from seawall.delivery import Queues
+from seawall.limits import Shares
 from support import dependants
 from support.nodes import StartWorker
 from support.shop import store
@@ -89,6 +91,20 @@ def test_a_limit_is_kept_and_every_key_gets_its_turn(
     assert free.get(timeout=20) == 7
     assert Counter(result.get(timeout=60) for result in results) == {"t0": 30, "t1": 30}
     assert max(most_beside(app).values()) <= 3
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_waits_for_a_killed_holder_runs_when_its_lease_has_ended(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    holder = Shares(lambda: store(app), lease=2.0)
+    assert all(holder.take("tenant:acme", 3)[0] for _ in range(3))
+    start(start_worker, pool)
+    result = app.tasks["dependants.serve"].delay("acme", 0.0)
+    with app.connection_for_write() as connection, Queues.open(connection) as queues:
+        wait_until(lambda: queues.counts("celery").parked == {"limit:tenant:acme": 1}, timeout=30)
+    holder.stop()  # as if it were killed: it renews nothing and gives nothing back
+    assert result.get(timeout=20) == "acme"
 
 
 def most_beside(app: Celery) -> dict[str, int]:

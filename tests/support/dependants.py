@@ -4,6 +4,7 @@ A worker is started with `celery -A support.dependants worker`; a test submits t
 is a key in the app's Redis: it is down while `down` exists, and every call leaves its moment in `calls`.
 """
 
+import os
 import time
 from typing import Any
 
@@ -41,15 +42,23 @@ def other(_self: Any, number: int) -> int:
 
 
 def serve(self: Any, tenant: str, seconds: float) -> str:
-    """Say how many of this tenant are at work at once, by names that a killed process leaves behind."""
-    name, here = f"{self.request.id}", f"inside:{tenant}"
+    """Say how many of this tenant are at work at once, not counting what a killed process left behind."""
+    name, here = f"{os.getpid()} {self.request.id}", f"inside:{tenant}"
     redis = store(self.app)
-    redis.zadd(here, {name: time.time() + seconds * 4 + 1})
-    redis.zremrangebyscore(here, "-inf", time.time())
-    redis.rpush("beside", f"{tenant} {redis.zcard(here)}")
+    redis.sadd(here, name)
+    inside: Any = redis.smembers(here)
+    redis.rpush("beside", f"{tenant} {sum(_lives(int(one.split()[0])) for one in inside)}")
     time.sleep(seconds)
-    redis.zrem(here, name)
+    redis.srem(here, name)
     return tenant
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def create(broker_url: str | None = None, result_url: str | None = None) -> Seawall:

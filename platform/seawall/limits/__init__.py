@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -40,7 +40,21 @@ _take = Verb("take")
 _give = Verb("give")
 _renew = Verb("renew")
 _lose = Verb("lose")
+_free = Verb("free")
+_forget = Verb("forget")
 _count = Verb("count")
+
+
+_AT_ONCE: Final = 200
+_UNDECIDED: Final = 5.0  # seconds that somebody who was refused may take until he waits where he is found
+
+
+class Free(NamedTuple):
+    """A key that somebody waits for, and how many of its shares are free; `mark` is for `Shares.forget`."""
+
+    key: str
+    shares: int
+    mark: str
 
 
 class Shares:
@@ -77,7 +91,7 @@ class Shares:
     def give(self, key: str, number: str) -> bool:
         """Give a share back, once; if Redis is away, as soon as it is there again.
 
-        Returns whether somebody found none free lately, and waits perhaps.
+        Returns whether somebody found none free, and waits perhaps.
         """
         with self._lock:
             if (key, number) not in self._held:
@@ -126,6 +140,18 @@ class Shares:
     def held(self, key: str) -> int:
         """How many shares of `key` the cluster holds now."""
         return int(_count(self._client(), [ROOT], [key]))
+
+    # For whoever lets go what waits
+
+    def free(self) -> list[Free]:
+        """Some of the keys that somebody waits for although shares are free: to be asked again and again."""
+        found: Any = _free(self._client(), [ROOT], [_AT_ONCE])
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return [Free(key.decode(), int(free), mark.decode()) for key, free, mark in triples]
+
+    def forget(self, free: Free) -> None:
+        """Nobody waits for this key, it was found, except perhaps somebody refused a moment ago."""
+        _forget(self._client(), [ROOT], [free.key, free.mark, micros(_UNDECIDED)])
 
     # For the process that watches over others
 

@@ -10,8 +10,9 @@ Stock prefork decides here and runs in another process, which has to ask for the
 time is let in to do so. There, and wherever else a required breaker refuses a call inside a task or a
 probe fails, the task is put aside again instead of failed (`seawall.worker.task`).
 
-A full limit parks the task under its key; each share that is given back lets one of them go. After a moment
-they look again by themselves: a killed holder gives nothing back.
+A full limit parks the task under its key; each share that is given back lets one of them go. A killed holder
+gives nothing back, and a share given back just before a task was parked lets nobody go: the fleet looks for
+keys that are wanted and have shares free (`Room`). So a task costs nothing while it waits, however many do.
 """
 
 import functools
@@ -21,6 +22,7 @@ import os
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -41,10 +43,10 @@ from seawall.worker import gate
 logger = logging.getLogger(__name__)
 
 LOOK_AGAIN: Final = 1.0
-"""Seconds after which a task that found a limit full asks again, if nothing lets it go before."""
+"""Seconds after which a task that found a limit full asks again on a broker that parks nothing."""
 
 PARKED_FOR: Final = 60.0
-"""Seconds that a broker keeps a task beyond the open time, if nobody lets it go: every watch is dead."""
+"""Seconds that a broker keeps a task beyond its time, if nobody lets it go: every watch is dead."""
 
 AWAY: Final = 0.5
 _TICK: Final = 0.1
@@ -107,13 +109,13 @@ class Breakers:
 
 
 class Limits:
-    """The account of `limit`. `let_go` releases so many tasks that a queue holds parked for a dependency."""
+    """The account of `limit`."""
 
     name = "limits"
 
-    def __init__(self, app: Celery, let_go: Callable[[str, str, int], None]) -> None:
+    def __init__(self, app: Celery, parked: "Parked") -> None:
         self._app: Any = app
-        self._let_go = let_go
+        self._parked = parked
         self._held: dict[str, tuple[str, str]] = {}
 
     def ask(self, candidate: Candidate) -> Verdict:
@@ -134,8 +136,9 @@ class Limits:
         if number:
             self._held[candidate.id] = key, number
             return ADMIT
-        again = min(wait, LOOK_AGAIN) * random.uniform(0.5, 1.5)  # noqa: S311
-        return Park(f"limit:{key}", f"{key} is at its limit of {limit.n}", again)
+        again = PARKED_FOR if self._parked.possible else min(wait, LOOK_AGAIN)
+        spread = random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        return Park(_waits_for(key), f"{key} is at its limit of {limit.n}", again * spread)
 
     def release(self, candidate: Candidate) -> None:
         """Give its share back, and let one go that waits for it."""
@@ -143,7 +146,7 @@ class Limits:
         if not number:
             return
         if shares().give(key, number):
-            self._let_go(candidate.queue, f"limit:{key}", 1)
+            self._parked.let_go(candidate.queue, _waits_for(key), 1)
 
     def _arguments(self, candidate: Candidate) -> Mapping[str, Any]:
         positional, named = candidate.arguments()
@@ -158,6 +161,11 @@ class Limits:
     @functools.lru_cache(maxsize=1024)  # noqa: B019 - one account per process, for good
     def _signature(self, task: str) -> inspect.Signature:
         return inspect.signature(self._app.tasks[task].run)
+
+
+def _waits_for(key: str) -> str:
+    """Under which name tasks are parked for a limit."""
+    return f"limit:{key}"
 
 
 class Parked:
@@ -187,17 +195,14 @@ class Parked:
             logger.info("what waits for %s comes back by itself: %s", dependency, exc)
 
 
-class Watch:
-    """A thread of the worker's main process that lets parked tasks go when their circuits allow it.
+class Watch(ABC):
+    """A thread of the worker's main process that lets parked tasks go. Of the fleet's one acts at a time."""
 
-    It reads the worker's memory ten times a second and asks Redis for nothing while all is closed. Of the
-    fleet's watches one acts at a time.
-    """
+    tick: float
+    """Seconds between two looks."""
 
-    def __init__(self, parked: Parked, names: Sequence[str]) -> None:
+    def __init__(self, parked: Parked) -> None:
         self._parked = parked
-        self._names = names
-        self._before = dict.fromkeys(names, State.OPEN)  # a worker may start after the circuit has closed
         self._stopping = threading.Event()
 
     def start(self, **_: Any) -> None:
@@ -209,16 +214,44 @@ class Watch:
         self._stopping.set()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_TICK):
-            for name in self._names:
-                try:
-                    with undisturbed():
-                        self._look(name)
-                except Exception as exc:  # noqa: BLE001 - it looks again; what is parked comes back by itself
-                    logger.info("what is parked for %s cannot be let go now: %s", name, exc)
-                    self._stopping.wait(1.0)
+        while not self._stopping.wait(self.tick):
+            try:
+                with undisturbed():
+                    self.look()
+            except Exception as exc:  # noqa: BLE001 - it looks again; what is parked comes back by itself
+                logger.info("what is parked cannot be let go now: %s", exc)
+                self._stopping.wait(1.0)
 
-    def _look(self, name: str) -> None:
+    @abstractmethod
+    def look(self) -> None:
+        """Let go what may go now. Raises what Redis and the broker raise."""
+
+    def _let_go(self, dependency: str, most: int) -> int:
+        """So many of those that wait for it in any queue, queue by queue; returns how many."""
+        queues, gone = self._parked.queues(), 0
+        for queue in queues.names():
+            gone += queues.release(queue, dependency, most=most - gone)
+            if gone >= most:
+                break
+        return gone
+
+
+class Circuits(Watch):
+    """What waits for breakers. It reads memory only, and asks Redis for nothing while all is closed."""
+
+    tick = _TICK
+
+    def __init__(self, parked: Parked, names: Sequence[str]) -> None:
+        super().__init__(parked)
+        self._names = names
+        self._before = dict.fromkeys(names, State.OPEN)  # a worker may start after the circuit has closed
+
+    def look(self) -> None:
+        """One probe for each that is due; all, over the ramp, of one that has closed."""
+        for name in self._names:
+            self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
         circuit = breaker(name).circuit
         view = circuit.look()
         if view is None:
@@ -229,7 +262,7 @@ class Watch:
         else:
             due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
             if due and self._first(name, "probe", LOOK_AGAIN):
-                self._let_go(name, circuit.rules.probes)
+                self._let_go(dependency_of(name), circuit.rules.probes)
         self._before[name] = view.state
 
     def _first(self, name: str, what: str, seconds: float) -> bool:
@@ -237,17 +270,25 @@ class Watch:
         key = f"seawall:{{breakers}}:{name}:let_go:{what}"
         return bool(cluster.client().set(key, 1, nx=True, px=round(seconds * 1000)))
 
-    def _let_go(self, name: str, most: int) -> None:
-        queues = self._parked.queues()
-        for queue in queues.names():
-            if queues.release(queue, dependency_of(name), most=most):
-                return
-
     def _let_all_go(self, name: str, seconds: float) -> None:
         queues = self._parked.queues()
         for queue in queues.names():
             if waiting := queues.counts(queue).parked.get(dependency_of(name), 0):
                 queues.release(queue, dependency_of(name), rate=waiting / seconds)
+
+
+class Room(Watch):
+    """What waits for limits: as many as there are free shares that nobody passed on to them."""
+
+    tick = 0.5
+
+    def look(self) -> None:
+        """Let them go; a key that nobody waits for is forgotten."""
+        if not cluster.client().set("seawall:{limits}:let_go", 1, nx=True, px=round(self.tick * 1000)):
+            return
+        for free in shares().free():
+            if not self._let_go(_waits_for(free.key), free.shares):
+                shares().forget(free)
 
 
 def open_accounts(app: Any, *, elsewhere: bool) -> None:
@@ -263,13 +304,18 @@ def open_accounts(app: Any, *, elsewhere: bool) -> None:
         for name in required:
             breaker(name)
     if required and parked.possible:
-        watch = Watch(parked, required)
-        signals.worker_ready.connect(watch.start, weak=False)
-        signals.worker_shutdown.connect(watch.stop, weak=False)
+        _begin(Circuits(parked, required))
     if limited:
-        limits = Limits(app, parked.let_go)
+        limits = Limits(app, parked)
         _in_use.append(limits)
         gate.use(limits)
+        if parked.possible:
+            _begin(Room(parked))
+
+
+def _begin(watch: Watch) -> None:
+    signals.worker_ready.connect(watch.start, weak=False)
+    signals.worker_shutdown.connect(watch.stop, weak=False)
 
 
 def renew(pids: list[int]) -> None:
