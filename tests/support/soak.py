@@ -75,6 +75,7 @@ class Fault:
 class Account:
     """What became of everything."""
 
+    seed: int
     accepted: Counter[str]
     refused: int
     refused_and_run: int
@@ -108,7 +109,7 @@ class Account:
     def lines(self) -> Iterator[str]:
         """The account, to print."""
         total = sum(self.accepted.values())
-        yield f"{self.seconds:.0f} s, {len(self.faults)} faults, {total} tasks accepted"
+        yield f"seed {self.seed}: {self.seconds:.0f} s, {len(self.faults)} faults, {total} tasks accepted"
         yield f"  {dict(self.accepted)}"
         yield f"  {self.ended} ended, {self.ended_twice} of them more than once; {len(self.lost)} lost"
         yield f"  failed: {dict(self.failed) or 'none'}"
@@ -412,7 +413,7 @@ def soak(
                 thread.join()
         place.fleet.signal(signal.SIGTERM)
         status = place.fleet.wait(90)
-        return _account(place, faults, status, time.monotonic() - began)
+        return _account(place, faults, status, time.monotonic() - began, seed)
 
 
 def _wait_for_the_rest(place: Place) -> None:
@@ -430,7 +431,7 @@ def _failures(marks: Marks) -> dict[str, str]:
     return dict(line[1].split("=", 1) for line in marks.lines() if line[0] == "failed")
 
 
-def _account(place: Place, faults: list[Fault], status: int, seconds: float) -> Account:
+def _account(place: Place, faults: list[Fault], status: int, seconds: float, seed: int) -> Account:
     marks, accepted = place.marks, set(place.load.accepted)
     ends, failures = marks.counts("end"), _failures(marks)
     moments = sorted(float(line[2]) for line in marks.lines() if line[0] == "end")
@@ -438,6 +439,7 @@ def _account(place: Place, faults: list[Fault], status: int, seconds: float) -> 
         rows = {str(name) for (name,) in connection.execute("SELECT id FROM soak")}
     done = {name for name in ends if name in accepted}
     return Account(
+        seed=seed,
         accepted=Counter(name.partition("-")[0] for name in accepted),
         refused=len(place.load.refused),
         refused_and_run=sum(name in ends or name in failures for name in place.load.refused),
@@ -470,9 +472,8 @@ def main(arguments: Any = None) -> int:
         folder = chosen.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         folder.mkdir(parents=True, exist_ok=True)
         account = soak(folder, chosen.minutes * 60, chosen.seed, functools.partial(print, flush=True))
-    print(f"seed {chosen.seed}: ", end="")  # noqa: T201 - it is a report
     for line in account.lines():
-        print(line)  # noqa: T201
+        print(line)  # noqa: T201 - it is a report
     for problem in account.problems():
         print(f"PROBLEM {problem}")  # noqa: T201
     return 1 if account.problems() else 0
