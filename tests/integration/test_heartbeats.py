@@ -84,7 +84,7 @@ def test_status_shows_every_worker_with_state_load_pressure_and_breakers(
     wait_until(lambda: [one["state"] for one in shown()] == ["ready"] * 2, timeout=60, what="two workers")
     cells, threads = shown()
     assert (cells["pool"], cells["busy"]) == ("cells", "0 of 2")
-    assert (threads["pool"], threads["busy"]) == ("thread", "0 of 3")
+    assert (threads["pool"], threads["busy"]) == ("threads", "0 of 3")
     assert cells["pressure"] == "normal"
     assert " of " in cells["memory"]
     assert cells["breakers"] == ""

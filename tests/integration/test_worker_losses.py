@@ -99,7 +99,7 @@ def test_tasks_wait_for_a_killed_database_and_only_those_that_require_it(
         assert rows_in(url) == [-1, *range(50)]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["cells", pytest.param("threads", marks=pytest.mark.slow)])
 def test_tasks_wait_for_a_deaf_database(
     app: Celery, redis_url: str, start_worker: StartWorker, pool: str, database_url: str
 ) -> None:
@@ -111,8 +111,15 @@ def test_tasks_wait_for_a_deaf_database(
     assert rows_in(database_url) == [-1, *range(50)]
 
 
-@pytest.mark.parametrize("fault", ["killed", "deaf"])
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("pool", "fault"),
+    [
+        ("cells", "killed"),
+        ("threads", "deaf"),
+        pytest.param("cells", "deaf", marks=pytest.mark.slow),
+        pytest.param("threads", "killed", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_that_loses_a_critical_service_takes_nothing_until_it_is_back(  # noqa: PLR0913, PLR0917
     app: Celery, redis_url: str, start_worker: StartWorker, pool: str, fault: str, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ state: Any = worker_state  # celery-types lacks half of it
 _TURN: Final = 1.0  # seconds between beats
 _STALLED: Final = 60.0  # seconds without one after which the loop counts as hung
 _RETURN_WITHIN: Final = 2.0  # seconds over which tasks return to a database that is back
+_AS_TYPED: Final = {"thread": "threads"}  # Celery's module and what `-P` calls it
 _PER_DEADLINE: Final = 3  # how often the watchdog is told within the time it grants
 
 
@@ -221,10 +222,11 @@ class Readiness:
 def _load(worker: Any) -> dict[str, Any]:
     """How busy its pool is. Before there is one, and in pools that cannot say, as much as is known."""
     pool = getattr(worker, "pool", None)
-    kind = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    module = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    kind = module.rpartition(".")[2]
     cells = hasattr(pool, "running")
     return {
-        "pool": "cells" if cells else kind.rpartition(".")[2],
+        "pool": "cells" if cells else _AS_TYPED.get(kind, kind),
         "slots": getattr(pool, "wanted", None) or worker.concurrency or 0,
         "busy": len(pool.running()) if pool is not None and cells else len(state.active_requests),
         "done": pool.processed if pool is not None and cells else state.all_total_count[0],
