@@ -371,7 +371,7 @@ class Fleet:
         only = [] if asked is None else list(asked.get("only", ()))
         if asked is None:
             return
-        if asked.get("do") != "restart" or not known.issuperset(only):
+        if asked.get("do") != "restart" or not known or not known.issuperset(only):
             self._control.tell({"failed": f"{asked}: there are {', '.join(sorted(known))}"}, client)
             self._control.drop(client)
         elif self._phase is not None:
