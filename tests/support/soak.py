@@ -55,6 +55,10 @@ options = ["--without-mingle", "--without-gossip"]
 [flower]
 enabled = false
 """
+_OUT_OF_RETRIES = {"call TimeoutError", "call ConnectionError", "call ConnectionRefusedError"}
+"""A call that fails before the circuit opens is tried again only within the retry budget of the cluster."""
+
+_BEFORE_IT_OPENS = 15
 _UNHANDLED = re.compile(
     r"\| Traceback \(most recent|Exception in thread|Exception ignored|Fatal Python|"
     r'"level": ?"critical"|crash-looping|Unrecoverable'
@@ -94,11 +98,14 @@ class Account:
     def problems(self) -> list[str]:
         """What is not as it should be; empty if all is well."""
         late = [each for each in self.faults if (each.recovered or 1e9) > RECOVERED_WITHIN]
-        surprising = [name for name in self.failed if name != "greedy MemoryBudgetExceeded"]
+        outages = sum(each.name == "gateway_out" for each in self.faults)
+        calls = Counter({name: many for name, many in self.failed.items() if name in _OUT_OF_RETRIES})
+        surprising = self.failed.keys() - calls.keys() - {"greedy MemoryBudgetExceeded"}
         found = {
             "lost": self.lost[:5],
             "rows missing": self.rows_missing,
-            "failed for no good reason": surprising,
+            "failed for no good reason": sorted(surprising),
+            "failed before the circuit opened": calls if calls.total() > _BEFORE_IT_OPENS * outages else {},
             "not recovered in time": late,
             "unhandled": self.unhandled[:5],
             "beyond the memory budget": max(0, self.peak - BUDGET) if self.peak else "nobody looked",
