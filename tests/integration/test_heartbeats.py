@@ -22,6 +22,7 @@ from support.waiting import wait_until
 def _configured(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
     monkeypatch.setenv("SEAWALL_DATABASE_URL", database_url)
+    monkeypatch.setenv("SEAWALL_STARTUP__MIGRATIONS", "ignore")  # workers inherit both
     settings.cache_clear()
 
 
