@@ -1,7 +1,7 @@
 """What Seawall was promised to cost, end to end: `PYTHONPATH=tests python tests/benchmarks/promises.py`.
 
-Each figure stands beside what was promised of it and a tenth of that, which is the aim. Medians, with the
-highest of a hundred beside them, on servers of the benchmark's own, Redis with appendfsync always.
+Each figure stands beside what was promised of it and a tenth of that, which is the aim; its median is judged.
+On a busy machine the least is nearer to what it costs. On servers of the benchmark's own, Redis with appendfsync always.
 """
 
 import os
@@ -73,9 +73,8 @@ class Line:
             )
             if middle <= most
         )
-        figures = "".join(
-            f"{_short(value):>11}" for value in (self.promised, self.promised / 10, middle, high)
-        )
+        shown = (self.promised, self.promised / 10, min(self.taken), middle, high)
+        figures = "".join(f"{_short(value):>11}" for value in shown)
         return f"{self.what:44}{figures}  {verdict}"
 
 
@@ -235,7 +234,7 @@ def _settings(redis: str, broker: str, postgres: str) -> None:
 def main() -> None:
     """Measure, and print one table."""
     os.environ["SEAWALL_FLEET"] = str(ROOT / "none.toml")
-    head = "".join(f"{word:>11}" for word in ("promised", "a tenth", "median", "99 of 100"))
+    head = "".join(f"{word:>11}" for word in ("promised", "a tenth", "least", "median", "99 of 100"))
     print(f"{'':44}{head}")  # noqa: T201 - it is a report
     with servers() as (redis, postgres, proxies):
         _settings(redis, redis, postgres)
