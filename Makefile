@@ -8,12 +8,13 @@ RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
 JOBS ?= 2
+MINUTES ?= 60
 # The locks are complete: pip resolves nothing, so a newer release of anything changes nothing.
 FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test test-all bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test test-all soak bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +53,11 @@ test: $(DEV) ## Run the tests, in random order and in parallel.
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
 
-bench: $(DEV) ## Measure delivery against the stock transport, workers against prefork, the database, and classification.
+soak: $(DEV) ## An hour of load with faults, and the account of every task; MINUTES=10 for less.
+	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(MINUTES)
+
+bench: $(DEV) ## Measure what was promised, delivery against the stock transport, workers against prefork, and more.
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/promises.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/worker.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py

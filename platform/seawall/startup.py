@@ -6,13 +6,13 @@ says. Migrations are looked at and never applied.
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from seawall import servers
 from seawall.config import settings
 from seawall.errors import ConfigError, StartupError
-from seawall.health import broker_answers, redis_answers
+from seawall.health import Check, broker_answers, redis_answers
 from seawall.runtime import Declaration, Service
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ def awaited(
         timeout=min(_ONE_ATTEMPT, within),
         within=within,
     )
+
+
+def service_checks(services: Iterable[Declaration]) -> list[Check]:
+    """Checks of those services of an application that can be asked."""
+    return [
+        Check(each.name, each.check, critical=each.critical) for each in services if each.check is not None
+    ]
 
 
 def embedded_servers() -> Declaration:

@@ -62,7 +62,8 @@ class System:
                 redis=servers.redis_url if features.redis else None,
                 broker=self._broker_url if features.broker else None,
                 database=servers.database_url if features.database else None,
-            ),
+            )
+            + startup.service_checks(self._services),
             started=lambda: self._runtime.started,
             ready=lambda: self._runtime.ready,
         )

@@ -5,22 +5,29 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 import pytest
 
+from seawall.errors import SeawallError
+from seawall.fleet import Control
 from support.processes import Proc, alive, started
 from support.waiting import wait_until
 
 RUN = """
 import json, sys
-from seawall.fleet import Console, Fleet, Program, RestartPolicy
+import pathlib
+from seawall.fleet import Console, Control, Fleet, Program, RestartPolicy
 given = json.loads(sys.argv[1])
+if home := given.pop("home", None):
+    given["control"] = Control(pathlib.Path(home))
 programs = [Program(**{**one, "argv": (sys.executable, "-c", one["argv"])}) for one in given.pop("programs")]
 restarts = RestartPolicy(**given.pop("restarts", {}))
 sys.exit(Fleet(programs, console=Console(), restarts=restarts, **given).run())
@@ -256,6 +263,94 @@ def test_sighup_replaces_the_workers_one_after_another(fleet: Start) -> None:
     steps = ("a exited with code 0", "a     | up", "b exited with code 0", "b     | up")
     places = [rolled.index(step) for step in steps]
     assert places == sorted(places)
+
+
+def restart(home: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    """`seawall restart`, as an operator does it."""
+    return subprocess.run(
+        [sys.executable, "-m", "seawall.cli", "restart", *names],
+        env={**os.environ, "SEAWALL_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, tmp_path: Path) -> None:
+    said = [worker(name, "print('up');" + OBEDIENT) for name in ("a", "b")]
+    proc = fleet(*said, program("beat", "forever()"), home=str(tmp_path))
+    proc.wait_for("fleet ready")
+    done = restart(tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    steps = (
+        "asked: restarting one after another: a, b",
+        "a exited with code 0",
+        "b exited with code 0",
+        "restarted: a, b",
+    )
+    places = [done.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+    assert proc.output.count("| up") == 4
+    one = restart(tmp_path, "b")
+    assert one.returncode == 0
+    assert "a exited" not in one.stdout
+    wrong = restart(tmp_path, "beat")
+    assert (wrong.returncode, "there are a, b" in wrong.stderr) == (1, True)
+    proc.signal(signal.SIGTERM)
+    assert proc.wait() == 0
+    assert not (tmp_path / "fleet.sock").exists()
+    assert "no `seawall up` runs" in restart(tmp_path).stderr
+
+
+def test_a_version_that_does_not_start_stops_the_restart_there(fleet: Start, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    code = f"print('up')\nif os.path.exists({str(broken)!r}): sys.exit('no such module')\n" + OBEDIENT
+    proc = fleet(worker("a", code), worker("b", code), home=str(tmp_path), restarts=FAST)
+    proc.wait_for("fleet ready")
+    broken.touch()
+    done = restart(tmp_path)
+
+    assert done.returncode == 1
+    assert "a exited with code 1" in done.stderr
+    assert "the others were left as they are" in done.stderr
+    assert proc.output.count("b     | up") == 1
+    broken.unlink()
+    proc.wait_for("restarted: a, b")
+
+
+def test_a_restart_ends_with_the_fleet_and_nonsense_is_not_heard(fleet: Start, tmp_path: Path) -> None:
+    proc = fleet(worker("a", STUBBORN), home=str(tmp_path), drain_timeout=60)
+    proc.wait_for("fleet ready")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(os.path.relpath(tmp_path / "fleet.sock"))
+        client.send(b"nonsense")
+        client.settimeout(30)
+        assert client.recv(100) == b""
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(restart, tmp_path)
+        proc.wait_for("not yet")
+        proc.signal(signal.SIGTERM)
+        proc.wait_for("SIGTERM: draining")
+        proc.signal(signal.SIGTERM)
+        done = waiting.result(60)
+    assert done.returncode == 1
+    assert "the fleet ended meanwhile" in done.stderr
+    proc.wait()
+
+
+def test_a_second_fleet_leaves_the_first_ones_socket_and_a_dead_ones_is_replaced(tmp_path: Path) -> None:
+    first = Control(tmp_path)
+    with pytest.raises(SeawallError, match="another fleet runs"):
+        Control(tmp_path)
+    first.close()
+    first.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(os.path.relpath(tmp_path / "fleet.sock"))
+    second = Control(tmp_path)
+    assert (tmp_path / "fleet.sock").stat().st_mode & 0o777 == 0o600
+    second.close()
 
 
 LEAVES_A_DEAF_CHILD = (

@@ -1,10 +1,6 @@
 """Real workers that wait for what they need, and tell whoever watches them."""
 
-import contextlib
 import os
-import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,32 +11,10 @@ from seawall.health import Question, ask
 from seawall.startup import histories
 from seawall.worker.readiness import Watchdog, watchdog_interval
 from support.nodes import StartWorker
+from support.notifying import notified
 from support.services import bear_start_and_stop
 from support.shop import journal
 from support.waiting import wait_until
-
-
-@contextlib.contextmanager
-def listening(path: Path) -> Iterator[set[bytes]]:
-    """The other end of sd_notify: what was said there so far."""
-    said: set[bytes] = set()
-    ended = threading.Event()
-
-    def hear() -> None:
-        while not ended.is_set():
-            with contextlib.suppress(TimeoutError):
-                said.add(systemd.recv(100))
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(os.path.relpath(path))
-        systemd.settimeout(0.05)
-        thread = threading.Thread(target=hear)
-        thread.start()
-        try:
-            yield said
-        finally:
-            ended.set()
-            thread.join()
 
 
 def asked(address: str, question: Question) -> tuple[bool, list[str]]:
@@ -52,7 +26,7 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
     start_worker: StartWorker, shop_app: Celery, database_url: str, tmp_path: Path
 ) -> None:
     address = f"unix:{os.path.relpath(tmp_path / 'h')}"
-    with listening(tmp_path / "n") as said:
+    with notified(tmp_path / "n") as said:
         shop_app.send_task("shop.record", ("early",))
         worker = start_worker(
             "support.shop",
@@ -78,8 +52,10 @@ def test_a_worker_consumes_only_once_the_database_is_migrated_and_tells_its_watc
         live, answer = ask(address, Question.LIVE, timeout=30)
         assert (live, [check["name"] for check in answer["checks"]]) == (True, ["consumer"])
         wait_until(lambda: b"READY=1" in said, timeout=60, what="READY=1")
+        assert b"STOPPING=1" not in said
         worker.container.kill("SIGTERM")
         assert worker.container.wait(60) == 0
+        wait_until(lambda: b"STOPPING=1" in said, what="STOPPING=1")
     assert not (tmp_path / "h").exists()
 
 

@@ -17,6 +17,7 @@ from seawall.errors import ConfigError, SeawallError
 
 _COMMANDS: Final = {
     "up": "seawall.cli.up:up",
+    "restart": "seawall.cli.restart:restart",
     "migrate": "seawall.cli.migrate:migrate",
     "status": "seawall.cli.status:status",
     "queues": "seawall.cli.queues:queues",

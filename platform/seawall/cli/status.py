@@ -5,6 +5,7 @@ cannot be asked says why and hides none of the others.
 """
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from seawall import cluster
 from seawall.cli import columns
 from seawall.database import database
 from seawall.errors import SeawallError
+from seawall.quantity import format_bytes
 
 Rows = list[dict[str, Any]]
 
@@ -72,7 +74,29 @@ def breakers() -> Rows:
     ]
 
 
+def fleet() -> Rows:
+    """Every worker of the cluster, as its last heartbeat describes it."""
+    from seawall.worker.heartbeat import workers
+
+    return [
+        {
+            "worker": name,
+            "state": one["state"],
+            "pool": one["pool"],
+            "busy": f"{one['busy']} of {one['slots']}",
+            "done": one["done"],
+            "memory": f"{format_bytes(one['used'])} of {format_bytes(one['budget'])}",
+            "pressure": one["pressure"],
+            "breakers": ", ".join(f"{breaker} {state}" for breaker, state in one["breakers"].items()),
+            "lost": ", ".join(one["lost"]),
+            "up": f"{max(0.0, time.time() - one['since']):.0f} s",
+        }
+        for name, one in workers(cluster.client()).items()
+    ]
+
+
 SECTIONS: Final[dict[str, Callable[[], Rows]]] = {
+    "workers": fleet,
     "database": pool,
     "connections": connections,
     "connection budget": budget,

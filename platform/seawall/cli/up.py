@@ -1,5 +1,6 @@
 """`seawall up` and `seawall dashboard`: the fleet, or only Flower, in the foreground."""
 
+import math
 import os
 import sys
 import time
@@ -10,8 +11,8 @@ from seawall import servers
 from seawall.cli import migrate
 from seawall.cli.application import load_app
 from seawall.config import settings
-from seawall.errors import ConfigError
-from seawall.fleet import Console, Fleet, FleetSpec
+from seawall.errors import ConfigError, SeawallError
+from seawall.fleet import Console, Control, Fleet, FleetSpec
 from seawall.quantity import format_bytes
 from seawall.redaction import hide_passwords
 
@@ -28,9 +29,11 @@ def up(*, migrations: bool) -> None:
     console = Console()
     if servers.join_embedded() is not None:
         console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
+    settings().home.mkdir(parents=True, exist_ok=True)
     app = load_app(spec.app)
     from seawall.worker.lifecycle import notify
     from seawall.worker.memory import board_of
+    from seawall.worker.readiness import watchdog_interval
 
     console.say(f"broker {hide_passwords(app.conf.broker_url)}")
     if migrations:
@@ -48,8 +51,21 @@ def up(*, migrations: bool) -> None:
         drain_timeout=spec.drain_timeout,
         started=started,
         on_ready=lambda: notify("READY=1"),
+        on_stopping=lambda: notify("STOPPING=1"),
+        on_turn=(lambda: notify("WATCHDOG=1")) if (every := watchdog_interval()) else None,
+        turn_within=every or math.inf,
+        control=_control(console),
     )
     sys.exit(fleet.run())
+
+
+def _control(console: Console) -> Control | None:
+    """Where `seawall restart` asks; a fleet can do without."""
+    try:
+        return Control(settings().home)
+    except (SeawallError, OSError) as exc:
+        console.say(f"`seawall restart` will not reach this fleet: {exc}", loud=True)
+        return None
 
 
 def _readable() -> dict[str, str]:

@@ -8,6 +8,7 @@ The first SIGINT or SIGTERM drains: the programs finish their work, those that `
 second stops: running work is dropped, the broker delivers it again. The third kills. A phase that outlasts
 its time goes on to the next by itself. SIGHUP restarts the programs that declare readiness one after
 another, each when the one before is ready again; a version that does not start stops the rolling there.
+`seawall restart` asks for the same through `control`, and hears how it goes.
 The output's reader going away counts as the first signal.
 
 Exit status of `run`:
@@ -30,13 +31,14 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from seawall.errors import ConfigError
 from seawall.fleet.child import Child
 from seawall.fleet.console import Console
+from seawall.fleet.control import Control
 from seawall.fleet.keeper import Keeper
 from seawall.fleet.program import PHASES, Program, State, exit_in_words, may_follow
 from seawall.fleet.restart import History, RestartPolicy
@@ -77,7 +79,8 @@ class Fleet:
     """The programs and what keeps them running. Durations in seconds; call `run` once, in the main thread.
 
     `started`: the monotonic instant that "ready in ... s" counts from, now if not given.
-    `on_ready` is called once, when every program that declares readiness is ready; it must not block.
+    `on_ready` is called once, when every program that declares readiness is ready, `on_stopping` when the end
+    begins, `on_turn` at least every `turn_within` seconds; they must not block. `control` is closed at last.
 
     Raises:
         ConfigError: there is no program, or two share a name.
@@ -94,6 +97,10 @@ class Fleet:
         restarts: RestartPolicy | None = None,
         started: float | None = None,
         on_ready: Callable[[], object] | None = None,
+        on_stopping: Callable[[], object] | None = None,
+        on_turn: Callable[[], object] | None = None,
+        turn_within: float = math.inf,
+        control: Control | None = None,
     ) -> None:
         names = [program.name for program in programs]
         if not names or len(set(names)) < len(names):
@@ -106,12 +113,18 @@ class Fleet:
         self._restarts = restarts or RestartPolicy()
         self._started = time.monotonic() if started is None else started
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
+        self._on_turn = on_turn
+        self._turn_within = turn_within
+        self._turn_due = 0.0 if on_turn else math.inf
+        self._control = control
         self._phase: State | None = None
         self._announced_ready = False
         self._failed = False
         self._cut_short_by: int | None = None
         self._rolling: deque[Member] = deque()
         self._replacing: Member | None = None
+        self._replaced: list[str] = []
         self._poll = select.poll()  # selectors cannot watch for nothing but an error
         self._handlers: dict[int, Callable[[], object]] = {}
         console.introduce(names)
@@ -125,6 +138,9 @@ class Fleet:
             self._keeper = Keeper()
             stack.callback(self._keeper.close)
             self._watch(signals.fileno(), lambda: self._on_signals(signals.recv(64)))
+            if self._control is not None:
+                stack.callback(self._control.close)
+                self._watch(self._control.fileno(), self._on_client)
             stack.callback(self._close_children)
             for member in self._members:
                 self._start(member)
@@ -138,7 +154,7 @@ class Fleet:
     # -- the loop
 
     def _step(self) -> None:
-        soonest = min(member.due for member in self._members)
+        soonest = min(self._turn_due, *(member.due for member in self._members))
         timeout = None if soonest == math.inf else max(0, math.ceil((soonest - time.monotonic()) * 1000))
         self._watch_console()
         for fd, events in self._poll.poll(timeout):
@@ -151,6 +167,9 @@ class Fleet:
                 self._on_exit(member, member.child)
             if member.due <= time.monotonic():
                 self._overdue(member)
+        if self._turn_due <= time.monotonic():
+            self._turn_due = time.monotonic() + self._turn_within
+            self._call(self._on_turn, "on_turn")
         if self._phase is State.DRAINING:
             self._drain_last()
         elif self._phase is None and self._console.closed:
@@ -180,13 +199,15 @@ class Fleet:
             self._start(member)
         elif member.state is State.STARTING:
             member.due = math.inf
-            waited = f"{self._start_timeout:g} s ({member.status})"
-            self._console.say(f"{name} is not ready after {waited}; it is kept running", loud=True)
+            late = f"{name} is not ready after {self._start_timeout:g} s ({member.status})"
+            self._say(f"{late}; it is kept running", loud=True)
+            if member is self._replacing:
+                self._dismiss({"failed": f"{late}: the others were left as they are"})
         elif member.state is self._phase:
             self._failed = True
             self._enter(_NEXT_PHASE[self._phase], "out of time")
         else:  # it was being replaced, the others have their own time
-            self._console.say(f"{name} is out of time: {_NEXT_PHASE[member.state].value}", loud=True)
+            self._say(f"{name} is out of time: {_NEXT_PHASE[member.state].value}", loud=True)
             self._end(member, _NEXT_PHASE[member.state])
 
     # -- one program's life
@@ -228,12 +249,20 @@ class Fleet:
             return
         self._announced_ready = True
         took = time.monotonic() - self._started
-        self._console.say(f"fleet ready in {took:.1f} s: {_names(awaited)}")
-        if self._on_ready is not None:
-            try:
-                self._on_ready()
-            except Exception as exc:  # noqa: BLE001 - a broken hook must not end the fleet
-                self._console.say(f"on_ready failed: {exc!r}", loud=True)
+        self._say(f"fleet ready in {took:.1f} s: {_names(awaited)}")
+        self._call(self._on_ready, "on_ready")
+
+    def _call(self, hook: Callable[[], object] | None, name: str) -> None:
+        try:
+            if hook is not None:
+                hook()
+        except Exception as exc:  # noqa: BLE001 - a broken hook must not end the fleet
+            self._say(f"{name} failed: {exc!r}", loud=True)
+
+    def _say(self, text: str, *, loud: bool = False) -> None:
+        self._console.say(text, loud=loud)
+        if self._control is not None:
+            self._control.tell({"said": text})
 
     def _on_exit(self, member: Member, child: Child) -> None:
         self._forget(child.output.fileno())
@@ -260,7 +289,9 @@ class Fleet:
         member.history = decision.history
         member.transition(State.BACKING_OFF, due=now + decision.delay)
         name = f"{member.program.name} is crash-looping, exit {exits}: it" if looping else member.program.name
-        self._console.say(f"{name} {what}; restart in {decision.delay:.1f} s", loud=looping)
+        self._say(f"{name} {what}; restart in {decision.delay:.1f} s", loud=looping)
+        if member is self._replacing:
+            self._dismiss({"failed": f"{member.program.name} {what}: the others were left as they are"})
 
     def _ended(self, member: Member, status: int) -> None:
         """It exited because we wanted it to, or while everything ends."""
@@ -269,7 +300,7 @@ class Fleet:
         if program.needs_ready and phase not in (State.STOPPING, State.KILLING) and not as_asked:
             self._failed = True
         member.transition(State.STOPPED)
-        self._console.say(f"{program.name} {exit_in_words(status)}")
+        self._say(f"{program.name} {exit_in_words(status)}")
         if self._phase is None:  # it was being replaced
             self._start(member)
 
@@ -278,21 +309,22 @@ class Fleet:
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGHUP and self._phase is None:
-                self._rolling.extend(member for member in self._members if member.program.needs_ready)
-                self._console.say(f"SIGHUP: restarting one after another: {_names(self._rolling)}")
+                self._begin_roll("SIGHUP")
             elif number in (signal.SIGINT, signal.SIGTERM):
                 if self._phase is State.DRAINING:
                     self._cut_short_by = number
                 self._enter(_NEXT_PHASE[self._phase], signal.Signals(number).name)
 
     def _enter(self, phase: State, why: str) -> None:
+        if self._phase is None:
+            self._call(self._on_stopping, "on_stopping")
         self._phase = phase
         for member in self._members:
             if member.state is State.BACKING_OFF:
                 member.transition(State.STOPPED)
         running = [member for member in self._members if member.child is not None]
         what = _ANNOUNCEMENT[phase].format(drain=self._drain_timeout, stop=self._stop_timeout)
-        self._console.say(f"{why}: {what}: {_names(running)}", loud=phase is not State.DRAINING)
+        self._say(f"{why}: {what}: {_names(running)}", loud=phase is not State.DRAINING)
         for member in running:
             if phase is not State.DRAINING or not member.program.outlives_others:
                 self._end(member, phase)
@@ -323,13 +355,55 @@ class Fleet:
                 if member.state is not State.DRAINING:
                     self._end(member, State.DRAINING)
 
+    # -- one after another
+
+    def _on_client(self) -> None:
+        assert self._control is not None  # noqa: S101 - it is what is watched
+        if (client := self._control.accept()) is not None:
+            self._watch(client.fileno(), lambda: self._on_request(client))
+
+    def _on_request(self, client: socket.socket) -> None:
+        """A client asks, or has gone; it stays to hear how it goes."""
+        assert self._control is not None  # noqa: S101
+        self._forget(client.fileno())
+        asked = self._control.request(client)
+        known = {member.program.name for member in self._members if member.program.needs_ready}
+        only = [] if asked is None else list(asked.get("only", ()))
+        if asked is None:
+            return
+        if asked.get("do") != "restart" or not known or not known.issuperset(only):
+            self._control.tell({"failed": f"{asked}: there are {', '.join(sorted(known))}"}, client)
+            self._control.drop(client)
+        elif self._phase is not None:
+            self._dismiss({"failed": "the fleet is ending"})
+        else:
+            self._begin_roll("asked", only or known)
+
+    def _begin_roll(self, why: str, names: Collection[str] | None = None) -> None:
+        wanted = [
+            member
+            for member in self._members
+            if member.program.needs_ready and (names is None or member.program.name in names)
+        ]
+        self._rolling.extend(member for member in wanted if member not in self._rolling)
+        self._say(f"{why}: restarting one after another: {_names(self._rolling)}")
+
     def _roll(self) -> None:
-        """SIGHUP's work: replace the next one when the one before is ready again."""
+        """Replace the next one when the one before is ready again."""
         if self._replacing is not None and self._replacing.state is State.READY:
+            self._replaced.append(self._replacing.program.name)
             self._replacing = None
+            if not self._rolling:
+                replaced, self._replaced = self._replaced, []
+                self._say(f"restarted: {', '.join(replaced)}")
+                self._dismiss({"done": replaced})
         if self._replacing is None and self._rolling:
             self._replacing = self._rolling.popleft()
             self._end(self._replacing, State.DRAINING)
+
+    def _dismiss(self, last_word: dict[str, Any]) -> None:
+        if self._control is not None:
+            self._control.dismiss(last_word)
 
     def _close_children(self) -> None:
         for member in self._members:
@@ -341,9 +415,9 @@ class Fleet:
         for member in self._members:
             if member.history.looping:
                 exits = f"{member.history.exits} exits"
-                self._console.say(f"{member.program.name} was crash-looping: {exits}", loud=True)
+                self._say(f"{member.program.name} was crash-looping: {exits}", loud=True)
         lived = time.monotonic() - self._started
-        self._console.say(f"fleet stopped after {lived:.1f} s, exit status {self._exit_status()}")
+        self._say(f"fleet stopped after {lived:.1f} s, exit status {self._exit_status()}")
 
     def _exit_status(self) -> int:
         if self._failed or any(member.history.looping for member in self._members):

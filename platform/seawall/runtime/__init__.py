@@ -20,6 +20,8 @@ from seawall.runtime.events import (
     RuntimeStopped,
     ServiceAttemptFailed,
     ServiceChanged,
+    ServiceLost,
+    ServiceReturned,
     ServiceStopFailed,
 )
 from seawall.runtime.report import ServiceReport, StartReport
@@ -35,7 +37,9 @@ __all__ = [
     "Service",
     "ServiceAttemptFailed",
     "ServiceChanged",
+    "ServiceLost",
     "ServiceReport",
+    "ServiceReturned",
     "ServiceStopFailed",
     "StartReport",
     "State",

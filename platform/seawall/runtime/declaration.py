@@ -39,6 +39,7 @@ class Declaration:
         attempts: how often it is tried before it counts as failed.
         timeout: seconds one attempt may take.
         within: seconds all attempts together may take; None for no such bound.
+        check: asked while it is up: returns if all is well, raises if it is lost; None: nobody can tell.
     """
 
     name: str
@@ -48,17 +49,22 @@ class Declaration:
     attempts: int = 3
     timeout: float = 30.0
     within: float | None = None
+    check: Callable[[], object] | None = None
 
 
-def service(
+def service(  # noqa: PLR0913 - all keyword-only
     name: str,
     *,
     requires: Iterable[str] = (),
     critical: bool = True,
     attempts: int = 3,
     timeout: float | str = 30.0,
+    check: Callable[[], object] | None = None,
 ) -> Callable[[F], F]:
     """Declare the decorated class, generator function or plain function as a service; it stays as it is.
+
+    `check` is asked, in a thread, while it is up: it raises if the service is lost. Readiness rests on it,
+    and a worker takes no tasks while a critical service is lost.
 
     Raises:
         ConfigError: an argument is wrong, or the decorated object cannot be a service.
@@ -71,6 +77,8 @@ def service(
     seconds = parse_duration(timeout, field="timeout")
     if seconds <= 0:
         raise ConfigError(f"service {named!r}: timeout={timeout!r} leaves no time: write seconds above 0")
+    if check is not None and not callable(check):
+        raise ConfigError(f"service {named!r}: check={check!r} cannot be called: pass a function")
 
     def declare(declared: F) -> F:
         declaration = Declaration(
@@ -80,6 +88,7 @@ def service(
             critical=critical,
             attempts=attempts,
             timeout=seconds,
+            check=check,
         )
         setattr(declared, _ATTRIBUTE, declaration)
         return declared

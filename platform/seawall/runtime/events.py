@@ -57,3 +57,19 @@ class RuntimeStopped(Event):
 
     seconds: float
     unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceLost(Event):
+    """A service that was up does not answer any more: its check failed twice in a row."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceReturned(Event):
+    """A lost service answers again, after so many seconds."""
+
+    service: str
+    seconds: float

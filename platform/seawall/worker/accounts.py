@@ -194,6 +194,19 @@ class Parked:
             self._opened = None
             logger.info("what waits for %s comes back by itself: %s", dependency, exc)
 
+    def let_all_go(self, dependency: str, seconds: float) -> None:
+        """All that any queue holds for `dependency`, spread over so many seconds; they come back anyway."""
+        if not self.possible:
+            return
+        try:
+            queues = self.queues()
+            for queue in queues.names():
+                if waiting := queues.counts(queue).parked.get(dependency, 0):
+                    queues.release(queue, dependency, rate=waiting / seconds)
+        except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
+            self._opened = None
+            logger.info("what waits for %s comes back by itself: %s", dependency, exc)
+
 
 class Watch(ABC):
     """A thread of the worker's main process that lets parked tasks go. Of the fleet's one acts at a time."""

@@ -116,9 +116,10 @@ def _open_accounts(sender: Any = None, **_: Any) -> None:
     from celery.concurrency.prefork import TaskPool
 
     pool = concurrency.get_implementation(sender.pool_cls)
+    if servers.redis_is_known():
+        guard_databases()  # before a task that requires "postgres" makes a breaker of that name
     open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
     if servers.redis_is_known():
-        guard_databases()
         share()
 
 

@@ -34,7 +34,7 @@ from seawall.memory.learned import Judged, Learned, Record, Sample
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policy import policy_of
 from seawall.quantity import format_bytes
-from seawall.worker import gate
+from seawall.worker import gate, losses
 
 logger = logging.getLogger(__name__)
 
@@ -343,8 +343,8 @@ def install(app: Celery) -> None:
 class Flow(bootsteps.StartStopStep):
     """The consumer's step: pauses under EXHAUSTED, and asks for what is held once memory was freed elsewhere.
 
-    What was fetched before a pause stays with the gate. The pause belongs to one connection; the next one
-    begins anew, and is paused anew.
+    It also pauses while a critical service is lost (`seawall.worker.losses`). What was fetched before a pause
+    stays with the gate. The pause belongs to one connection; the next one begins anew, and is paused anew.
     """
 
     label = "Flow"
@@ -373,7 +373,7 @@ class Flow(bootsteps.StartStopStep):
         if _watch is None or c.task_consumer is None:
             return
         _watch.account.rest()
-        paused = _watch.account.paused()
+        paused = _watch.account.paused() or losses.all_wait()
         if paused and not self._paused:
             c.task_consumer.cancel()
         elif self._paused and not paused:

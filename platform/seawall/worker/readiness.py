@@ -1,36 +1,49 @@
-"""A worker consumes only once what it needs is there, and says from then on whether it lives and is ready.
+"""A worker consumes only once what it needs is there, and says from then on how it is.
 
 Before it connects to its broker it waits for the database that the settings name, for its migrations, and for
 the services that the application declares (`Seawall(..., services=[...])`): `startup.timeout` seconds, then
 it ends with an error that names what is missing. The broker and Redis Celery waits for by itself, for ever.
+
+What it loses later, tasks wait for (`seawall.worker.losses`). The cluster hears of it by its heartbeat
+(`seawall.worker.heartbeat`).
 
 Its loop beats once a second while it consumes. While it is connecting again there is no loop to watch, and an
 outage of the broker is no reason to restart it. The solo pool runs tasks in the loop and so shows no beat.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps, signals
 from celery.concurrency import solo
+from celery.worker import state as worker_state
 
-from seawall import startup
+from seawall import memory, servers, startup
+from seawall.breaker import State, breakers
 from seawall.config import settings
 from seawall.errors import SeawallError
 from seawall.health import Beat, Health, HealthServer, server_checks
 from seawall.runtime import Declaration, Runtime
+from seawall.worker import gate, losses
+from seawall.worker.accounts import Parked
+from seawall.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from celery import Celery
 
 logger = logging.getLogger(__name__)
+state: Any = worker_state  # celery-types lacks half of it
 
 _TURN: Final = 1.0  # seconds between beats
 _STALLED: Final = 60.0  # seconds without one after which the loop counts as hung
+_RETURN_WITHIN: Final = 2.0  # seconds over which tasks return to a database that is back
+_AS_TYPED: Final = {"thread": "threads"}  # Celery's module and what `-P` calls it
 _PER_DEADLINE: Final = 3  # how often the watchdog is told within the time it grants
 
 
@@ -78,20 +91,25 @@ def watchdog_interval() -> float | None:
 
 
 class Readiness:
-    """One worker's services and health."""
+    """One worker's services and health. `worker` is Celery's."""
 
-    def __init__(self, app: "Celery", notify: Callable[[str], bool]) -> None:
-        self._app = app
+    def __init__(self, worker: Any, notify: Callable[[str], bool]) -> None:
+        self._worker = worker
+        self._app: Celery = worker.app
         self._notify = notify
+        self._since = time.time()
         self._consumes = False
-        from seawall import servers
-
+        self._leaving = False
+        self._watch: losses.Watch | None = None
+        self._account: losses.Account | None = None
+        self._own = startup.service_checks(getattr(self._app, "services", ()))
+        self._servers = server_checks(
+            redis=servers.redis_url,
+            broker=self._broker_url,
+            database=servers.database_url if settings().database_url else None,
+        )
         self.health = Health(
-            server_checks(
-                redis=servers.redis_url,
-                broker=self._broker_url,
-                database=servers.database_url if settings().database_url else None,
-            ),
+            [*self._servers, *self._own],
             started=lambda: self._consumes,
             ready=lambda: self.runtime.ready,
         )
@@ -118,10 +136,42 @@ class Readiness:
         """The worker is ready, in Celery's sense."""
         self._consumes = True
 
+    def leaves(self, **_: Any) -> None:
+        """It was told to end, and drains."""
+        self._leaving = True
+
     def stop(self, **_: Any) -> None:
         """Stop the services: the worker has drained."""
         self._consumes = False
         self.runtime.stop()
+        if self._account is not None:
+            gate.disuse(self._account)
+
+    def describe(self) -> dict[str, Any]:
+        """What the cluster hears of this worker: states by name, bytes, seconds since 1970."""
+        used = memory.usage()
+        states = {each.name: each.circuit.state for each in breakers()}
+        missing = [] if self._watch is None else self._watch.missing
+        return {
+            "state": self._state(missing),
+            **_load(self._worker),
+            "used": used.workers,
+            "budget": used.budget,
+            "pressure": used.level.name.lower(),
+            "breakers": {name: state.value for name, state in states.items() if state is not State.CLOSED},
+            "lost": missing,
+            "since": self._since,
+            "pid": os.getpid(),
+        }
+
+    def _state(self, missing: list[str]) -> str:
+        if self._leaving:
+            return "stopping"
+        if not self._consumes:
+            return "starting"
+        if losses.all_wait() or memory.pressure() is memory.Pressure.EXHAUSTED:
+            return "paused"
+        return "degraded" if missing or self.runtime.report().degraded else "ready"
 
     def _broker_url(self) -> str:
         url = self._app.conf.broker_url
@@ -138,7 +188,49 @@ class Readiness:
             services.append(startup.database())
             if migrations := startup.migrations(startup.DATABASE):
                 services.append(migrations)
+        if servers.redis_is_known():
+            beat = lambda: Heartbeat(self._worker.hostname, self.describe)  # noqa: E731
+            services.append(Declaration(name="heartbeat", factory=beat, critical=False))
+        if watched := self._watched():
+            parked, lost = Parked(self._app), losses.open_page()
+            self._account = losses.Account(lost, parks=parked.possible)
+            gate.use(self._account)
+            back = functools.partial(parked.let_all_go, losses.DEPENDENCY, _RETURN_WITHIN)
+            services.append(self._watching(losses.Watch(watched, lost, back), watched))
         return [*services, *getattr(self._app, "services", ())]
+
+    def _watching(self, watch: losses.Watch, watched: list[losses.Watched]) -> Declaration:
+        """The watch as a service, after what it watches and the worker cannot do without."""
+        self._watch = watch
+        names = tuple(each.check.name for each in watched if each.critical)
+        return Declaration(name="losses", factory=lambda: watch, requires=names)
+
+    def _watched(self) -> list[losses.Watched]:
+        """What may be lost: a database that tasks require, and services that can be asked."""
+        required = any(
+            losses.POSTGRES in policy.requires
+            for task in self._app.tasks.values()
+            if (policy := getattr(task, "policy", None))
+        )
+        database = [each for each in self._servers if each.name == startup.DATABASE and required]
+        return [
+            *(losses.Watched(each, critical=True, database=True) for each in database),
+            *(losses.Watched(each, critical=each.critical) for each in self._own),
+        ]
+
+
+def _load(worker: Any) -> dict[str, Any]:
+    """How busy its pool is. Before there is one, and in pools that cannot say, as much as is known."""
+    pool = getattr(worker, "pool", None)
+    module = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    kind = module.rpartition(".")[2]
+    cells = hasattr(pool, "running")
+    return {
+        "pool": "cells" if cells else _AS_TYPED.get(kind, kind),
+        "slots": getattr(pool, "wanted", None) or worker.concurrency or 0,
+        "busy": len(pool.running()) if pool is not None and cells else len(state.active_requests),
+        "done": pool.processed if pool is not None and cells else state.all_total_count[0],
+    }
 
 
 class LoopBeat(bootsteps.StartStopStep):
@@ -176,8 +268,9 @@ def connect(notify: Callable[[str], bool]) -> None:
     """Have workers of this process wait before they consume. Safe to repeat."""
 
     def begin(sender: Any = None, **_: Any) -> None:
-        readiness = Readiness(sender.app, notify)
+        readiness = Readiness(sender, notify)
         _current[:] = [readiness]
+        signals.worker_shutting_down.connect(readiness.leaves, weak=False, dispatch_uid=f"{uid}.leaves")
         signals.worker_ready.connect(readiness.consumes, weak=False, dispatch_uid=f"{uid}.consumes")
         signals.worker_shutdown.connect(readiness.stop, weak=False, dispatch_uid=f"{uid}.stop")
         readiness.wait()

@@ -1,0 +1,17 @@
+"""Two minutes of `make soak`: mixed load, every kind of fault, and an account that must come out right."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from support.soak import FAULTS, soak
+
+
+@pytest.mark.timeout(600)
+def test_a_fleet_that_is_harmed_for_two_minutes_accounts_for_every_task(tmp_path: Path) -> None:
+    account = soak(tmp_path, 110.0, random.randrange(1 << 32))  # noqa: S311 - printed, to run it again
+
+    print("\n".join(account.lines()))  # noqa: T201 - the account is the point
+    assert not account.problems(), account
+    assert len(account.faults) > len(FAULTS) // 2

@@ -1,0 +1,112 @@
+"""What workers say of themselves to the whole cluster, and what `seawall status` makes of it."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from redis import Redis
+
+from seawall import settings
+from seawall.cli import group
+from seawall.cluster import connect, micros
+from seawall.worker import heartbeat
+from seawall.worker.heartbeat import ROOT, Heartbeat, workers
+from support.nodes import StartWorker
+from support.services import bear_start_and_stop
+from support.waiting import wait_until
+
+
+@pytest.fixture
+def _configured(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", database_url)
+    monkeypatch.setenv("SEAWALL_STARTUP__MIGRATIONS", "ignore")  # workers inherit both
+    settings.cache_clear()
+
+
+def status(*options: str) -> Any:
+    """`seawall status`; its sections."""
+    done = CliRunner().invoke(group, ["status", "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.mark.usefixtures("_configured")
+def test_a_heartbeat_is_seen_until_it_stops_and_a_silent_one_is_forgotten(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(redis_url, timeout=10)
+    beat = Heartbeat("a@host", lambda: {"state": "ready"}, every=0.01)
+    beat.start()
+    wait_until(lambda: workers(client) == {"a@host": {"state": "ready"}}, what="the heartbeat")
+    beat.stop()
+    assert workers(client) == {}
+
+    heartbeat._beat(client, [ROOT], ["killed@host", "{}", micros(0.2)])
+    heartbeat._beat(client, [ROOT], ["lives@host", "{}", micros(60)])
+    wait_until(lambda: set(workers(client)) == {"lives@host"}, what="the killed one to be forgotten")
+    heartbeat._beat(client, [ROOT], ["lives@host", "{}", micros(60)])
+    assert client.zrange(f"{ROOT}:names", 0, -1) == [b"lives@host"]
+    bear_start_and_stop(lambda: Heartbeat("a@host", dict, every=0.001))
+    client.close()
+
+
+def test_a_redis_that_is_away_is_told_once_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", "redis://127.0.0.1:1/0")
+    settings.cache_clear()
+    asked: list[int] = []
+
+    def describe() -> dict[str, Any]:
+        asked.append(1)
+        return {}
+
+    with caplog.at_level(logging.INFO):
+        beat = Heartbeat("a@host", describe, every=0.001)
+        beat.start()
+        wait_until(lambda: len(asked) > 3, what="it to go on")
+        beat.stop()
+    assert caplog.text.count("the cluster does not hear of this worker") == 1
+
+
+@pytest.mark.usefixtures("_configured")
+def test_status_shows_every_worker_with_state_load_pressure_and_breakers(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    start_worker("support.dependants", "--concurrency=2")
+    start_worker("support.dependants", "--concurrency=3", "-P", "threads")
+
+    def shown() -> list[dict[str, Any]]:
+        return sorted(status()["workers"], key=lambda one: str(one["pool"]))
+
+    wait_until(lambda: [one["state"] for one in shown()] == ["ready"] * 2, timeout=60, what="two workers")
+    cells, threads = shown()
+    assert (cells["pool"], cells["busy"]) == ("cells", "0 of 2")
+    assert (threads["pool"], threads["busy"]) == ("threads", "0 of 3")
+    assert cells["pressure"] == "normal"
+    assert " of " in cells["memory"]
+    assert cells["breakers"] == ""
+    opened = CliRunner().invoke(group, ["breakers", "open", "payments", "--reason", "a test", "--for", "1m"])
+    assert opened.exit_code == 0, opened.output
+    wait_until(
+        lambda: {one["breakers"] for one in shown()} == {"payments forced_open"},
+        timeout=60,
+        what="the heartbeats to tell of it",
+    )
+    table = CliRunner().invoke(group, ["status"])
+    assert "payments forced_open" in table.output
+
+
+def test_a_worker_that_waits_for_its_start_is_seen_waiting(
+    start_worker: StartWorker, redis_url: str, database_url: str
+) -> None:
+    start_worker("support.shop", env={"SEAWALL_DATABASE_URL": database_url}, wait=False)
+    with Redis.from_url(redis_url) as client:
+        wait_until(
+            lambda: [one["state"] for one in workers(client).values()] == ["starting"],
+            timeout=60,
+            what="the worker that waits for its migrations",
+        )
