@@ -122,6 +122,7 @@ class Bench:
             "PYTHONPATH": str(_APPS),
             "PYTHONWARNINGS": "ignore",
             "C_FORCE_ROOT": "1",
+            **system.environment,
             **more,
         }
 

@@ -71,6 +71,10 @@ def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker
     assert outcome(app, "ignore") == ("PENDING", [pre, post])
     assert outcome(app, "state")[0] == "HALFWAY"
     assert outcome(app, "reject")[0] == "FAILURE"
+    assert outcome(app, "requeue", ends_with="signal task_success") == (
+        "SUCCESS",
+        [pre, post, pre, "on_success requeue", "signal task_success", "after_return SUCCESS", post],
+    )
     state, told = outcome(app, "exit", ends_with="signal task_failure")
     assert state == "FAILURE"
     assert told.count("signal task_failure") == 1

@@ -1,0 +1,1 @@
+-- The results of tasks, under the keys of Celery's Redis backend.
