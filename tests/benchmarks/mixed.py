@@ -29,7 +29,8 @@ def main() -> None:
         beside = mixture.waited_beside_a_free_cell(place.marks)
     print(  # noqa: T201 - it is a report
         f"{SHORT} short tasks among {LONG} of 5 s on {CELLS} cells: "
-        f"passed by later ones for {passed * 1e3:.0f} ms at most, waiting beside a free cell for {beside * 1e3:.0f} ms at most"
+        f"passed by later ones for {passed * 1e3:.0f} ms at most, "
+        f"waiting beside a free cell for {beside * 1e3:.0f} ms at most"
     )
 
 

@@ -3,9 +3,9 @@
     PYTHONPATH=tests .venv/bin/python tests/conformance/celery_integration.py [--only cells]
 
 The tests are those of Celery's source distribution, unchanged, and get an environment of their own under
-.bench/ on the first run. With cells, the app of the tests is a `Seawall` on our transport; in the settings that
-the tests assert (`seawall_in_celerys_tests.py`) it starts from Celery's values. What passes with prefork and
-fails with cells must be in `EXPLAINED`, which is the list in docs/worker.md.
+.bench/ on the first run. With cells, the app of the tests is a `Seawall` on our transport; in the settings
+that the tests assert (`seawall_in_celerys_tests.py`) it starts from Celery's values. What passes with prefork
+and fails with cells must be in `EXPLAINED`, which is the list in docs/worker.md.
 """
 
 import argparse
@@ -44,7 +44,7 @@ EXPLAINED: Final = {
     "test_send_task_without_ignore_result_stores_result": _IN_PROCESS,
     "test_retry_preserves_ignore_result_false": _IN_PROCESS,
     "test_retry_preserves_ignore_result_true": _IN_PROCESS,
-    "test_revoked_by_headers_simple_canvas": "clears revoked stamps in the worker's memory: a cell has its own",
+    "test_revoked_by_headers_simple_canvas": "clears the worker's revoked stamps: a cell has its own",
     "test_each_instance_receives": _AFTER_FORK,
     "test_disconnect_leaves_other_instance_connected": _AFTER_FORK,
     "test_other_instance_receives_after_garbage_collection": _AFTER_FORK,

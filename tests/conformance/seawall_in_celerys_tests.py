@@ -3,8 +3,8 @@
     pytest -p seawall_in_celerys_tests t/integration
 
 The tests are Celery's, unchanged. Their worker lives in a thread of pytest's process, which makes that
-process the supervisor; Celery's embedded worker brings the logs of its children back through a queue, which is
-done here for cells as it is there for prefork. With CELERYS_DEFAULTS=1 the settings in which a Seawall app
+process the supervisor; Celery's embedded worker brings the logs of its children back through a queue, which
+is done here for cells as it is there for prefork. With CELERYS_DEFAULTS=1 the settings in which a Seawall app
 starts from other values than Celery, and which the tests assert, have Celery's values.
 """
 
@@ -34,6 +34,7 @@ CELERYS = {
     "task_queue_max_priority": None,
     "task_soft_time_limit": None,
     "task_time_limit": None,
+    "task_eager_propagates": False,
 }
 
 

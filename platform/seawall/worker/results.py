@@ -10,9 +10,9 @@ that succeeded (`Batch`) and sends them
 - before the cell's own code asks the backend for anything: a result, a chord that is counted.
 
 Until they are stored they stand in the table as well, so that a cell which is killed loses none: its
-supervisor stores them. A result is not collected but stored at once if a hook of the task (`on_success`,
-`after_return`) or a receiver of `task_success` or `task_postrun` may tell others about it, if it is large, and
-wherever no table is: in Celery's own pools and in producers.
+supervisor stores them. A result is stored at once, in a round trip of its own, if a hook of the task
+(`on_success`, `after_return`) or a receiver of `task_success` or `task_postrun` may tell others about it, if
+it is large, and wherever there is no table: in Celery's own pools and in producers.
 """
 
 import functools
