@@ -292,7 +292,8 @@ def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
         every = sorted(value for values in took.values() for value in values)
         slowest = max(took, key=lambda command: max(took[command]))
         print(  # noqa: T201 - the figures are the point
-            f"{len(every)} answers to {len(took)} commands with all cells busy: {median(every) * 1e3:.1f} ms (median), "
+            f"{len(every)} answers to {len(took)} commands with all cells busy: "
+            f"{median(every) * 1e3:.1f} ms (median), "
             f"{every[-1] * 1e3:.1f} ms (worst, {slowest}); the machine stood still for "
             f"{standstill.longest * 1e3:.0f} ms"
         )
