@@ -322,9 +322,9 @@ def _extrapolate(ours: Figures) -> None:
     each = ours["2 processes: CPU s per 1,000"] * 1e3
     cores = each / serving
     print(  # noqa: T201
-        f"\nA no-op task takes {each:.0f} us of the worker's CPU and {serving:.1f} us of the server's, which has one "
-        f"core: it is full at {1e6 / serving:,.0f} tasks/s, which {cores:.0f} cores of cells reach. A task that "
-        f"computes for a millisecond: {(each + 1000) / serving:.0f} cores."
+        f"\nA no-op task takes {each:.0f} us of the worker's CPU and {serving:.1f} us of the server's, "
+        f"which has one core: it is full at {1e6 / serving:,.0f} tasks/s, which {cores:.0f} cores of cells "
+        f"reach. With a millisecond of work in each task: {(each + 1000) / serving:.0f} cores."
     )
 
 
