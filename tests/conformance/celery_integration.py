@@ -51,6 +51,9 @@ EXPLAINED: Final = {
     "test_replaced_task_nesting_level_0": _AFTER_FORK,
     "test_replaced_task_nesting_level_1": _AFTER_FORK,
     "test_replaced_task_nesting_chain": _AFTER_FORK,
+    "test_task_received_has_access_to_stamps": _AFTER_FORK,
+    "test_linking_stamped_sig": _AFTER_FORK,
+    "test_err_linking_stamped_sig": _AFTER_FORK,
 }
 """Tests that pass with prefork and cannot with cells: all of them look into the worker's own process."""
 

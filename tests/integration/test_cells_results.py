@@ -1,6 +1,5 @@
 """Results of cells: stored together, never late, never lost with a cell, and counted right."""
 
-import time
 from typing import Any
 
 import pytest
@@ -104,7 +103,7 @@ def test_what_waits_is_on_the_table_until_it_is_stored(monkeypatch: pytest.Monke
     monkeypatch.setattr(results, "_TOLD", ())
     now = [0.0]
     row, server = Table(1).rows[0], Server()
-    batch = results.Batch(row, clock=lambda: now[0])
+    batch = results.Batch(row, stopping=lambda: False, clock=lambda: now[0])
     batch.begin(Quiet())
     assert batch.put(server, result("a"))
     batch.end(more=True)
@@ -119,7 +118,7 @@ def test_what_waits_is_on_the_table_until_it_is_stored(monkeypatch: pytest.Monke
 
 
 def test_results_that_a_hook_may_tell_about_are_stored_at_once() -> None:
-    batch = results.Batch(Table(1).rows[0])
+    batch = results.Batch(Table(1).rows[0], stopping=lambda: False)
     assert not batch.put(Server(), result("no task")), "nobody's result"
     batch.begin(Loud())
     assert not batch.put(Server(), result("loud"))
@@ -127,16 +126,20 @@ def test_results_that_a_hook_may_tell_about_are_stored_at_once() -> None:
 
 def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "_TOLD", ())
-    monkeypatch.setattr(results, "_TRY_AGAIN_AFTER", 0.0)
     row, server = Table(1).rows[0], Server()
     server.away = True
-    batch = results.Batch(row, clock=time.monotonic)
+    stopping = [True]
+    batch = results.Batch(row, stopping=lambda: stopping[0])
     batch.begin(Quiet())
     batch.put(server, result("a"))
-    monkeypatch.setattr(results._worker, "should_stop", 0)
     with pytest.raises(RedisConnectionError):
         batch.flush()
     assert row.unstored_results() == [result("a")]
-    server.away = False
-    batch.flush()
+    stopping[0] = False
+
+    def back_later(_seconds: float) -> None:
+        server.away = False
+
+    monkeypatch.setattr(results.time, "sleep", back_later)
+    batch.flush()  # waits for the server
     assert server.stored == [b"a"]

@@ -17,8 +17,10 @@ it is large, and wherever there is no table: in Celery's own pools and in produc
 
 import functools
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,7 +28,6 @@ from celery import Task, signals, states
 from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError
-from celery.worker import state
 from redis.exceptions import RedisError
 
 from seawall.cluster import Argument, Script
@@ -34,7 +35,6 @@ from seawall.cluster import Argument, Script
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
 _Base: Any = BaseKeyValueStoreBackend
-_worker: Any = state
 
 _store = Script(__package__, "store")
 
@@ -68,8 +68,11 @@ class Shelf(Protocol):
 class Batch:
     """The results of a cell that are not stored yet. `put` is called by the thread that made it alone."""
 
-    def __init__(self, shelf: Shelf, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, shelf: Shelf, *, stopping: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._shelf = shelf
+        self._stopping = stopping
         self._clock = clock
         self._owner = threading.get_ident()
         self._lock = threading.RLock()
@@ -91,7 +94,10 @@ class Batch:
         """It has ended; `more` says whether another one is here to be run."""
         self._task = None
         if self._waiting and (not more or self._due()):
-            self.flush()
+            try:
+                self.flush()
+            except (RedisError, OSError) as exc:
+                logger.warning("results stay on the table while the worker stops: %s", exc)
 
     def put(self, backend: Any, result: Result) -> bool:
         """Take a result of the task that runs; False if it must be stored at once."""
@@ -141,7 +147,7 @@ class Batch:
                         self._waiting = []
                         self._shelf.results_stored()
             except (RedisError, OSError) as exc:
-                if threading.get_ident() != self._owner or _worker.should_stop is not None:
+                if threading.get_ident() != self._owner or self._stopping():
                     raise
                 logger.error("%d results cannot be stored, trying again: %s", len(self._waiting), exc)  # noqa: TRY400
                 time.sleep(_TRY_AGAIN_AFTER)
@@ -172,16 +178,11 @@ class Batch:
 
 def _tells(signal: Any) -> bool:
     """Whether a receiver that is not ours hears of the end of a task."""
-    receivers = signal.receivers
-    return bool(receivers) and _foreign(signal, tuple(map(id, receivers)))
-
-
-@functools.lru_cache(maxsize=64)
-def _foreign(signal: Any, _receivers: tuple[int, ...]) -> bool:
-    return any(
-        not str(getattr(receiver, "__module__", "")).startswith("seawall.")
-        for receiver in signal._live_receivers(None)  # noqa: SLF001 - Celery's only way to ask
-    )
+    for _, kept in signal.receivers:
+        receiver = kept() if isinstance(kept, weakref.ReferenceType) else kept
+        if receiver is not None and not str(getattr(receiver, "__module__", "")).startswith("seawall."):
+            return True
+    return False
 
 
 batch: Batch | None = None
@@ -272,6 +273,17 @@ class Stored:
         """As Celery's: a result is stored before it is counted."""
         _flush()
         return super().on_chord_part_return(*args, **kwargs)  # type: ignore[misc]
+
+
+def _forget() -> None:
+    """In a child that a task forks: what waits is its parent's to store."""
+    global batch  # noqa: PLW0603 - one per process
+    if batch is not None:
+        batch._waiting = []  # noqa: SLF001 - one module
+        batch = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _flush() -> None:

@@ -168,7 +168,7 @@ class Cell:
         return 0
 
     def _batch_results(self) -> None:
-        results.batch = results.Batch(self.row)
+        results.batch = results.Batch(self.row, stopping=lambda: not self.may_start())
         Claimant.before_settling = results.batch.flush
 
     def register_with_event_loop(self, hub: Any) -> None:
