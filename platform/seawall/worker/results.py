@@ -44,6 +44,7 @@ _LARGE: Final = 8192
 _IDLE_ROUNDS: Final = 30
 _TRY_AGAIN_AFTER: Final = 1.0
 _HOOKS: Final = ("on_success", "after_return")
+_OURS: Final = ("seawall.", "celery.")
 _TOLD: Final = (signals.task_success, signals.task_postrun)
 
 
@@ -177,12 +178,16 @@ class Batch:
 
 
 def _tells(signal: Any) -> bool:
-    """Whether a receiver that is not ours hears of the end of a task."""
+    """Whether a receiver of the application hears of the end of a task."""
     for _, kept in signal.receivers:
         receiver = kept() if isinstance(kept, weakref.ReferenceType) else kept
-        if receiver is not None and not str(getattr(receiver, "__module__", "")).startswith("seawall."):
+        if receiver is not None and not _module_of(receiver).startswith(_OURS):
             return True
     return False
+
+
+def _module_of(receiver: Any) -> str:
+    return str(getattr(receiver, "__module__", ""))
 
 
 batch: Batch | None = None
