@@ -11,7 +11,8 @@ LIMIT = 0.2
 LOOSE = 1.0  # beside other tests: less than a long task takes
 
 
-def check(url: str, folder: Path, *, short: int, long: int, takes: float, limit: float) -> None:
+def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) -> None:
+    short, long, takes = mix
     with site(url, folder) as place, mixture.Standstill() as standstill:
         mixture.submit(place, short=short, long=long, takes=takes)
         mixture.run(place, folder, cells=4, total=short + long)
@@ -29,9 +30,9 @@ def check(url: str, folder: Path, *, short: int, long: int, takes: float, limit:
 
 
 def test_a_short_task_does_not_wait_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
-    check(redis_url, tmp_path / "site", short=300, long=6, takes=2.0, limit=LOOSE)
+    check(redis_url, tmp_path / "site", (300, 6, 2.0), limit=LOOSE)
 
 
 @pytest.mark.slow
 def test_of_a_thousand_short_tasks_none_waits_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
-    check(redis_url, tmp_path / "site", short=1000, long=10, takes=5.0, limit=LIMIT)
+    check(redis_url, tmp_path / "site", (1000, 10, 5.0), limit=LIMIT)
