@@ -181,7 +181,10 @@ class RedactingFilter(logging.Filter):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a malformed call; the handler says so and never its caller
             return True
-        record.msg, record.args = redact_text(message), None
+        if (
+            shown := redact_text(message)
+        ) != message:  # else others still see the line's template and its values
+            record.msg, record.args = shown, None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:

@@ -1,6 +1,6 @@
 """Our worker against plain Celery prefork, and on demand against other task queues.
 
-    PYTHONPATH=tests .venv/bin/python tests/benchmarks/worker.py [--peers]
+    PYTHONPATH=tests .venv/bin/python tests/benchmarks/worker.py [--peers] [--measure drain ...]
 
 Without `--peers` ours and prefork, as in `make bench`; with it also pgqueuer, taskiq, huey and dramatiq.
 They are installed with pip into environments of their own under .bench/; `needs` below names what.
@@ -20,7 +20,7 @@ import tempfile
 import time
 import venv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ def celery(name: str, *pool: str, **more: Any) -> System:
 
 
 CELERY = (celery("ours"), celery("prefork", "-P", "prefork", tasks=0.3))
+_RESULTS = {"BENCH_RESULTS": "1"}
+STORING = (
+    celery("ours-results", environment=_RESULTS),
+    celery("prefork-results", "-P", "prefork", tasks=0.2, environment=_RESULTS),
+)
 PEERS = (
     System(
         name="pgqueuer",
@@ -122,6 +127,7 @@ class Bench:
             "PYTHONPATH": str(_APPS),
             "PYTHONWARNINGS": "ignore",
             "C_FORCE_ROOT": "1",
+            **system.environment,
             **more,
         }
 
@@ -151,7 +157,7 @@ class Bench:
             for proc in procs:
                 proc.destroy()
 
-    def drain(self, system: System, processes: int) -> Figures:
+    def drain(self, system: System, processes: int = 2) -> Figures:
         """Empty a full queue."""
         self._clear(system)
         tasks = int(self._tasks * system.tasks * max(processes / 2, 0.5))
@@ -160,19 +166,21 @@ class Bench:
             wait_until(lambda: self._done() > tasks * _WARM_UP, timeout=120, what=f"{system.name} to begin")
             self._redis.config_resetstat()
             cpu, first, begun = cpu_of(procs), self._done(), time.monotonic()
+            supervising, serving = cpu_of_main(procs), self._server.cpu()
             wait_until(lambda: self._done() >= tasks, timeout=300, what=f"{system.name} to end")
             seconds, done = time.monotonic() - begun, tasks - first
             figures = {
                 f"{processes} processes: tasks/s": done / seconds,
                 f"{processes} processes: CPU s per 1,000": (cpu_of(procs) - cpu) / done * 1e3,
             }
+            if system.name == "ours":
+                supervising, serving = cpu_of_main(procs) - supervising, self._server.cpu() - serving
+                figures[f"{processes} processes: supervisor's CPU, us per task"] = supervising / done * 1e6
+                figures[f"{processes} processes: Redis CPU, us per task"] = serving / done * 1e6
             if system.app != "app_pgqueuer":
                 calls = self._redis.info("commandstats")
                 total = sum(stat["calls"] for stat in calls.values())
-                busy = sum(stat["usec"] for name, stat in calls.items() if "evalsha" in name or "pop" in name)
                 figures[f"{processes} processes: Redis commands per task"] = total / done
-                if system.name == "ours":
-                    figures[f"{processes} processes: Redis busy, us per task"] = busy / done
             return figures
 
     def latency(self, system: System) -> Figures:
@@ -206,6 +214,19 @@ class Bench:
         return {f"peak PSS of {_CELLS_OF_BALLAST} with a large application, MiB": peak / 1_048_576}
 
 
+def _scale(bench: Bench, system: System) -> Figures:
+    return bench.drain(system, 1) | bench.drain(system, 4)
+
+
+MEASURES: dict[str, tuple[Callable[[Bench, System], Figures], tuple[System, ...]]] = {
+    "drain": (Bench.drain, (*CELERY, *PEERS)),
+    "results": (Bench.drain, STORING),
+    "latency": (Bench.latency, (*CELERY, *PEERS)),
+    "scale": (_scale, CELERY),
+    "memory": (Bench.memory, CELERY),
+}
+
+
 def _all(procs: list[Proc]) -> Iterator[psutil.Process]:
     for proc in procs:
         yield from proc.tree()
@@ -219,6 +240,12 @@ def cpu_of(procs: list[Proc]) -> float:
             times = process.cpu_times()
             total += times.user + times.system
     return total
+
+
+def cpu_of_main(procs: list[Proc]) -> float:
+    """The same of the main process alone."""
+    times = psutil.Process(procs[0].pid).cpu_times()
+    return times.user + times.system
 
 
 def pss_of(procs: list[Proc]) -> int:
@@ -236,8 +263,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=20_000, help="for two processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--measure", nargs="+", choices=MEASURES, default=list(MEASURES))
     chosen = parser.parse_args()
-    systems = [*CELERY, *(PEERS if chosen.peers else ())]
+    storing = STORING if "results" in chosen.measure else ()
+    systems = [*CELERY, *storing, *(PEERS if chosen.peers else ())]
     for system in systems:
         system.install()
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -250,15 +279,19 @@ def main() -> None:
         bench = Bench(server, database, Path(name), chosen.tasks)
         for _ in range(chosen.rounds):
             for system in systems:
-                _measure(bench, system, found)
+                _measure(bench, system, found, chosen.measure)
     show(found, [system.name for system in systems])
     _extrapolate({name: statistics.median(by["ours"]) for name, by in found.items() if by["ours"]})
 
 
-def _measure(bench: Bench, system: System, found: dict[str, dict[str, list[float]]]) -> None:
-    figures = bench.drain(system, 2) | bench.latency(system)
-    if system in CELERY:
-        figures |= bench.drain(system, 1) | bench.drain(system, 4) | bench.memory(system)
+def _measure(
+    bench: Bench, system: System, found: dict[str, dict[str, list[float]]], chosen: list[str]
+) -> None:
+    figures: Figures = {}
+    for name in chosen:
+        measure, measured = MEASURES[name]
+        if system in measured:
+            figures |= measure(bench, system)
     for name, value in figures.items():
         found[name][system.name].append(value)
 
@@ -284,12 +317,15 @@ def show(found: dict[str, dict[str, list[float]]], names: list[str]) -> None:
 
 def _extrapolate(ours: Figures) -> None:
     """Where many cores would meet one server: it works on one core, and so much of it for each task."""
-    if not (busy := ours.get("2 processes: Redis busy, us per task")):
+    if not (serving := ours.get("2 processes: Redis CPU, us per task")):
         return
-    server = 1e6 / busy
-    cores = server * ours["2 processes: CPU s per 1,000"] / 1e3
-    print(f"\nThe server's own work is {busy:.1f} us a task: one server saturates at {server:,.0f} tasks/s,")  # noqa: T201
-    print(f"which {cores:.0f} cores of cells reach.")  # noqa: T201
+    each = ours["2 processes: CPU s per 1,000"] * 1e3
+    cores = each / serving
+    print(  # noqa: T201
+        f"\nA no-op task takes {each:.0f} us of the worker's CPU and {serving:.1f} us of the server's, "
+        f"which has one core: it is full at {1e6 / serving:,.0f} tasks/s, which {cores:.0f} cores of cells "
+        f"reach. With a millisecond of work in each task: {(each + 1000) / serving:.0f} cores."
+    )
 
 
 if __name__ == "__main__":

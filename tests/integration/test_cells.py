@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
@@ -71,9 +72,22 @@ def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker
     assert outcome(app, "ignore") == ("PENDING", [pre, post])
     assert outcome(app, "state")[0] == "HALFWAY"
     assert outcome(app, "reject")[0] == "FAILURE"
+    assert outcome(app, "requeue", ends_with="signal task_success") == (
+        "SUCCESS",
+        [pre, post, pre, "on_success requeue", "signal task_success", "after_return SUCCESS", post],
+    )
     state, told = outcome(app, "exit", ends_with="signal task_failure")
     assert state == "FAILURE"
     assert told.count("signal task_failure") == 1
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork"])
+def test_a_delayed_task_knows_when_it_was_due(app: Celery, start_worker: StartWorker, pool: str) -> None:
+    start_worker("support.reef", "--concurrency=1", *(["-P", "prefork"] if pool == "prefork" else []))
+    before = datetime.now(UTC)
+    due = app.tasks["reef.act"].apply_async(("eta",), countdown=0.5).get(timeout=30)
+    assert datetime.fromisoformat(due) >= before + timedelta(seconds=0.5)
+    assert app.tasks["reef.act"].delay("eta").get(timeout=30) == "None"
 
 
 def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWorker) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_celery import CeleryTestWorker
 
 from support import shop
 from support.listening import listening
+from support.mixture import Standstill
 from support.nodes import ROOT, StartWorker, environment
 from support.processes import started
 from support.shop import journal, store
@@ -235,6 +237,69 @@ def test_events_of_tasks_are_turned_on_and_off_in_cells_that_are_busy_or_idle(no
         assert quiet.get(timeout=30) == "quiet"
         wait_until(lambda: beats(processed=3), timeout=30, what="a later heartbeat")
         assert set(kinds(quiet)) <= {"task-sent"}
+
+
+UNHEARD_OF = "d08b257e-a7f1-4b92-9fea-be911441cb2a"
+ASKED: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((command, {}) for command in ("ping", "clock", "active", "reserved", "scheduled", "revoked", "stats")),
+    *((command, {}) for command in ("registered", "active_queues", "conf", "report", "heartbeat")),
+    ("query_task", {"ids": [UNHEARD_OF]}),
+    ("revoke", {"task_id": UNHEARD_OF}),
+    ("revoke", {"task_id": UNHEARD_OF, "terminate": True}),
+    ("terminate", {"task_id": UNHEARD_OF, "signal": "TERM"}),
+    ("revoke_by_stamped_headers", {"headers": {"tenant": ["nobody"]}}),
+    ("rate_limit", {"task_name": "shop.add", "rate_limit": "100/s"}),
+    ("time_limit", {"task_name": "shop.add", "soft": 30.0, "hard": 40.0}),
+    ("add_consumer", {"queue": "aside"}),
+    ("cancel_consumer", {"queue": "aside"}),
+    ("enable_events", {}),
+    ("disable_events", {}),
+    ("autoscale", {"max": 3, "min": 2}),
+    ("pool_grow", {"n": 1}),
+    ("pool_shrink", {"n": 1}),
+    ("pool_restart", {}),
+)
+REFUSED = ("pool_grow", "pool_shrink")  # with autoscale, as by Celery; without it, see the test above
+SILENT = ("heartbeat",)  # Celery's answers nothing: it sends an event
+
+
+def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
+    redis_url: str, tmp_path: Path
+) -> None:
+    module = "from support import shop\napp = shop.create()\napp.conf.worker_pool_restarts = True\n"
+    (tmp_path / "quay.py").write_text(module)
+    argv = [*_CELERY, "quay", "worker", "--autoscale", "3,2", "-l", "INFO", "-n", "q@test"]
+    env = environment(redis_url)
+    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    app = shop.create(redis_url)
+    took: dict[str, list[float]] = {}
+    with app, started(argv, log=tmp_path / "log", env=env, cwd=ROOT) as worker, Standstill() as standstill:
+        worker.wait_for("ready.")
+        busy = [app.tasks["shop.wait_for"].delay("go", label) for label in ("one", "two", "three")]
+        wait_until(lambda: len(journal(app)) == 3, timeout=30, what="three busy cells, as autoscale allows")
+        for _ in range(5):
+            for command, arguments in ASKED:
+                begun = time.monotonic()
+                replies = app.control.broadcast(
+                    command, arguments, destination=["q@test"], reply=True, timeout=ANSWERS_WITHIN, limit=1
+                )
+                if command not in SILENT:
+                    took.setdefault(command, []).append(time.monotonic() - begun)
+                    assert replies, f"{command} was not answered"
+                    refused = "error" in replies[0]["q@test"]
+                    assert refused == (command in REFUSED), (command, replies)
+        assert len(app.control.inspect(["q@test"], timeout=ANSWERS_WITHIN, limit=1).active()["q@test"]) == 3
+        store(app).set("go", 1)
+        assert [result.get(timeout=30) for result in busy] == ["one", "two", "three"]
+        every = sorted(value for values in took.values() for value in values)
+        slowest = max(took, key=lambda command: max(took[command]))
+        print(  # noqa: T201 - the figures are the point
+            f"{len(every)} answers to {len(took)} commands with all cells busy: "
+            f"{median(every) * 1e3:.1f} ms (median), "
+            f"{every[-1] * 1e3:.1f} ms (worst, {slowest}); the machine stood still for "
+            f"{standstill.longest * 1e3:.0f} ms"
+        )
+        assert every[-1] < 1.0 + standstill.longest
 
 
 def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:

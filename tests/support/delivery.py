@@ -64,6 +64,12 @@ class Server:
     def client(self) -> "redis.Redis":
         return redis.Redis(port=self.port)
 
+    def cpu(self) -> float:
+        """Seconds of CPU it has used."""
+        assert self.proc is not None
+        times = psutil.Process(self.proc.pid).cpu_times()
+        return times.user + times.system
+
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
         assert self.proc is not None

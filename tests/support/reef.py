@@ -47,6 +47,10 @@ def act(self: Telltale, how: str) -> str:
         raise Ignore
     if how == "reject":
         raise Reject("no", requeue=False)
+    if how == "requeue" and not self.request.delivery_info["redelivered"]:
+        raise Reject("not now", requeue=True)
+    if how == "eta":
+        return str(self.request.eta)
     if how == "exit":
         raise SystemExit(3)
     if how == "state":

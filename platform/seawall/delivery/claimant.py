@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -69,6 +69,9 @@ def _new_name() -> str:
 
 class Claimant:
     """The holder of leases behind one channel. Safe to use from any thread."""
+
+    before_settling: ClassVar[Callable[[], None] | None] = None
+    """Called before any claimant of this process sends settlements; raises RedisError if they must wait."""
 
     def __init__(
         self,
@@ -144,6 +147,7 @@ class Claimant:
             RedisError: it still does, and its settlements are kept.
         """
         with self._sending:
+            self._prepare_to_settle()
             with self._lock:
                 if queue in self._held.values():
                     return False
@@ -288,9 +292,14 @@ class Claimant:
 
     def take_outbox(self) -> Settlements:
         """Take all settlements to send them; `put_back` what could not be confirmed."""
+        self._prepare_to_settle()
         with self._lock:
             taken, self._outbox, self.decided = self._outbox, {}, False
         return taken
+
+    def _prepare_to_settle(self) -> None:
+        if self.decided and (prepare := Claimant.before_settling) is not None:
+            prepare()
 
     def put_back(self, settlements: Mapping[str, Mapping[str, str]]) -> None:
         """Settlements without a confirmation: they go again, unless something newer was decided."""
@@ -360,7 +369,11 @@ class Claimant:
             return
         self.left = True
         with self._sending:
-            taken = self.take_outbox()
+            try:
+                taken = self.take_outbox()
+            except (RedisError, OSError) as exc:
+                taken = {}
+                logger.warning("what ended last is run again, its results cannot be stored: %s", exc)
             with self._lock:
                 self._held.clear()
                 self._ahead.clear()

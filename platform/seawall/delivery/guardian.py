@@ -16,6 +16,7 @@ from seawall.delivery import scripts
 from seawall.delivery.channel import Channel
 from seawall.delivery.claimant import Claimed
 from seawall.delivery.envelope import unwrap
+from seawall.delivery.window import REQUEUED
 
 
 class Guardian:
@@ -115,7 +116,10 @@ class Estate:
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """As a channel's."""
-        self.settle(delivery_tag, "r" if requeue else "a")
+        if requeue:
+            self.settle(delivery_tag, "r", REQUEUED)
+        else:
+            self.settle(delivery_tag, "a")
 
     def distribute(self) -> None:
         """Everything else it held had not started: back in line. It takes part in nothing any more."""

@@ -8,6 +8,9 @@ from kombu.transport.virtual import QoS
 if TYPE_CHECKING:
     from seawall.delivery.channel import Channel
 
+REQUEUED = "requeued by its worker"
+"""Why a message that was rejected is back: its next delivery is a repeated one."""
+
 
 class Window(QoS):
     """Kombu's QoS over a claimant: a message counts from being handed out to being settled.
@@ -40,8 +43,11 @@ class Window(QoS):
         self._settle(delivery_tag, "a")
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
-        """Not done: back to its place, or dropped."""
-        self._settle(delivery_tag, "r" if requeue else "a")
+        """Not done: back to its place, to be delivered as `redelivered`, or dropped."""
+        if requeue:
+            self._settle(delivery_tag, "r", REQUEUED)
+        else:
+            self._settle(delivery_tag, "a")
 
     def settle(self, delivery_tag: str, kind: str, detail: str) -> None:
         """Any other settlement; see `lua/layout.lua`."""

@@ -12,6 +12,7 @@ from seawall.worker import lifecycle, memory
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.discretion import discreet
 from seawall.worker.readiness import LoopBeat
+from seawall.worker.results import stored
 from seawall.worker.task import SeawallTask, shown_arguments
 
 
@@ -47,7 +48,7 @@ class Seawall(Celery):
         )
 
     def _get_backend(self) -> Any:
-        return discreet(super()._get_backend())  # type: ignore[misc]
+        return discreet(stored(super()._get_backend()))  # type: ignore[misc]
 
     def _task_from_fun(  # type: ignore[override]
         self, fun: Any, name: str | None = None, base: Any = None, **options: Any

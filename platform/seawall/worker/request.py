@@ -44,6 +44,12 @@ class Request(CeleryRequest):
 
     _context: Any  # celery-types knows neither of these two
     _success_was_stored: Callable[[], Any]
+    _request_dict: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if until := self._request_dict.get("delayed_until"):  # our transport has kept it until then
+            self._request_dict["eta"] = until
 
     def on_failure(
         self,

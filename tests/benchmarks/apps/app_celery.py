@@ -1,11 +1,14 @@
-"""Celery with the same settings twice: ours (every protection on) and plain prefork. BENCH_BALLAST in MiB."""
+"""Celery with the same settings twice: ours (every protection on) and plain prefork.
+
+BENCH_BALLAST in MiB; BENCH_RESULTS to store what tasks return.
+"""
 
 import os
 
 from celery import Celery
 from common import main, mark
 
-OURS = os.environ["BENCH_SYSTEM"] != "prefork"
+OURS = os.environ["BENCH_SYSTEM"].startswith("ours")
 ballast = [str(number) for number in range(int(os.environ.get("BENCH_BALLAST", "0")) * 1_048_576 // 64)]
 
 if OURS:
@@ -17,7 +20,8 @@ else:
     app = Celery("bench")
 app.conf.update(
     broker_url=os.environ["BENCH_REDIS"],
-    task_ignore_result=True,
+    task_ignore_result=not os.environ.get("BENCH_RESULTS"),
+    result_backend=os.environ["BENCH_REDIS"],
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     task_time_limit=310,

@@ -13,7 +13,7 @@
 --   base:consumers   zset    consumer by the moment its lease ends
 --   base:held:<c>    hash    id -> score to return to; a leading "+" says the task has started
 --   base:history     hash    id -> {"strikes": n, "events": [[seconds, consumer, reason], ...]}, present
---                            once a message came back from a lost worker
+--                            once a message came back from a lost worker or was rejected by its task
 --   base:dead        zset    id by the moment it was given up
 --   base:parked      set     dependencies with something parked
 --   base:parked:<d>  zset    id by score to return to
@@ -139,10 +139,13 @@ local settle_one = {
       redis.call('HSET', held, id, '+' .. mark)
     end
   end,
-  -- returned: back to its old place
-  r = function(base, consumer, id)
+  -- returned: back to its old place; a reason is remembered, and makes the next delivery a repeated one
+  r = function(base, consumer, id, reason)
     local score = let_go(base, consumer, id)
     if score then
+      if reason ~= '' and redis.call('HEXISTS', base .. ':messages', id) == 1 then
+        remember(base, id, consumer, reason, 0)
+      end
       line_up(base, id, score)
       wake(base)
     end

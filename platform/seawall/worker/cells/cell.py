@@ -28,8 +28,9 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
-from seawall.worker import memory
+from seawall.worker import memory, results
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
@@ -127,6 +128,7 @@ class Cell:
         self._look_at = 0.0
         self._told = 0
         self._wakeup = os.pipe()
+        self._batch_results()
         self.execution = Execution(self)
         self.consumer = Consumer(
             self.execution.run,
@@ -164,6 +166,10 @@ class Cell:
         self.consumer.shutdown()
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         return 0
+
+    def _batch_results(self) -> None:
+        results.batch = results.Batch(self.row, stopping=lambda: not self.may_start())
+        Claimant.before_settling = results.batch.flush
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's loop offers itself, anew for each connection."""

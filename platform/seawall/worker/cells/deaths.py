@@ -28,6 +28,7 @@ from seawall.delivery import Guardian, Transport
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import Killed, Running
 from seawall.worker.request import DELIVERY_LIMIT, poisoned, raised
+from seawall.worker.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Death:
     task: Running | None
     described: bytes
     acks: list[tuple[str, str]]
+    results: list[Result]
 
     @property
     def reason(self) -> str:
@@ -118,6 +120,8 @@ class Deaths:
             self._open.pop(0)
 
     def _settle(self, death: Death) -> None:
+        if death.results:  # before its messages are acknowledged
+            self._app.backend.store(death.results)
         guardian = self.guardian
         estate = guardian.estate(self._queues(), death.pid) if guardian is not None else None
         message: Any = None

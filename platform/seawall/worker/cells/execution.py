@@ -15,7 +15,7 @@ from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery.channel import Channel as LeasedChannel
-from seawall.worker import interruption
+from seawall.worker import interruption, results
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
 from seawall.worker.cells.events import sends_events
@@ -62,13 +62,12 @@ class Execution:
         if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
             return
         leased = isinstance(message.channel, LeasedChannel)
-        if not leased and request.delivery_info["redelivered"]:
-            time.sleep(_HEARSAY)  # the message is faster than what its process's end tells about it
-            if verdicts.is_over(request):
-                request.acknowledge()
-                state.task_ready(request)
-                return
+        batch = results.batch if leased else None
+        if not leased and self._is_over(request):
+            return
         self._begin(request, message, leased=leased)
+        if batch is not None:
+            batch.begin(request.task)
         started = time.monotonic()
         try:
             request.on_accepted(self._pid, started)
@@ -82,8 +81,21 @@ class Execution:
             request.on_success(outcome)
         if leased:
             self._keep_acknowledgement(request, message, started)
+        if batch is not None:
+            batch.end(more=message.channel.unstarted > 0)
         self._row.end()
         cell.ended(request)
+
+    def _is_over(self, request: Any) -> bool:
+        """Whether a message that RabbitMQ delivers again must not run; it is done with then."""
+        if not request.delivery_info["redelivered"]:
+            return False
+        time.sleep(_HEARSAY)  # the message is faster than what its process's end tells about it
+        if not verdicts.is_over(request):
+            return False
+        request.acknowledge()
+        state.task_ready(request)
+        return True
 
     def _keep_acknowledgement(self, request: Any, message: Any, started: float) -> None:
         """It must outlive this process from now on, although it may travel later."""

@@ -27,6 +27,7 @@ from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
 from seawall.worker.cells.table import Killed, Row, Running, State, Table
 from seawall.worker.request import stopping
+from seawall.worker.results import Result
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +212,7 @@ class Pool(BasePool):
             task=task,
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),
+            results=[Result(*each) for each in cell.row.unstored_results()],
         )
         if (watch := memory.watch()) is not None:
             watch.died(cell.pid)
@@ -218,7 +220,7 @@ class Pool(BasePool):
         self._judge_start(cell, status)
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
-        if status or task:
+        if status or task or death.results:
             self.deaths.eventer = (
                 self.controller.consumer.event_dispatcher if self.controller.consumer else None
             )

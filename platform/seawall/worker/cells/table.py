@@ -18,10 +18,12 @@ then every cell has a row. A field has exactly one writer:
             recalled      u64   supervisor   the generation during which `ahead` was given back
             killed        u8    supervisor   why this process is being killed, see `Killed`
             doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
+            unstored      u32   cell         bytes of `results` that are in use
             budget, used  u64   -            bytes: kept for the memory guard
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
             description   the message itself, for a task that the broker has no lease for
             ring          the last acknowledgements: a tag and its queue each
+            results       those that are not stored yet: lengths and lifetime, key and value of each
 
 A reader takes a row's task with `Row.task`, which reads the generation before and after: what it returns is
 of one task, or None. A signal names the generation it is meant for, so one that comes late hits nobody.
@@ -39,7 +41,10 @@ _RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgemen
 _SLOT: Final = struct.Struct("=384p")
 _DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
 _DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
-_ROW: Final = -(-(_DESCRIPTION_AT + 4 + _DESCRIPTION_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
+_RESULTS_AT: Final = _DESCRIPTION_AT + 4 + _DESCRIPTION_MAX
+_RESULTS_MAX: Final = 1 << 16
+_RESULT: Final = struct.Struct("=HII")
+_ROW: Final = -(-(_RESULTS_AT + _RESULTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 _READ_ATTEMPTS: Final = 50
 
 
@@ -110,6 +115,7 @@ class Row:
     budget = _Number(56, "Q")
     used = _Number(64, "Q")
     doomed = _Number(72, "Q")
+    unstored = _Number(80, "I")
     _described = _Number(_DESCRIPTION_AT, "I")
 
     def __init__(self, memory: mmap.mmap, seat: int) -> None:
@@ -169,7 +175,35 @@ class Row:
         self.memory[place : place + len(message)] = message
         self._described = len(message)
 
+    def keep_result(self, key: bytes, lifetime: int, value: bytes) -> bool:
+        """A result is about to be stored; False if there is no room to keep it until then."""
+        end = self.unstored
+        size = _RESULT.size + len(key) + len(value)
+        if end + size > _RESULTS_MAX:
+            return False
+        place = self.start + _RESULTS_AT + end
+        self.memory[place : place + size] = _RESULT.pack(len(key), lifetime, len(value)) + key + value
+        self.unstored = end + size
+        return True
+
+    def results_stored(self) -> None:
+        """All results that were kept are stored."""
+        self.unstored = 0
+
     # Read by the supervisor
+
+    def unstored_results(self) -> list[tuple[bytes, int, bytes]]:
+        """Key, lifetime and value of what `keep_result` wrote, once the process is dead."""
+        place = self.start + _RESULTS_AT
+        end, found = place + self.unstored, []
+        while place < end:
+            key, lifetime, value = _RESULT.unpack_from(self.memory, place)
+            place += _RESULT.size
+            found.append(
+                (self.memory[place : place + key], lifetime, self.memory[place + key : place + key + value])
+            )
+            place += key + value
+        return found
 
     @property
     def description(self) -> bytes:

@@ -1,7 +1,8 @@
--- Say that a worker lives. ARGV: name, what it says of itself, microseconds for which that counts.
-local name, body, lasts = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local at = now()
+-- Say that a worker lives. KEYS: root. ARGV: name, what it says of itself, microseconds for which that counts.
+local root, name, body, lasts = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 redis.call('SET', root .. ':beat:' .. name, body, 'PX', math.floor(lasts / 1000))
-redis.call('ZADD', root .. ':names', string.format('%.0f', at + lasts), name)
-redis.call('ZREMRANGEBYSCORE', root .. ':names', '-inf', string.format('%.0f', at))
+redis.call('ZADD', root .. ':names', string.format('%.0f', now + lasts), name)
+redis.call('ZREMRANGEBYSCORE', root .. ':names', '-inf', string.format('%.0f', now))
 redis.call('PEXPIRE', root .. ':names', math.floor(lasts / 1000))

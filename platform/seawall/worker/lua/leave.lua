@@ -1,3 +1,3 @@
--- Forget a worker that has ended. ARGV: name.
-redis.call('DEL', root .. ':beat:' .. ARGV[1])
-redis.call('ZREM', root .. ':names', ARGV[1])
+-- Forget a worker that has ended. KEYS: root. ARGV: name.
+redis.call('DEL', KEYS[1] .. ':beat:' .. ARGV[1])
+redis.call('ZREM', KEYS[1] .. ':names', ARGV[1])

@@ -1,0 +1,318 @@
+"""Results on their way to Redis: one round trip each, and in a cell one for those of a few milliseconds.
+
+Celery asks what is stored for a task and then stores its result: two round trips, which cost more than the
+rest of a short task. Here a script does both, for any number of results. A cell collects the results of tasks
+that succeeded (`Batch`) and sends them
+
+- when nothing else waits to be run, so a result that somebody waits for is not held up,
+- when the oldest has waited for `_WAIT` seconds, also while the next task runs: a thread looks after that,
+- before any settlement is sent: a message is acknowledged only when its result is stored,
+- before the cell's own code asks the backend for anything: a result, a chord that is counted.
+
+Until they are stored they stand in the table as well, so that a cell which is killed loses none: its
+supervisor stores them. A result is stored at once, in a round trip of its own, if a hook of the task
+(`on_success`, `after_return`) or a receiver of `task_success` or `task_postrun` may tell others about it, if
+it is large, and wherever there is no table: in Celery's own pools and in producers.
+"""
+
+import functools
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from celery import Task, signals, states
+from celery.backends.base import BaseKeyValueStoreBackend
+from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
+from redis.exceptions import RedisError
+
+from seawall.cluster import Argument, Script
+
+logger = logging.getLogger(__name__)
+_Backend: Any = RedisBackend
+_Base: Any = BaseKeyValueStoreBackend
+
+_store = Script(__package__, "store")
+
+_WAIT: Final = 0.003
+_MOST: Final = 64
+_LARGE: Final = 8192
+_IDLE_ROUNDS: Final = 30
+_TRY_AGAIN_AFTER: Final = 1.0
+_HOOKS: Final = ("on_success", "after_return")
+_OURS: Final = ("seawall.", "celery.")
+_TOLD: Final = (signals.task_success, signals.task_postrun)
+
+
+class Result(NamedTuple):
+    """One result as it is stored; `lifetime` in seconds, 0 for ever."""
+
+    key: bytes
+    lifetime: int
+    value: bytes
+
+
+class Shelf(Protocol):
+    """Where a batch outlives its process: a row of the table."""
+
+    def keep_result(self, key: bytes, lifetime: int, value: bytes) -> bool:
+        """Keep one more; False if there is no room."""
+
+    def results_stored(self) -> None:
+        """All that was kept is stored."""
+
+
+class Batch:
+    """The results of a cell that are not stored yet. `put` is called by the thread that made it alone."""
+
+    def __init__(
+        self, shelf: Shelf, *, stopping: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._shelf = shelf
+        self._stopping = stopping
+        self._clock = clock
+        self._owner = threading.get_ident()
+        self._lock = threading.RLock()
+        self._waiting: list[Result] = []
+        self._since = 0.0
+        self._backend: Any = None
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._task: Any = None
+        self._tells_nobody: dict[type, bool] = {}
+
+    # The task that runs
+
+    def begin(self, task: Any) -> None:
+        """A task starts whose message is acknowledged through us, so that its result may wait."""
+        self._task = task
+
+    def end(self, *, more: bool) -> None:
+        """It has ended; `more` says whether another one is here to be run."""
+        self._task = None
+        if self._waiting and (not more or self._due()):
+            try:
+                self.flush()
+            except (RedisError, OSError) as exc:
+                logger.warning("results stay on the table while the worker stops: %s", exc)
+
+    def put(self, backend: Any, result: Result) -> bool:
+        """Take a result of the task that runs; False if it must be stored at once."""
+        if not self._may_wait(result):
+            return False
+        with self._lock:
+            if len(self._waiting) >= _MOST or not self._shelf.keep_result(*result):
+                self.flush()
+                if not self._shelf.keep_result(*result):
+                    return False
+            if not self._waiting:
+                self._since = self._clock()
+            self._backend = backend
+            self._waiting.append(result)
+        if not self._awake.is_set():
+            self._wake()
+        return True
+
+    def _may_wait(self, result: Result) -> bool:
+        task = self._task
+        if task is None or len(result.value) > _LARGE or threading.get_ident() != self._owner:
+            return False
+        kind = type(task)
+        quiet = self._tells_nobody.get(kind)
+        if quiet is None:
+            quiet = self._tells_nobody[kind] = all(
+                getattr(kind, hook) is getattr(Task, hook) for hook in _HOOKS
+            )
+        return quiet and not any(_tells(signal) for signal in _TOLD)
+
+    # Storing
+
+    def _due(self) -> bool:
+        return bool(self._waiting) and self._clock() - self._since >= _WAIT
+
+    def flush(self) -> None:
+        """Store what waits. In the thread of the tasks this waits for the server as long as it takes.
+
+        Raises:
+            RedisError, OSError: not now, in another thread or while the worker stops; it is kept.
+        """
+        while self._waiting:
+            try:
+                with self._lock:
+                    if self._waiting:
+                        self._backend.store(self._waiting)
+                        self._waiting = []
+                        self._shelf.results_stored()
+            except (RedisError, OSError) as exc:
+                if threading.get_ident() != self._owner or self._stopping():
+                    raise
+                logger.error("%d results cannot be stored, trying again: %s", len(self._waiting), exc)  # noqa: TRY400
+                time.sleep(_TRY_AGAIN_AFTER)
+
+    def _wake(self) -> None:
+        self._awake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look_after, name="seawall-results", daemon=True)
+            self._thread.start()
+
+    def _look_after(self) -> None:
+        """Store what waits behind a task that takes longer; sleep where nothing comes any more."""
+        idle = 0
+        while True:
+            self._awake.wait()
+            time.sleep(_WAIT)
+            idle = 0 if self._waiting else idle + 1
+            if idle > _IDLE_ROUNDS:
+                self._awake.clear()
+                idle = 0
+            if self._due():
+                try:
+                    self.flush()
+                except (RedisError, OSError) as exc:
+                    logger.debug("results wait for the backend: %s", exc)
+                    time.sleep(_TRY_AGAIN_AFTER)
+
+
+def _tells(signal: Any) -> bool:
+    """Whether a receiver of the application hears of the end of a task."""
+    for _, kept in signal.receivers:
+        receiver = kept() if isinstance(kept, weakref.ReferenceType) else kept
+        if receiver is not None and not _module_of(receiver).startswith(_OURS):
+            return True
+    return False
+
+
+def _module_of(receiver: Any) -> str:
+    return str(getattr(receiver, "__module__", ""))
+
+
+batch: Batch | None = None
+"""Of this process, if it is a cell."""
+
+
+class Stored:
+    """In front of the class of a Redis backend."""
+
+    # Celery's own.
+    client: Any
+    connection_errors: tuple[type[Exception], ...]
+    encode: Callable[[Any], Any]
+    decode_result: Callable[[Any], Any]
+    ensure: Callable[..., Any]
+    expires: int | None
+    failure_expires: int | None
+    get_key_for_task: Callable[[str], bytes]
+    _get_result_meta: Callable[..., dict[str, Any]]
+    _MAX_STR_VALUE_SIZE: int
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **_: Any,
+    ) -> Any:
+        """As Celery's, in one round trip or with others."""
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id.decode() if isinstance(task_id, bytes) else task_id
+        value = self.encode(meta)
+        if isinstance(value, str):
+            if len(value) > self._MAX_STR_VALUE_SIZE:
+                raise BackendStoreError("value too large for Redis backend", state=state, task_id=task_id)
+            value = value.encode()
+        lifetime = self.failure_expires if state == states.FAILURE else None
+        if lifetime is None:
+            lifetime = self.expires
+        stored = Result(self.get_key_for_task(task_id), int(lifetime or 0), value)
+        if state != states.SUCCESS or batch is None or not batch.put(self, stored):
+            self.ensure(self.store, ([stored],))
+        return result
+
+    def store(self, results: Sequence[Result]) -> None:
+        """Store results; what has succeeded already is left alone, as in Celery.
+
+        Raises:
+            RedisError, OSError: the server is away, or refuses.
+        """
+        found = self._send(results, replace=False)
+        again = [
+            result
+            for result, known in zip(results, found, strict=True)
+            if known is not None and self.decode_result(known)["status"] != states.SUCCESS
+        ]
+        if again:
+            self._send(again, replace=True)
+
+    def _send(self, results: Sequence[Result], *, replace: bool) -> list[Any]:
+        arguments: list[Argument] = [int(replace)]
+        for result in results:
+            arguments += (result.lifetime, result.value)
+        keys: list[Any] = [result.key for result in results]
+        found: list[Any] = _store(self.client, keys, arguments)
+        return found
+
+    # Who asks finds what was stored before.
+
+    def get(self, key: Any) -> Any:
+        """As Celery's."""
+        _flush()
+        return super().get(key)  # type: ignore[misc]
+
+    def mget(self, keys: Any) -> Any:
+        """As Celery's."""
+        _flush()
+        return super().mget(keys)  # type: ignore[misc]
+
+    def delete(self, key: Any) -> None:
+        """As Celery's."""
+        _flush()
+        super().delete(key)  # type: ignore[misc]
+
+    def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's: a result is stored before it is counted."""
+        _flush()
+        return super().on_chord_part_return(*args, **kwargs)  # type: ignore[misc]
+
+
+def _forget() -> None:
+    """In a child that a task forks: what waits is its parent's to store."""
+    global batch  # noqa: PLW0603 - one per process
+    if batch is not None:
+        batch._waiting = []  # noqa: SLF001 - one module
+        batch = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _flush() -> None:
+    if batch is not None:
+        batch.flush()
+
+
+def stored(backend: Any) -> Any:
+    """`backend`, the same object, which stores with fewer round trips if it is Celery's for Redis."""
+    kind: Any = type(backend)
+    if _stores_as_celery(kind):
+        backend.__class__ = _stored(kind)
+    return backend
+
+
+def _stores_as_celery(kind: Any) -> bool:
+    """Whether an application's own backend has left alone what we do instead of it."""
+    return (
+        issubclass(kind, RedisBackend)
+        and kind._store_result is _Base._store_result  # noqa: SLF001
+        and all(getattr(kind, name) is getattr(_Backend, name) for name in ("set", "_set", "_set_with_state"))
+    )
+
+
+@functools.cache
+def _stored(kind: type) -> type:
+    return type(kind.__name__, (Stored, kind), {"__module__": kind.__module__})

@@ -1,0 +1,38 @@
+"""Short tasks among long ones on four cells: none waits for a long one while another cell is free."""
+
+from pathlib import Path
+
+import pytest
+
+from support import mixture
+from support.delivery import site
+
+LIMIT = 0.2
+LOOSE = 1.0  # beside other tests: less than a long task takes
+
+
+def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) -> None:
+    short, long, takes = mix
+    with site(url, folder) as place, mixture.Standstill() as standstill:
+        mixture.submit(place, short=short, long=long, takes=takes)
+        mixture.run(place, folder, cells=4, total=short + long)
+        passed = mixture.passed_by(place.marks, short)
+        beside = mixture.waited_beside_a_free_cell(place.marks)
+        repeated = sum(count - 1 for count in place.marks.counts("start").values())
+    print(  # noqa: T201 - the figures are the point
+        f"{short} short tasks among {long} of {takes:g} s: "
+        f"passed by later ones for {passed * 1e3:.0f} ms at most, "
+        f"waiting beside a free cell for {beside * 1e3:.0f} ms at most; {repeated} repeated; "
+        f"the machine stood still for {standstill.longest * 1e3:.0f} ms"
+    )
+    assert max(passed, beside) <= limit + standstill.longest
+    assert repeated == 0
+
+
+def test_a_short_task_does_not_wait_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
+    check(redis_url, tmp_path / "site", (300, 6, 2.0), limit=LOOSE)
+
+
+@pytest.mark.slow
+def test_of_a_thousand_short_tasks_none_waits_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
+    check(redis_url, tmp_path / "site", (1000, 10, 5.0), limit=LIMIT)

@@ -1,0 +1,145 @@
+"""Results of cells: stored together, never late, never lost with a cell, and counted right."""
+
+from typing import Any
+
+import pytest
+from celery import Celery, chord, group
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from seawall.worker import results
+from seawall.worker.cells.table import Table
+from support.nodes import StartWorker
+from support.shop import journal, store
+from support.waiting import wait_until
+
+MANY = 200
+
+
+def scripts_run(app: Celery) -> int:
+    """Scripts that the server has run; what they call themselves is counted elsewhere."""
+    stats: Any = store(app).info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: StartWorker) -> None:
+    add = shop_app.tasks["shop.add"]
+    found = [add.delay(number, 1) for number in range(MANY)]
+    submitted = scripts_run(shop_app)
+    start_worker("support.shop", "--concurrency=1")
+    wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
+    assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
+    assert scripts_run(shop_app) - submitted < MANY, (
+        "claims and results together: fewer than one for each task"
+    )
+
+
+def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_worker: StartWorker) -> None:
+    add, wait_for = shop_app.tasks["shop.add"], shop_app.tasks["shop.wait_for"]
+    quick = [add.delay(number, 1) for number in range(20)]
+    long = wait_for.delay("go", "long")
+    start_worker("support.shop", "--concurrency=1")
+    wait_until(lambda: "started long" in journal(shop_app), timeout=30, what="the long task")
+    wait_until(lambda: all(result.ready() for result in quick), timeout=1.0, what="the results before it")
+    assert not long.ready()
+    store(shop_app).set("go", 1)
+    assert long.get(timeout=30) == "long"
+
+
+def test_what_ended_before_its_cell_was_killed_is_stored_and_not_run_again(
+    shop_app: Celery, start_worker: StartWorker
+) -> None:
+    record, refuses = shop_app.tasks["shop.record"], shop_app.tasks["shop.refuses_once"]
+    rounds = 10
+    found = [(record.delay(f"quick {number}"), refuses.delay(f"killer {number}")) for number in range(rounds)]
+    start_worker("support.shop", "--concurrency=1")
+    for number, (quick, killer) in enumerate(found):
+        assert killer.get(timeout=60) == f"killer {number}"
+        assert quick.get(timeout=1) == f"quick {number}"
+    lines = journal(shop_app)
+    assert [lines.count(f"quick {number}") for number in range(rounds)] == [1] * rounds
+
+
+def test_chords_count_results_that_are_stored(shop_app: Celery, start_worker: StartWorker) -> None:
+    start_worker("support.shop", "--concurrency=3")
+    add, total = shop_app.tasks["shop.add"], shop_app.tasks["shop.total"]
+    for many in (1, 2, 50):
+        assert chord([add.s(number, 1) for number in range(many)])(total.s()).get(timeout=60) == sum(
+            range(1, many + 1)
+        )
+    nested = chord([group(add.s(1, 1), add.s(2, 2)) | total.s(), add.s(3, 3)])(total.s())
+    assert nested.get(timeout=60) == 12
+
+
+class Server:
+    """A backend that can be away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.stored: list[bytes] = []
+
+    def store(self, found: list[results.Result]) -> None:
+        if self.away:
+            raise RedisConnectionError("away")
+        self.stored += [result.key for result in found]
+
+
+class Quiet:
+    """A task whose hooks are Celery's."""
+
+    on_success = results.Task.on_success
+    after_return = results.Task.after_return
+
+
+class Loud(Quiet):
+    def on_success(self, *_: object) -> None:  # type: ignore[override]
+        """Tells somebody."""
+
+
+def result(key: str, size: int = 10) -> results.Result:
+    return results.Result(key.encode(), 60, b"x" * size)
+
+
+def test_what_waits_is_on_the_table_until_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_TOLD", ())
+    now = [0.0]
+    row, server = Table(1).rows[0], Server()
+    batch = results.Batch(row, stopping=lambda: False, clock=lambda: now[0])
+    batch.begin(Quiet())
+    assert batch.put(server, result("a"))
+    batch.end(more=True)
+    assert row.unstored_results() == [result("a")]
+    batch.begin(Quiet())
+    assert batch.put(server, result("b", 5000))
+    assert not batch.put(server, result("large", 10_000)), "stored at once"
+    assert row.unstored_results() == [result("a"), result("b", 5000)]
+    batch.end(more=False)
+    assert server.stored == [b"a", b"b"]
+    assert row.unstored_results() == []
+
+
+def test_results_that_a_hook_may_tell_about_are_stored_at_once() -> None:
+    batch = results.Batch(Table(1).rows[0], stopping=lambda: False)
+    assert not batch.put(Server(), result("no task")), "nobody's result"
+    batch.begin(Loud())
+    assert not batch.put(Server(), result("loud"))
+
+
+def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_TOLD", ())
+    row, server = Table(1).rows[0], Server()
+    server.away = True
+    stopping = [True]
+    batch = results.Batch(row, stopping=lambda: stopping[0])
+    batch.begin(Quiet())
+    batch.put(server, result("a"))
+    with pytest.raises(RedisConnectionError):
+        batch.flush()
+    assert row.unstored_results() == [result("a")]
+    stopping[0] = False
+
+    def back_later(_seconds: float) -> None:
+        server.away = False
+
+    monkeypatch.setattr(results.time, "sleep", back_later)
+    batch.flush()  # waits for the server
+    assert server.stored == [b"a"]
