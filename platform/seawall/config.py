@@ -161,6 +161,38 @@ class RetrySettings(_Section):
     )
 
 
+class RecordsSettings(_Section):
+    """What workers write down of every run and failure (docs/failures.md). It needs PostgreSQL."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether workers write the run ledger, error groups and dead letters. Without a database "
+        "in the settings, or an embedded one in use, they do not.",
+    )
+    spool: Path | None = Field(
+        default=None,
+        description="Directory in which rows wait for PostgreSQL; unset: `spool` in `home`. "
+        "What is left there by a worker that was killed, the next one of this machine writes.",
+    )
+    spool_size: Bytes = Field(
+        default=256 << 20,
+        description="Bytes that may wait for one worker. Beyond, successes are left out, "
+        "and beyond twice as much everything; both are counted.",
+    )
+    keep_runs: Seconds = Field(default=7 * 86400.0, description="Age at which successful runs are deleted.")
+    keep_failures: Seconds = Field(default=30 * 86400.0, description="The same for all other runs.")
+    keep_dead_letters: Seconds = Field(
+        default=90 * 86400.0,
+        description="The same for dead letters, in PostgreSQL and in the broker, and for error groups "
+        "that were not seen since.",
+    )
+    most_dead_letters: int = Field(
+        default=10_000,
+        ge=1,
+        description="Dead letters that the broker keeps of one queue; the oldest go first.",
+    )
+
+
 class LogSettings(_Section):
     """How lines are written (docs/logging.md)."""
 
@@ -219,6 +251,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
+    records: RecordsSettings = RecordsSettings()
     log: LogSettings = LogSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     startup: StartupSettings = StartupSettings()

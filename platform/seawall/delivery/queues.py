@@ -171,6 +171,19 @@ class Queues:
         """Forget dead letters for good; returns how many there were."""
         return self._in_parts(scripts.discard, queue, ids)
 
+    def prune(self, queue: str, *, older_than: float, most: int) -> int:
+        """Forget dead letters older than so many seconds, and the oldest beyond `most`; how many it was."""
+        key, pruned = f"{self._keys.base(queue)}:dead", 0
+        now: Any = self._client.time()
+        until = micros(now[0] + now[1] / MICROSECONDS - older_than)
+        client: Any = self._client
+        while ids := client.zrangebyscore(key, "-inf", until, start=0, num=_AT_ONCE):
+            pruned += self.discard(queue, [tag.decode() for tag in ids])
+        while (excess := client.zcard(key) - most) > 0:
+            ids = client.zrange(key, 0, min(excess, _AT_ONCE) - 1)
+            pruned += self.discard(queue, [tag.decode() for tag in ids])
+        return pruned
+
     def _in_parts(self, verb: Script, queue: str, ids: Sequence[str]) -> int:
         starts = range(0, len(ids), _AT_ONCE)
         return sum(int(self._run(verb, queue, *ids[start : start + _AT_ONCE])) for start in starts)

@@ -25,6 +25,7 @@ from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import interruption, memory
+from seawall.worker.discretion import secrecy_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -167,12 +168,7 @@ def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
     """What logs, events and Flower show of a call, as the two headers that carry it: without secrets."""
     if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
         return {}  # Celery refuses those
-    shown = redact_arguments(
-        args or (),
-        kwargs or {},
-        function=getattr(task, "run", None),
-        names=getattr(task, "policy", DEFAULT).redact,
-    )
+    shown = redact_arguments(args or (), kwargs or {}, **secrecy_of(task))
     return {"argsrepr": saferepr(shown[0], _SHOWN), "kwargsrepr": saferepr(shown[1], _SHOWN)}
 
 

@@ -38,6 +38,7 @@ from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
 from seawall.worker.gate import Gate
+from seawall.worker.strays import Strays
 
 if TYPE_CHECKING:
     from seawall.worker.cells.pool import Pool
@@ -307,6 +308,7 @@ class Consumer(CeleryConsumer):
             Tasks,
             Delays,
             Gate,
+            Strays,
             memory.Flow,
             "celery.worker.consumer.consumer:Evloop",
         ]

@@ -1,0 +1,67 @@
+"""A worker's records: begun before it forks, ended when it has drained (`seawall.records`)."""
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+
+from seawall import delivery, records, servers
+from seawall.config import settings
+from seawall.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seawall.records.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+_current: "list[Recorder]" = []
+
+
+def connect() -> None:
+    """Listen to the worker's signals. Safe to repeat."""
+    uid = "seawall.recording"
+    signals.worker_init.connect(_begin, dispatch_uid=uid)
+    signals.worker_shutdown.connect(_end, dispatch_uid=uid)
+
+
+def _begin(sender: Any = None, **_: Any) -> None:
+    chosen = settings().records
+    if not chosen.enabled or not servers.database_is_known():
+        return
+    from seawall.database import database
+    from seawall.records.recorder import Recorder
+    from seawall.records.spool import Spool
+
+    above = (chosen.spool or settings().home / "spool").absolute()
+    try:
+        spool = Spool.make(above)
+    except OSError as exc:
+        logger.error("what becomes of tasks is not recorded: %s cannot be written to (%s)", above, exc)  # noqa: TRY400 - said
+        return
+    if not spool.path.is_relative_to(above):
+        logger.warning("rows wait in %s, as nothing can be written in %s", spool.path.parent, above)
+    recorder = Recorder(spool, database, chosen, upkeep=lambda: _prune(sender.app))
+    _current[:] = [recorder]
+    records.begin(recorder.journal)
+    recorder.start()
+
+
+def _end(**_: Any) -> None:
+    if _current:
+        _current.pop().stop()
+        records.end()
+
+
+def _prune(app: Any) -> None:
+    """Let the broker forget what is too old, or more than it is to keep."""
+    chosen = settings().records
+    with (
+        contextlib.suppress(ConfigError),  # another transport
+        app.connection_for_write() as connection,
+        delivery.Queues.open(connection) as queues,
+    ):
+        for queue in queues.names():
+            pruned = queues.prune(queue, older_than=chosen.keep_dead_letters, most=chosen.most_dead_letters)
+            if pruned:
+                logger.warning("queue %s: %d dead letters are deleted, too old or too many", queue, pruned)
