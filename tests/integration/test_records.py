@@ -1,11 +1,18 @@
 """Real workers write down what became of their tasks."""
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
+from click.testing import CliRunner, Result
 
+from seawall import settings
+from seawall.cli import group
+from seawall.database import close
 from seawall.delivery import Queues
 from support.nodes import StartWorker
 from support.proxy import proxy
@@ -57,7 +64,7 @@ def test_every_end_of_a_task_is_one_row(
     assert (category, attempts_made, count) == ("network", 2, 2)
     assert args == ["***", "***"]
     assert "GatewayError" in traceback
-    assert letters["shop.nobody"][0].startswith("internal: NotRegistered")
+    assert letters["shop.nobody"][0].startswith("validation: NotRegistered")
     assert letters["shop.record"][0].startswith("validation: ContentDisallowed")
 
     in_broker = {letter.task: letter for letter in dead(shop_app)}
@@ -70,6 +77,54 @@ LETTERS = """
     SELECT d.name, reason, category, args, traceback, attempts, g.count
     FROM seawall.dead_letters d JOIN seawall.error_groups g ON g.id = d.error_group_id
 """
+
+
+@pytest.fixture
+def command(
+    shop_app: Celery, redis_url: str, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Result]]:
+    """`seawall`, with the settings of the workers of this test."""
+    monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", recorded.url)
+    settings.cache_clear()
+    close()
+    yield lambda *arguments: CliRunner().invoke(group, arguments, obj=SimpleNamespace(app=shop_app))
+    close()
+
+
+def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
+    command: Callable[..., Result], shop_app: Celery, start_worker: StartWorker, recorded: Recorded
+) -> None:
+    start_worker("support.shop", "--concurrency=1", env=recorded.env)
+    task_id = shop_app.tasks["shop.leaky"].delay("planted-token", "planted-card").id
+    state = "SELECT state FROM seawall.dead_letters ORDER BY id"
+    wait_until(lambda: recorded.sql(state) == [("open",)], timeout=30, what="a dead letter")
+    ((fingerprint,),) = recorded.sql("SELECT fingerprint FROM seawall.error_groups")
+
+    shown = command("dead", "show", task_id).output
+    assert "planted" not in shown
+    letter = json.loads(shown)
+    assert letter["message"]["body"][0] == ["***", "***"]
+    assert letter["lineage"][0]["fingerprint"] == fingerprint
+    assert [run["state"] for run in letter["attempts"]] == ["dead"]
+
+    assert command("errors", "resolve", fingerprint[:6]).output == "resolved 1\n"
+    assert json.loads(command("errors", "list", "--json").output) == []
+    assert command("dead", "requeue", "--all", "--category", "internal").output == "requeued 1\n"
+    wait_until(lambda: recorded.sql(state) == [("requeued",), ("open",)], timeout=30, what="it to die again")
+    (found,) = json.loads(command("errors", "list", "--task", "shop.le*", "--json").output)
+    assert (found["count"], found["status"], found["category"]) == (2, "open", "internal")
+    group_shown = json.loads(command("errors", "show", fingerprint).output)
+    assert (len(group_shown["latest_runs"]), group_shown["open_dead_letters"]) == (2, 1)
+    assert "ValueError" in group_shown["sample"]
+    history = json.loads(command("dead", "show", task_id).output)["history"]
+    assert [why.partition(":")[0] for _, _, why in history] == ["internal", "requeued", "internal"]
+
+    assert command("dead", "discard", task_id, "--yes").output == "discarded 1\n"
+    assert recorded.sql(state) == [("requeued",), ("discarded",)]
+    assert command("errors", "resolve", "--all", "--ignore").output == "ignored 1\n"
+    assert fingerprint[:8] in command("errors", "list", "--status", "ignored").output
+    assert "is no group" in command("errors", "show", "0123").output
 
 
 def test_a_killer_is_recorded_attempt_by_attempt(

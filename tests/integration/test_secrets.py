@@ -8,6 +8,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from seawall.delivery import Queues
 from support import shop
 from support.listening import listening
 from support.nodes import StartWorker
@@ -51,10 +52,15 @@ def test_planted_secrets_are_found_nowhere(
     )
     assert {"task-received", "task-retried", "task-failed"} <= {event["type"] for event in events}
     redis = shop.store(shop_app)
+    with Queues.open(shop_app.connection_for_read()) as queues:
+        (letter,) = queues.dead("celery")  # it holds what was submitted, and nothing else does
+    assert json.loads(letter.message["body"])[0] == [TOKEN, CARD]
+    (message,) = [line for line in everything(redis) if "planted-as-token" in line]
+    assert message.startswith("b'seawall:{celery}:messages'")
     places = {
         "log": worker.logs(),
         "events": repr(events),
-        "redis": "\n".join(everything(redis)),
+        "redis": "\n".join(line for line in everything(redis) if line != message),
         "result": repr(caught.value.args) + str(result.traceback),
     }
     for place, text in places.items():

@@ -16,7 +16,9 @@ from seawall.delivery.channel import Channel
 from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
+from seawall.failure import Category
 
+_CATEGORIES = frozenset(each.value for each in Category)
 _AT_ONCE = 1000  # one call is one uninterrupted moment of the server's time
 
 
@@ -35,7 +37,10 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up, and why: history is (seconds since the epoch, consumer, reason)."""
+    """A message that was given up, and why: history is (seconds since the epoch, consumer, reason).
+
+    One that was requeued and died again has the history of its earlier lives too.
+    """
 
     id: str
     died_at: float
@@ -51,6 +56,17 @@ class DeadLetter:
     def task_id(self) -> str:
         """The task's id; empty if the message cannot be read."""
         return self._header("id")
+
+    @property
+    def reason(self) -> str:
+        """Why it was given up, in one line."""
+        return self.history[-1][2].partition("\n")[0] if self.history else ""
+
+    @property
+    def category(self) -> str:
+        """What failed, as `Category` has it; what nobody classified is internal."""
+        first = self.reason.partition(":")[0]
+        return first if first in _CATEGORIES else Category.INTERNAL.value
 
     def _header(self, name: str) -> str:
         headers = self.message.get("headers")
@@ -146,14 +162,17 @@ class Queues:
         ids = [tag for tag, _ in latest]
         bodies: Any = self._client.hmget(f"{base}:messages", ids)
         histories: Any = self._client.hmget(f"{base}:history", ids)
+        lineages: Any = self._client.hmget(f"{base}:lineage", ids)
         return [
             DeadLetter(
                 id=tag.decode(),
                 died_at=died_at / MICROSECONDS,
                 message=_readable(body),
-                history=[tuple(event) for event in json.loads(history or b'{"events": []}')["events"]],
+                history=_events(lineage, history),
             )
-            for (tag, died_at), body, history in zip(latest, bodies, histories, strict=True)
+            for (tag, died_at), body, history, lineage in zip(
+                latest, bodies, histories, lineages, strict=True
+            )
         ]
 
     def dead_letters(self, queue: str) -> Iterator[DeadLetter]:
@@ -164,7 +183,7 @@ class Queues:
             skip += len(page)
 
     def revive(self, queue: str, ids: Sequence[str]) -> int:
-        """Put dead letters back in line with a clean history; returns how many there were."""
+        """Put dead letters back in line with no strikes; returns how many there were."""
         return self._in_parts(scripts.revive, queue, ids)
 
     def discard(self, queue: str, ids: Sequence[str]) -> int:
@@ -193,6 +212,11 @@ class Queues:
         now: Any = self._client.time()
         leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
         return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
+
+
+def _events(lineage: bytes | None, history: bytes | None) -> list[tuple[float, str, str]]:
+    events = [*json.loads(lineage or b"[]"), *json.loads(history or b'{"events": []}')["events"]]
+    return [(at, who, why) for at, who, why in events]
 
 
 def _readable(body: bytes | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ A dead letter itself stays in the broker (`bury` in request.py): whole, as it wa
 What is written here is the account of it, without secrets.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -33,6 +34,7 @@ from seawall.worker.discretion import secrecy_of
 
 logger = logging.getLogger(__name__)
 
+_NOTE: Final = "_seawall_failure"
 _MOST_MS: Final = 2**31 - 1
 _LARGE: Final = 1 << 16
 """Bytes of a message, and characters of an argument, from which only what logs show of it is kept."""
@@ -108,6 +110,18 @@ class OutcomeSettled(Event):
 _sampled: dict[str, float] = {}
 
 
+def note(error: BaseException, task: str) -> None:
+    """Keep on `error` which failure it is, while its traceback is there: not every way to `settle` takes that."""
+    with contextlib.suppress(AttributeError, TypeError):
+        error.__dict__.setdefault(_NOTE, classify(error, task=task))
+
+
+def failure_of(error: BaseException, task: str) -> Failure:
+    """What was noted on it where it was raised, else what it looks like here."""
+    noted = getattr(error, _NOTE, None)
+    return noted if isinstance(noted, Failure) else classify(error, task=task)
+
+
 def settle(request: Any, outcome: Outcome) -> None:
     """Write down and tell what became of a request of Celery's."""
     journal = records.current()
@@ -123,7 +137,7 @@ def _settle(journal: Journal | None, request: Any, outcome: Outcome) -> None:
     now = time.time()
     failure = None
     if isinstance(outcome, Retried | Dead):
-        failure = classify(outcome.error, task=request.type)
+        failure = failure_of(outcome.error, request.type)
     fields, started = request.request_dict, request.time_start
     submitted = fields.get(SUBMITTED)
     waited = None if started is None else _waited(fields, submitted, started)

@@ -24,7 +24,7 @@ from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
-from seawall.worker import interruption, memory
+from seawall.worker import interruption, memory, outcomes
 from seawall.worker.discretion import secrecy_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         try:
             with memory.around(self, request, (args, kwargs)):
                 return self._run(args, kwargs)
-        except CONTROL_FLOW:
+        except CONTROL_FLOW as exc:
+            if isinstance(exc, Retry) and isinstance(exc.exc, BaseException):
+                outcomes.note(exc.exc, self.name)
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
@@ -103,6 +105,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         except Exception as exc:
             if (seconds := self._postponed(exc)) is not None:
                 raise Postponed(seconds) from exc
+            outcomes.note(exc, self.name)
             retry = self._retry_for(exc)
             if retry is None or not self._may_retry(exc, retry):
                 raise
