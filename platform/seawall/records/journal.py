@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +32,6 @@ SEGMENT: Final = 1 << 20
 _COMPLAIN_EVERY: Final = 60.0
 _TELL_EVERY: Final = 1.0
 _encode: Final = json.JSONEncoder(separators=(",", ":"), default=repr).encode
-_UNSTORABLE: Final = ("\\u0000", "\\ud")
-"""How JSON writes what PostgreSQL cannot keep in text: NUL, and half a surrogate pair (or a whole one)."""
 
 
 class Gauge:
@@ -144,9 +143,18 @@ def gap(rows: int, since: float, why: str = "the spool was full") -> str:
 def line(kind: str, content: list[Any] | Mapping[str, Any]) -> str:
     """One row. What PostgreSQL cannot keep in text is replaced by U+FFFD."""
     text = _encode(content)
-    if any(mark in text for mark in _UNSTORABLE):
+    # How JSON writes NUL, and half a surrogate pair (or a whole one).
+    if "\\u0000" in text or "\\ud" in text:
         text = _encode(_storable(content))
     return f"{kind}{text}\n"
+
+
+def quoted(text: str) -> str:
+    """`text` in JSON, as `line` would have it."""
+    found = encode_basestring_ascii(text)
+    if "\\u0000" in found or "\\ud" in found:
+        found = encode_basestring_ascii(_storable(text))
+    return found
 
 
 def _storable(value: Any) -> Any:

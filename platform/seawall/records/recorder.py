@@ -62,33 +62,34 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; safe to repeat."""
-        if self._thread is None:
+        """Begin; safe to repeat. There is no second life after `stop`."""
+        if self._thread is None and not self._ended.is_set():
             self._thread = threading.Thread(target=self._run, name="seawall-records", daemon=True)
             self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what there is, for so many seconds at most; the rest stays on disk. Safe to repeat."""
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._ended.is_set():
             return
         self._ended.set()
-        thread.join(timeout)
-        if thread.is_alive():
-            return  # it waits for an answer; the process's end is its end
-        give_up_at = self._clock() + timeout
         self.journal.close()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return  # it waits for an answer; the process's end is its end
+            self._write_the_rest(timeout)
+        for spool in self._spools:
+            if not spool.leave():
+                logger.warning("what PostgreSQL has not taken waits in %s for the next worker", spool.path)
+
+    def _write_the_rest(self, timeout: float) -> None:
+        give_up_at = self._clock() + timeout
         while self._clock() < give_up_at and self.held_back_since is None and self._turn():
             pass
         with contextlib.suppress(*_AWAY):
             if self._deleted and self.held_back_since is None:
                 with self._database().connection() as connection:
                     self._forget_deleted(connection)
-        for spool in self._spools:
-            if not spool.leave():
-                logger.warning(
-                    "rows that PostgreSQL has not taken wait in %s for the next worker", spool.path
-                )
 
     def _run(self) -> None:
         while not self._ended.wait(self._pause):
