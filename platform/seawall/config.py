@@ -193,6 +193,30 @@ class RecordsSettings(_Section):
     )
 
 
+class AlertSettings(_Section):
+    """When errors are so many that somebody should know. Workers that record count them, each its own."""
+
+    group: int = Field(
+        default=100, ge=0, description="Errors of one group in a minute that raise an alert; 0 for none."
+    )
+    category: int = Field(
+        default=500, ge=0, description="Errors of one category in a minute that raise one; 0 for none."
+    )
+    quiet: Seconds = Field(
+        default=300.0, description="How long nothing more is said about the same group or category."
+    )
+    webhook: SecretStr | None = Field(
+        default=None, description="URL that alerts are POSTed to as JSON, beside the log and the event."
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_url(value.get_secret_value(), frozenset({"http", "https"}))
+        return value
+
+
 class LogSettings(_Section):
     """How lines are written (docs/logging.md)."""
 
@@ -252,6 +276,7 @@ class Settings(BaseSettings):
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
     records: RecordsSettings = RecordsSettings()
+    alerts: AlertSettings = AlertSettings()
     log: LogSettings = LogSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     startup: StartupSettings = StartupSettings()

@@ -1,6 +1,7 @@
 """The thread in a worker's main process that brings rows from the spool into PostgreSQL."""
 
 import contextlib
+import json
 import logging
 import threading
 import time
@@ -13,6 +14,7 @@ from seawall import events
 from seawall.config import RecordsSettings
 from seawall.errors import SeawallError
 from seawall.records import ledger, retention
+from seawall.records.alerts import Alerts
 from seawall.records.events import RecordsAdopted, RecordsCaughtUp, RecordsHeldBack, RecordsLost
 from seawall.records.journal import Gauge, Journal
 from seawall.records.ledger import Batch
@@ -35,12 +37,13 @@ _AWAY: Final = (psycopg.Error, SeawallError, OSError)
 class Recorder:
     """A service. `upkeep` is called in its thread once an hour, for what else grows old."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with
         self,
         spool: Spool,
         database: "Callable[[], Database]",
         chosen: RecordsSettings,
         *,
+        alerts: Alerts | None = None,
         upkeep: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,6 +53,8 @@ class Recorder:
         self._spools = [spool]
         self._database = database
         self._chosen = chosen
+        self._alerts = alerts
+        self._heard: dict[str, int] = {}
         self._upkeep = upkeep
         self._clock = clock
         self._applied: dict[str, int] = {}
@@ -112,6 +117,8 @@ class Recorder:
         """Write one batch; whether another is ready."""
         segments = [segment for spool in self._spools for segment in self._segments_of(spool)]
         self._measure(segments)
+        if self._alerts is not None:
+            self._hear(segments, self._alerts)
         try:
             if self._unsure:
                 self._ask(segments)
@@ -125,6 +132,23 @@ class Recorder:
             return False
         self._catch_up(len(batch), more=more)
         return more
+
+    def _hear(self, segments: list[Segment], alerts: Alerts) -> None:
+        """Count what failed, whether or not PostgreSQL takes it."""
+        own, heard = self._spools[0].path, {}
+        for segment in segments:
+            start = self._heard.get(segment.name, 0)
+            if segment.path.parent != own:
+                continue  # it failed in another life
+            heard[segment.name] = start
+            if start < segment.size:
+                text = segment.read(start)
+                heard[segment.name] += len(text)
+                for row in text.splitlines() if b"\ne" in text or text[:1] == b"e" else ():
+                    if row[:1] == b"e":
+                        with contextlib.suppress(ValueError, KeyError):
+                            alerts.count(json.loads(row[1:]))
+        self._heard = heard
 
     def _segments_of(self, spool: Spool) -> list[Segment]:
         with contextlib.suppress(FileNotFoundError):

@@ -12,7 +12,6 @@ A dead letter itself stays in the broker (`bury` in request.py): whole, as it wa
 What is written here is the account of it, without secrets.
 """
 
-import contextlib
 import functools
 import json
 import logging
@@ -22,28 +21,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
-from seawall import events, records
+from seawall import boundary, events, records, recovery
 from seawall.classification import classify
 from seawall.delivery.envelope import SUBMITTED
 from seawall.events import Event
 from seawall.failure import Failure
 from seawall.priority import Priority
 from seawall.records.journal import Journal, line, quoted
+from seawall.records.occurrences import MOST_TEXT, occurrence, reason
 from seawall.redaction import redact, redact_arguments, redact_text
 from seawall.worker import memory
 from seawall.worker.discretion import secrecy_of
 
 logger = logging.getLogger(__name__)
 
-_NOTE: Final = "_seawall_failure"
 _MOST_MS: Final = 2**31 - 1
 _LARGE: Final = 1 << 16
 """Bytes of a message, and characters of an argument, from which only what logs show of it is kept."""
 
-_MOST_TEXT: Final = 16_384
-_SAMPLE_EVERY: Final = 60.0
-_SAMPLES: Final = 1000
-_REASON: Final = 500
 _SHOWN_ELSEWHERE: Final = frozenset({"argsrepr", "kwargsrepr", "args", "kwargs", "errbacks", "delivery_info"})
 
 
@@ -108,21 +103,6 @@ class OutcomeSettled(Event):
     failure: Failure | None
 
 
-_sampled: dict[str, float] = {}
-
-
-def note(error: BaseException, task: str) -> None:
-    """Keep on `error` which failure it is, while its traceback is there: not every way to `settle` has it."""
-    with contextlib.suppress(AttributeError, TypeError):
-        error.__dict__.setdefault(_NOTE, classify(error, task=task))
-
-
-def failure_of(error: BaseException, task: str) -> Failure:
-    """What was noted on it where it was raised, else what it looks like here."""
-    noted = getattr(error, _NOTE, None)
-    return noted if isinstance(noted, Failure) else classify(error, task=task)
-
-
 def settle(request: Any, outcome: Outcome) -> None:
     """Write down and tell what became of a request of Celery's."""
     journal = records.current()
@@ -148,7 +128,10 @@ def _settle(journal: Journal | None, request: Any, outcome: Outcome) -> None:
     else:
         ran = None if started is None else max(now - started, 0.0)
         if isinstance(outcome, Retried | Dead):
-            failure = failure_of(outcome.error, request.type)
+            failure = boundary.note(outcome.error, request.type)
+            recovery.consider(
+                failure, outcome.error, task=request.type, policy=getattr(request.task, "policy", None)
+            )
     place = request.delivery_info
     priority = place.get("priority")
     run = [
@@ -224,8 +207,10 @@ def _tell(run: list[Any], waited: float | None, ran: float | None, failure: Fail
 def _rows(run: list[Any], outcome: Retried | Dead, failure: Failure, request: Any) -> str:
     """A failed run: the failure first, as the run and the dead letter refer to it."""
     secrets = request.scope.secrets
-    text = redact_text(outcome.traceback, secrets)[-_MOST_TEXT:]
-    rows = line("e", occurrence(outcome.error, failure, run[5], run[0], text)) + line("r", run)
+    text = redact_text(outcome.traceback, secrets)[-MOST_TEXT:]
+    rows = line("r", run)
+    if not boundary.was_caught(outcome.error):  # else a boundary in its code has counted it
+        rows = line("e", occurrence(outcome.error, failure, run[5], text)) + rows
     if isinstance(outcome, Dead):
         letter = {
             **_letter(run, outcome, failure, secrets),
@@ -236,36 +221,6 @@ def _rows(run: list[Any], outcome: Retried | Dead, failure: Failure, request: An
         }
         rows += line("d", letter)
     return rows
-
-
-def occurrence(error: BaseException, failure: Failure, task: str, at: float, sample: str) -> dict[str, Any]:
-    """One time that a failure was seen; its sample goes along now and then only."""
-    if at - _sampled.get(failure.fingerprint, 0.0) < _SAMPLE_EVERY:
-        sample = ""
-    else:
-        if len(_sampled) >= _SAMPLES:
-            _sampled.clear()
-        _sampled[failure.fingerprint] = at
-    kind = type(error)
-    return {
-        "fingerprint": failure.fingerprint,
-        "exception": f"{kind.__module__}.{kind.__qualname__}",
-        "task": task,
-        "category": failure.category.value,
-        "severity": failure.severity.name.lower(),
-        "at": at,
-        "sample": sample or None,
-    }
-
-
-def reason(error: BaseException, failure: Failure, secrets: Sequence[str] = ()) -> str:
-    """Why something was given up, in one line that begins with the category."""
-    try:
-        said = str(error)
-    except Exception as broken:  # noqa: BLE001 - a foreign __str__ may do anything
-        said = f"unprintable: {type(broken).__name__}"
-    first = redact_text(said, secrets).strip().partition("\n")[0][:_REASON]
-    return f"{failure.category.value}: {type(error).__name__}{f': {first}' if first else ''}"
 
 
 def _letter(run: list[Any], outcome: Dead, failure: Failure, secrets: Sequence[str]) -> dict[str, Any]:
@@ -302,7 +257,7 @@ def _headers(fields: Mapping[str, Any], history: Sequence[Any], secrets: Sequenc
     if history:
         shown["history"] = [list(event) for event in history]
     text = json.dumps(redact(shown, values=secrets), default=repr)
-    return json.loads(text) if len(text) <= _LARGE else {"cut": text[:_MOST_TEXT]}
+    return json.loads(text) if len(text) <= _LARGE else {"cut": text[:MOST_TEXT]}
 
 
 def _size(body: Any) -> int:
@@ -328,9 +283,9 @@ def stray(message: Any, queue: str, error: BaseException, traceback: str) -> str
             "kwargs": {"shown": str(headers.get("kwargsrepr") or "")},
             "headers": _headers(headers, (), ()),
             "size": _size(message.body),
-            "traceback": redact_text(traceback)[-_MOST_TEXT:],
+            "traceback": redact_text(traceback)[-MOST_TEXT:],
         }
-        seen = occurrence(error, failure, name, now, letter["traceback"])
+        seen = occurrence(error, failure, name, letter["traceback"])
         journal.write(line("e", seen) + line("r", run) + line("d", letter))
     if events.observed():
         _tell(run, None, None, failure)

@@ -1,4 +1,4 @@
-"""A worker's records: begun before it forks, ended when it has drained (`seawall.records`)."""
+"""What a worker does about failures: hooks, recoveries, records. From before it forks until it drained."""
 
 import contextlib
 import logging
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
-from seawall import delivery, records, servers
+from seawall import boundary, delivery, records, servers
 from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.worker import recoveries
 
 if TYPE_CHECKING:
     from seawall.records.recorder import Recorder
@@ -26,10 +27,13 @@ def connect() -> None:
 
 
 def _begin(sender: Any = None, **_: Any) -> None:
+    boundary.install()
+    recoveries.connect()
     chosen = settings().records
     if not chosen.enabled or not servers.database_is_known():
         return
     from seawall.database import database
+    from seawall.records.alerts import Alerts
     from seawall.records.recorder import Recorder
     from seawall.records.spool import Spool
 
@@ -41,7 +45,13 @@ def _begin(sender: Any = None, **_: Any) -> None:
         return
     if not spool.path.is_relative_to(above):
         logger.warning("rows wait in %s, as nothing can be written in %s", spool.path.parent, above)
-    recorder = Recorder(spool, database, chosen, upkeep=lambda: _prune(sender.app))
+    recorder = Recorder(
+        spool,
+        database,
+        chosen,
+        alerts=Alerts(settings().alerts, worker=str(sender.hostname)),
+        upkeep=lambda: _prune(sender.app),
+    )
     _current[:] = [recorder]
     records.begin(recorder.journal)
     recorder.start()
@@ -51,6 +61,7 @@ def _end(**_: Any) -> None:
     if _current:
         _current.pop().stop()
         records.end()
+    boundary.remove()
 
 
 def _prune(app: Any) -> None:

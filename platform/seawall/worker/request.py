@@ -28,8 +28,9 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
-from seawall import delivery
+from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
+from seawall.records.occurrences import reason
 from seawall.redaction import redact_text
 from seawall.worker import memory, outcomes
 from seawall.worker.lines import TaskScope, within
@@ -120,7 +121,7 @@ class Request(CeleryRequest):
     def _give_up(self, error: BaseException, traceback: str = "") -> None:
         outcomes.settle(self, Dead(error, traceback))
         secrets = self.scope.secrets
-        why = outcomes.reason(error, outcomes.failure_of(error, self.type), secrets)
+        why = reason(error, boundary.note(error, self.type), secrets)
         self._epitaph = f"{why}\n{redact_text(traceback, secrets)[-_MOST_TRACEBACK:]}".rstrip()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature

@@ -13,7 +13,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 
-from seawall import cluster, servers
+from seawall import boundary, cluster, servers
 from seawall.breaker.calls import admitted, failed_probe
 from seawall.breaker.config import disregard
 from seawall.classification import verdict_of
@@ -24,7 +24,7 @@ from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
-from seawall.worker import interruption, memory, outcomes
+from seawall.worker import interruption, memory
 from seawall.worker.discretion import secrecy_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() 
 logger = logging.getLogger(__name__)
 
 disregard(*CONTROL_FLOW)
+boundary.disregard(*CONTROL_FLOW)
 
 
 class Postponed(Reject):
@@ -96,7 +97,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
                 return self._run(args, kwargs)
         except CONTROL_FLOW as exc:
             if isinstance(exc, Retry) and isinstance(exc.exc, BaseException):
-                outcomes.note(exc.exc, self.name)
+                boundary.note(exc.exc, self.name)
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
@@ -105,7 +106,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         except Exception as exc:
             if (seconds := self._postponed(exc)) is not None:
                 raise Postponed(seconds) from exc
-            outcomes.note(exc, self.name)
+            boundary.note(exc, self.name)
             retry = self._retry_for(exc)
             if retry is None or not self._may_retry(exc, retry):
                 raise

@@ -28,8 +28,9 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from seawall import boundary
 from seawall.tether import die_with
-from seawall.worker import memory
+from seawall.worker import memory, recoveries
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
@@ -64,8 +65,8 @@ def run_cell(pool: "Pool", *, seat: int, row: Row, channel: Channel, supervisor:
         die_with(supervisor)
         _shed(pool, seat, supervisor)
         code = Cell(pool, row=row, channel=channel).live()
-    except BaseException:
-        logger.critical("a cell failed", exc_info=True)
+    except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
+        boundary.caught(exc, "cell")
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -151,6 +152,7 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        recoveries.replace = self._leave
         if self.consumer.conninfo.transport.driver_type == "amqp":
             self.execution.pulse = Pulse(self.consumer, self.row)
             self.execution.pulse.start()
@@ -165,6 +167,10 @@ class Cell:
         self.consumer.shutdown()
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         return 0
+
+    def _leave(self) -> None:
+        """End when the task has; the supervisor forks another cell."""
+        state.should_stop = 0
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's loop offers itself, anew for each connection."""
