@@ -233,7 +233,7 @@ class _Hooks:
     def loop(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, Exception):
-            task = context.get("task") or context.get("future")
+            task: Any = context.get("task") or context.get("future")
             name = task.get_name() if hasattr(task, "get_name") else "?"
             caught(error, f"asyncio {name}", {"message": context.get("message", "")})
         else:

@@ -105,8 +105,7 @@ def test_a_task_that_nobody_awaits_is_caught(hooks: None, caught: list[ErrorCaug
             refuse()
 
         task = asyncio.create_task(fail(), name="refresh")
-        while not task.done():
-            await asyncio.sleep(0)
+        await asyncio.wait([task])
         del task
         gc.collect()
 

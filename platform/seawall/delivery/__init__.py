@@ -7,7 +7,7 @@ within one lease. docs/delivery.md says which guarantee holds where.
 """
 
 from seawall.delivery.bulk import submit_many
-from seawall.delivery.events import poisoned
+from seawall.delivery.events import poisoned, unreadable
 from seawall.delivery.guardian import Guardian
 from seawall.delivery.hooks import bury, counts, defer, limit_of, park, started, strike
 from seawall.delivery.options import Options
@@ -33,4 +33,5 @@ __all__ = [
     "strike",
     "submit_many",
     "transport_for",
+    "unreadable",
 ]

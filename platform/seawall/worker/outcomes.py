@@ -17,7 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -262,6 +262,16 @@ def _headers(fields: Mapping[str, Any], history: Sequence[Any], secrets: Sequenc
 
 def _size(body: Any) -> int:
     return len(body) if isinstance(body, str | bytes | memoryview) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands for a message where there was none."""
+
+    delivery_tag: str
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stray(message: Any, queue: str, error: BaseException, traceback: str) -> str:

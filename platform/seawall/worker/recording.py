@@ -9,7 +9,7 @@ from celery import signals
 from seawall import boundary, delivery, records, servers
 from seawall.config import settings
 from seawall.errors import ConfigError
-from seawall.worker import recoveries
+from seawall.worker import outcomes, recoveries
 
 if TYPE_CHECKING:
     from seawall.records.recorder import Recorder
@@ -24,6 +24,7 @@ def connect() -> None:
     uid = "seawall.recording"
     signals.worker_init.connect(_begin, dispatch_uid=uid)
     signals.worker_shutdown.connect(_end, dispatch_uid=uid)
+    delivery.unreadable.connect(_no_message, dispatch_uid=uid)
 
 
 def _begin(sender: Any = None, **_: Any) -> None:
@@ -62,6 +63,11 @@ def _end(**_: Any) -> None:
         _current.pop().stop()
         records.end()
     boundary.remove()
+
+
+def _no_message(queue: str = "", tag: str = "", body: bytes = b"", error: Any = None, **_: Any) -> None:
+    """Delivery has given up what was no message at all."""
+    outcomes.stray(outcomes.Unreadable(tag, body), queue, error, "")
 
 
 def _prune(app: Any) -> None:
