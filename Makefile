@@ -52,11 +52,12 @@ test: $(DEV) ## Run the tests, in random order and in parallel.
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
 
-bench: $(DEV) ## Measure delivery against the stock transport, workers against prefork, the database, and classification.
+bench: $(DEV) ## Measure delivery, workers, the database, failures and the ledger, outages, breakers.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/worker.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/outage.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 
 check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.
