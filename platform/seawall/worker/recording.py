@@ -31,6 +31,7 @@ def _begin(sender: Any = None, **_: Any) -> None:
     boundary.install()
     recoveries.connect()
     chosen = settings().records
+    sender.app.conf.broker_url  # noqa: B018 - where servers are embedded, this worker joins them now
     if not chosen.enabled or not servers.database_is_known():
         return
     from seawall.database import database
