@@ -143,6 +143,18 @@ def test_a_killer_is_recorded_attempt_by_attempt(
     assert len(dead(shop_app)) == 1
 
 
+def test_a_task_that_exits_is_recorded_too(
+    shop_app: Celery, start_worker: StartWorker, recorded: Recorded
+) -> None:
+    start_worker("support.shop", "--concurrency=1", env=recorded.env)
+    shop_app.tasks["shop.quits"].delay()
+    shop_app.tasks["shop.add"].delay(1, 1)
+    wait_until(
+        lambda: recorded.states() == {"dead": 1, "success": 1}, timeout=30, what="a row for each of them"
+    )
+    assert [letter.task for letter in dead(shop_app)] == ["shop.quits"]
+
+
 def test_what_a_killed_worker_left_is_written_once_by_the_next(
     shop_app: Celery, start_worker: StartWorker, recorded: Recorded, tmp_path: Path
 ) -> None:

@@ -192,6 +192,10 @@ def lets_escape(self: celery.Task[Any, Any]) -> None:
         raise LookupError("at a boundary")
 
 
+def quits(self: celery.Task[Any, Any]) -> None:
+    sys.exit("enough")
+
+
 def greedy(self: celery.Task[Any, Any]) -> None:
     raise MemoryError("no 12 GiB left")
 
@@ -238,6 +242,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (patient, {}),
     (stubborn, {"soft_time_limit": 0.5, "time_limit": 1.5}),
     (lets_escape, {}),
+    (quits, {}),
     (greedy, {}),
     (suicidal, {}),
     (refuses_once, {}),

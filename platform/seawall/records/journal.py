@@ -112,7 +112,7 @@ class Journal:
         self._size += written
         self._torn = written < len(text)  # the disk is full: what there is of it is skipped by who reads
         if self._size >= SEGMENT:
-            self.close()
+            self._end_file()
         return not self._torn
 
     def _open(self) -> None:
@@ -125,6 +125,12 @@ class Journal:
 
     def close(self) -> None:
         """Nothing more comes into the present file; the next row begins another."""
+        with self._lock:
+            if self._left_out and self._append(gap(self._left_out, self._left_out_since).encode()):
+                self._left_out = 0
+            self._end_file()
+
+    def _end_file(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -53,6 +53,8 @@ class Request(CeleryRequest):
 
     _context: Any  # celery-types knows neither of these two
     _success_was_stored: Callable[[], Any]
+    _already_cancelled: bool
+    _already_revoked: bool
     _epitaph: str | None = None
     """Why it is given up; from then on its message is not acknowledged but buried."""
 
@@ -115,7 +117,7 @@ class Request(CeleryRequest):
             outcomes.settle(self, Parked(f"rejected by the task: {vars(exc).get('reason')}"))
         elif isinstance(exc, WorkerLostError) and self._success_was_stored():
             outcomes.settle(self, Succeeded())
-        elif not isinstance(exc, Terminated | SystemExit | KeyboardInterrupt):
+        elif not isinstance(exc, Terminated) and not (self._already_cancelled or self._already_revoked):
             self._give_up(exc, str(exc_info.traceback))
 
     def _give_up(self, error: BaseException, traceback: str = "") -> None:
