@@ -56,12 +56,13 @@ test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
 soak: $(DEV) ## An hour of load with faults, and the account of every task; MINUTES=10 for less.
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(MINUTES)
 
-bench: $(DEV) ## Measure what was promised, delivery against the stock transport, workers against prefork, and more.
+bench: $(DEV) ## Measure what was promised, delivery, workers, the database, failures and the ledger, outages, breakers.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/promises.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/worker.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/outage.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 
 check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.

@@ -9,9 +9,10 @@ import pytest
 
 from seawall import cluster, settings
 from seawall.breaker.face import close
+from support.recorded import recorded
 from support.servers import database_url, home, no_process_left, redis_url, servers
 
-__all__ = ["database_url", "home", "no_process_left", "redis_url", "servers"]
+__all__ = ["database_url", "home", "no_process_left", "recorded", "redis_url", "servers"]
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start would not hear it either
 

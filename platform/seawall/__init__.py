@@ -7,6 +7,7 @@ is imported only when an app is made, so that the command line stays quick and t
 from typing import TYPE_CHECKING, Any
 
 from seawall import errors, memory
+from seawall.boundary import error_boundary
 from seawall.breaker import breaker
 from seawall.classification import classify, register_failure
 from seawall.config import Settings, settings
@@ -29,6 +30,7 @@ from seawall.errors import (
 from seawall.failure import Category, Failure, Severity
 from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
+from seawall.recovery import recovers
 from seawall.runtime import service
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # what failed
     "classify",
     "register_failure",
+    "error_boundary",
+    "recovers",
     "Category",
     "Severity",
     "Failure",

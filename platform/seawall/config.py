@@ -161,6 +161,62 @@ class RetrySettings(_Section):
     )
 
 
+class RecordsSettings(_Section):
+    """What workers write down of every run and failure (docs/failures.md). It needs PostgreSQL."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether workers write the run ledger, error groups and dead letters. Without a database "
+        "in the settings, or an embedded one in use, they do not.",
+    )
+    spool: Path | None = Field(
+        default=None,
+        description="Directory in which rows wait for PostgreSQL; unset: `spool` in `home`. "
+        "What is left there by a worker that was killed, the next one of this machine writes.",
+    )
+    spool_size: Bytes = Field(
+        default=256 << 20,
+        description="Bytes that may wait for one worker. Beyond, successes are left out, "
+        "and beyond twice as much everything; both are counted.",
+    )
+    keep_runs: Seconds = Field(default=7 * 86400.0, description="Age at which successful runs are deleted.")
+    keep_failures: Seconds = Field(default=30 * 86400.0, description="The same for all other runs.")
+    keep_dead_letters: Seconds = Field(
+        default=90 * 86400.0,
+        description="The same for dead letters, in PostgreSQL and in the broker, and for error groups "
+        "that were not seen since.",
+    )
+    most_dead_letters: int = Field(
+        default=10_000,
+        ge=1,
+        description="Dead letters that the broker keeps of one queue; the oldest go first.",
+    )
+
+
+class AlertSettings(_Section):
+    """When errors are so many that somebody should know. Workers that record count them, each its own."""
+
+    group: int = Field(
+        default=100, ge=0, description="Errors of one group in a minute that raise an alert; 0 for none."
+    )
+    category: int = Field(
+        default=500, ge=0, description="Errors of one category in a minute that raise one; 0 for none."
+    )
+    quiet: Seconds = Field(
+        default=300.0, description="How long nothing more is said about the same group or category."
+    )
+    webhook: SecretStr | None = Field(
+        default=None, description="URL that alerts are POSTed to as JSON, beside the log and the event."
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_url(value.get_secret_value(), frozenset({"http", "https"}))
+        return value
+
+
 class LogSettings(_Section):
     """How lines are written (docs/logging.md)."""
 
@@ -219,6 +275,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
+    records: RecordsSettings = RecordsSettings()
+    alerts: AlertSettings = AlertSettings()
     log: LogSettings = LogSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     startup: StartupSettings = StartupSettings()

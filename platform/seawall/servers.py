@@ -45,6 +45,11 @@ def redis_is_known() -> bool:
     return named or _attachment.cache_info().currsize > 0
 
 
+def database_is_known() -> bool:
+    """Whether `database_url` can be answered without starting an embedded server."""
+    return settings().database_url is not None or _attachment.cache_info().currsize > 0
+
+
 def migration_url() -> str:
     """PostgreSQL as migrations need it: never through a pooler.
 

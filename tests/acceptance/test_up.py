@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from seawall import embedded
@@ -78,10 +79,19 @@ def up(home: Path, tmp_path: Path) -> Iterator[Up]:
         yield Up(proc, home, environment)
 
 
+def recorded_runs(url: str) -> int:
+    """What the fleet has written into the run ledger."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM seawall.task_runs WHERE state = 'success'").fetchone()
+    return row[0] if row else 0
+
+
 def test_the_import_demo_counts_what_the_files_hold_and_ctrl_c_leaves_no_process(up: Up) -> None:
     done = up.seawall("demo", "import")
     assert done.returncode == 0, done.stderr
     assert "airports: 3376 rows in the file = 3376 loaded + 0 rejected" in done.stdout
+    with embedded.attach(up.home) as attachment:
+        wait_until(lambda: recorded_runs(str(attachment.servers.database_url)) > 10, what="the ledger")
     everything = up.processes()
     assert len(everything) > 5
     up.proc.signal(signal.SIGINT)

@@ -66,6 +66,42 @@ def test_some_are_requeued_and_others_discarded(seawall: Seawall, app: Celery) -
         assert (queues.counts("celery").ready, queues.counts("payments").ready) == (1, 1)
 
 
+def test_they_are_chosen_by_category_and_age(seawall: Seawall, app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        app.send_task("shop.pay", (), task_id="refused", queue="payments")
+        assert delivery.bury(channel.basic_get("payments"), "network: ConnectionError: refused\nTraceback")
+        channel.claimant.flush()
+    (found,) = json.loads(seawall("list", "--category", "network", "--json").output)
+    assert (found["task_id"], found["reason"]) == ("refused", "network: ConnectionError: refused")
+    assert json.loads(seawall("list", "--older-than", "1h", "--json").output) == []
+    assert seawall("requeue", "--all", "--category", "network", "--newer-than", "1h").output == "requeued 1\n"
+    assert dead(app) == {"celery": 1, "payments": 3}
+
+
+def test_one_that_is_requeued_and_dies_again_keeps_its_lineage(seawall: Seawall, app: Celery) -> None:
+    assert seawall("requeue", "m").output == "requeued 1\n"
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        message = channel.basic_get("celery")
+        assert "strikes" not in message.properties["delivery_info"]
+        assert delivery.bury(message, "the disk is full again")
+        channel.claimant.flush()
+    reasons = [why for _, _, why in json.loads(seawall("show", "m").output)["history"]]
+    assert reasons == ["the disk is full", "requeued", "the disk is full again"]
+    with Queues.open(app.connection_for_read()) as queues:
+        assert queues.discard("celery", [queues.dead("celery")[0].id]) == 1
+        assert not queues._client.exists("seawall:{celery}:lineage")
+
+
+def test_the_oldest_go_when_there_are_too_many(app: Celery) -> None:
+    with Queues.open(app.connection_for_read()) as queues:
+        assert queues.prune("payments", older_than=3600, most=3) == 0
+        assert queues.prune("payments", older_than=3600, most=1) == 2
+        assert [letter.task_id for letter in queues.dead("payments")] == ["p2"]
+        assert queues.prune("payments", older_than=0, most=10) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -2,15 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
+from click.testing import CliRunner
 from redis import Redis
 
+from seawall import settings
+from seawall.cli import group
+from seawall.database import close
+from seawall.delivery import Queues
 from support import shop
 from support.listening import listening
 from support.nodes import StartWorker
+from support.recorded import Recorded
 from support.waiting import wait_until
 
 TOKEN, CARD = "planted-as-token", "4711-planted-card"
@@ -32,13 +40,46 @@ def everything(store: "Redis") -> Iterator[str]:
         yield f"{key!r} {read[client.type(key)](key)!r}"
 
 
+def tables(recorded: Recorded) -> Iterator[str]:
+    """Every row of the platform's tables, as text."""
+    for (name,) in recorded.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'seawall'"):
+        for (row,) in recorded.sql(f"SELECT t::text FROM seawall.{name} AS t"):  # noqa: S608 - the catalog's
+            yield f"{name} {row}"
+
+
+def commands(app: Celery, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What the commands print that show failures."""
+    monkeypatch.setenv("SEAWALL_REDIS_URL", app.conf.broker_url)
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", recorded.url)
+    settings.cache_clear()
+    close()
+    with Queues.open(app.connection_for_read()) as queues:
+        (letter,) = queues.dead("celery")
+    ((fingerprint,),) = recorded.sql("SELECT fingerprint FROM seawall.error_groups")
+    for command in (
+        ["dead", "list"],
+        ["dead", "list", "--json"],
+        ["dead", "show", letter.id],
+        ["errors", "list"],
+        ["errors", "show", fingerprint],
+    ):
+        result = CliRunner().invoke(group, command, obj=SimpleNamespace(app=app))
+        assert result.exit_code == 0, result.output
+        yield result.output
+    close()
+
+
 @pytest.mark.parametrize("options", [(), ("--pool=prefork",)], ids=["cells", "prefork"])
-def test_planted_secrets_are_found_nowhere(
-    options: tuple[str, ...], shop_app: Celery, start_worker: StartWorker
+def test_planted_secrets_are_found_nowhere(  # noqa: PLR0913, PLR0917 - fixtures
+    options: tuple[str, ...],
+    shop_app: Celery,
+    start_worker: StartWorker,
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    worker = start_worker(
-        "support.shop", "--concurrency=1", "-E", *options, env={"SEAWALL_LOG__FORMAT": "json"}
-    )
+    env = {"SEAWALL_LOG__FORMAT": "json", **recorded.env}
+    worker = start_worker("support.shop", "--concurrency=1", "-E", *options, env=env)
     with listening(shop_app) as events:
         result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order=ORDER)
         with pytest.raises(shop.GatewayError) as caught:
@@ -46,19 +87,28 @@ def test_planted_secrets_are_found_nowhere(
         wait_until(lambda: any(event["type"] == "task-failed" for event in events), timeout=30)
         wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
 
+    wait_until(lambda: recorded.states()["dead"], timeout=30, what="the account of it")
     assert "cannot reach https://u:***@gateway/pay" in str(caught.value), (
         "the caller still learns what it was"
     )
     assert {"task-received", "task-retried", "task-failed"} <= {event["type"] for event in events}
     redis = shop.store(shop_app)
+    with Queues.open(shop_app.connection_for_read()) as queues:
+        (letter,) = queues.dead("celery")  # it holds what was submitted, and nothing else does
+    assert json.loads(letter.message["body"])[0] == [TOKEN, CARD]
+    (message,) = [line for line in everything(redis) if "planted-as-token" in line]
+    assert message.startswith("b'seawall:{celery}:messages'")
     places = {
         "log": worker.logs(),
         "events": repr(events),
-        "redis": "\n".join(everything(redis)),
+        "redis": "\n".join(line for line in everything(redis) if line != message),
+        "tables": "\n".join(tables(recorded)),
+        "spool": "\n".join(path.read_text() for path in tmp_path.rglob("*.rows")),
+        "commands": "\n".join(commands(shop_app, recorded, monkeypatch)),
         "result": repr(caught.value.args) + str(result.traceback),
     }
     for place, text in places.items():
-        assert "outspoken" in text or place == "redis"
+        assert "outspoken" in text or place in {"redis", "spool"}, place
         found = [line for line in text.splitlines() if "planted" in line and "planted_secrets" not in line]
         # A traceback shows the lines of code as they are written, placeholders included.
         assert not [line for line in found if "planted-" in _without_source(line)], place

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from redis import Redis
 
-from seawall import Priority, Retry, Seawall, policy
+from seawall import Priority, Retry, Seawall, error_boundary, policy
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,23 @@ def stubborn(self: celery.Task[Any, Any]) -> None:
             note(self, "soft limit ignored")
 
 
+def lets_escape(self: celery.Task[Any, Any]) -> None:
+    """One error in a thread that nobody looks after, and one at a boundary."""
+
+    def fail() -> None:
+        raise LookupError("in a thread")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    with error_boundary("here", stop=True):
+        raise LookupError("at a boundary")
+
+
+def quits(self: celery.Task[Any, Any]) -> None:
+    sys.exit("enough")
+
+
 def greedy(self: celery.Task[Any, Any]) -> None:
     raise MemoryError("no 12 GiB left")
 
@@ -223,6 +241,8 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     ),
     (patient, {}),
     (stubborn, {"soft_time_limit": 0.5, "time_limit": 1.5}),
+    (lets_escape, {}),
+    (quits, {}),
     (greedy, {}),
     (suicidal, {}),
     (refuses_once, {}),

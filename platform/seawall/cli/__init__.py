@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "breakers": "seawall.cli.breakers:breakers",
     "memory": "seawall.cli.memory:memory",
     "dead": "seawall.cli.dead:dead",
+    "errors": "seawall.cli.errors:errors",
     "config": "seawall.cli.config:config",
     "doctor": "seawall.cli.doctor:doctor",
     "health": "seawall.cli.health:health",

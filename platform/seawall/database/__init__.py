@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from seawall.database.governor import Governor
     from seawall.database.pool import Database
 
-__all__ = ["close", "database", "guard_databases", "name_process", "name_task"]
+__all__ = ["close", "database", "guard_databases", "name_process", "name_task", "opened"]
 
 _opened: dict[str | None, "Database"] = {}
 _guarded = False
@@ -24,6 +24,11 @@ def database(url: str | None = None) -> "Database":
     first statement; a forked child gets connections of its own.
     """
     return _opened.get(url) or _opened.setdefault(url, _configured(url))
+
+
+def opened() -> "list[Database]":
+    """Those of this process so far."""
+    return list(_opened.values())
 
 
 def _configured(url: str | None) -> "Database":

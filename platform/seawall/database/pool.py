@@ -216,6 +216,15 @@ class Database:
             return Health(ok=False, seconds=time.monotonic() - started, reason=connecting.one_line(exc))
         return Health(ok=True, seconds=time.monotonic() - started)
 
+    def mend(self) -> int:
+        """Try every idle connection and drop those that are dead; how many there were."""
+        pool = self._pool
+        if pool is None:
+            return 0
+        before = pool.get_stats().get("connections_lost", 0)
+        pool.check()
+        return pool.get_stats().get("connections_lost", 0) - before
+
     def stats(self) -> dict[str, int]:
         """psycopg_pool's counters and ours, all of them from the start: what was never counted is zero."""
         pool, keeper = self._pool, self._keeper

@@ -81,4 +81,9 @@ TABLES: Final = (
         },
         ("breaker_transitions_pkey", "breaker_transitions_name", "breaker_transitions_at"),
     ),
+    Table(
+        "seawall.record_journals",
+        {"journal": "text", "applied": "bigint", "at": _TIME},
+        ("record_journals_pkey",),
+    ),
 )

@@ -22,7 +22,7 @@ from celery import Celery, current_app, signals
 from kombu.serialization import dumps
 
 from seawall.delivery.channel import Channel
-from seawall.delivery.envelope import Envelope
+from seawall.delivery.envelope import SUBMITTED, Envelope
 from seawall.policy import DEFAULT
 from seawall.redaction import redact_arguments
 
@@ -189,6 +189,7 @@ def _message(kind: _Kind, signature: Any) -> tuple[dict[str, Any], str]:
         **kind.headers,
         "id": task_id,
         "root_id": task_id,
+        SUBMITTED: time.time(),
         "eta": options.get("eta") or _after(options.get("countdown")),
         "argsrepr": repr(shown[0])[:_REPR_LENGTH],
         "kwargsrepr": repr(shown[1])[:_REPR_LENGTH],

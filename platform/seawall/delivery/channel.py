@@ -323,7 +323,9 @@ class Channel(stock.Channel):
             message = unwrap(claimed)
         except ValueError as exc:
             logger.exception("queue %s: message %s cannot be read, it is a dead letter", *claimed[:2])
-            claimant.settle(claimed.id, "b", f"cannot be read: {exc}")
+            queue, tag, body, _ = claimed
+            events.unreadable.send(sender=self, queue=queue, tag=tag, body=body, error=exc)
+            claimant.settle(claimed.id, "b", f"validation: cannot be read: {exc}")
             return
         claimant.busy = True
         try:

@@ -14,6 +14,9 @@ from seawall.errors import ConfigError, MessageTooLarge
 SUBMISSION = "seawall_submission"
 """Property that names one submission through the producer's retries; it is not sent."""
 
+SUBMITTED = "seawall-submitted"
+"""Header with the moment of submission, seconds since the epoch: it tells how long a task waited."""
+
 UNIQUE_FOR_DEFAULT = 86_400.0
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -81,6 +81,11 @@ class Estate:
         self._queue_of: dict[str, str] = {}
         self.decode_body: Callable[..., Any] = guardian.channel.decode_body
 
+    @property
+    def delivery_limit(self) -> int:
+        """Lost processes after which a message is given up."""
+        return self._guardian.channel.delivery.delivery_limit
+
     def acknowledge(self, tags: Iterable[tuple[str, str]]) -> None:
         """These (tag, queue) were done with, and perhaps nobody could say so any more."""
         by_queue: dict[str, list[str]] = {}

@@ -37,6 +37,19 @@ def strike(message: Any, reason: str = "child lost") -> bool:
     return _settle(message, "k", reason)
 
 
+def counts(message: Any) -> bool:
+    """Whether its transport counts lost processes by itself."""
+    return isinstance(message.channel, Channel | Estate)
+
+
+def limit_of(message: Any, otherwise: int) -> int:
+    """Lost processes after which the message is given up; `otherwise` where its transport does not count."""
+    channel = message.channel
+    if isinstance(channel, Estate):
+        return channel.delivery_limit
+    return channel.delivery.delivery_limit if isinstance(channel, Channel) else otherwise
+
+
 def defer(message: Any, seconds: float) -> bool:
     """Put the message back to become due in so many seconds. No retry and no strike is spent."""
     return _settle(message, "d", str(micros(seconds)))

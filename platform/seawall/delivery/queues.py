@@ -16,7 +16,9 @@ from seawall.delivery.channel import Channel
 from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
+from seawall.failure import Category
 
+_CATEGORIES = frozenset(each.value for each in Category)
 _AT_ONCE = 1000  # one call is one uninterrupted moment of the server's time
 
 
@@ -35,7 +37,10 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up, and why: history is (seconds since the epoch, consumer, reason)."""
+    """A message that was given up, and why: history is (seconds since the epoch, consumer, reason).
+
+    One that was requeued and died again has the history of its earlier lives too.
+    """
 
     id: str
     died_at: float
@@ -51,6 +56,17 @@ class DeadLetter:
     def task_id(self) -> str:
         """The task's id; empty if the message cannot be read."""
         return self._header("id")
+
+    @property
+    def reason(self) -> str:
+        """Why it was given up, in one line."""
+        return self.history[-1][2].partition("\n")[0] if self.history else ""
+
+    @property
+    def category(self) -> str:
+        """What failed, as `Category` has it; what nobody classified is internal."""
+        first = self.reason.partition(":")[0]
+        return first if first in _CATEGORIES else Category.INTERNAL.value
 
     def _header(self, name: str) -> str:
         headers = self.message.get("headers")
@@ -146,14 +162,17 @@ class Queues:
         ids = [tag for tag, _ in latest]
         bodies: Any = self._client.hmget(f"{base}:messages", ids)
         histories: Any = self._client.hmget(f"{base}:history", ids)
+        lineages: Any = self._client.hmget(f"{base}:lineage", ids)
         return [
             DeadLetter(
                 id=tag.decode(),
                 died_at=died_at / MICROSECONDS,
                 message=_readable(body),
-                history=[tuple(event) for event in json.loads(history or b'{"events": []}')["events"]],
+                history=_events(lineage, history),
             )
-            for (tag, died_at), body, history in zip(latest, bodies, histories, strict=True)
+            for (tag, died_at), body, history, lineage in zip(
+                latest, bodies, histories, lineages, strict=True
+            )
         ]
 
     def dead_letters(self, queue: str) -> Iterator[DeadLetter]:
@@ -164,12 +183,25 @@ class Queues:
             skip += len(page)
 
     def revive(self, queue: str, ids: Sequence[str]) -> int:
-        """Put dead letters back in line with a clean history; returns how many there were."""
+        """Put dead letters back in line with no strikes; returns how many there were."""
         return self._in_parts(scripts.revive, queue, ids)
 
     def discard(self, queue: str, ids: Sequence[str]) -> int:
         """Forget dead letters for good; returns how many there were."""
         return self._in_parts(scripts.discard, queue, ids)
+
+    def prune(self, queue: str, *, older_than: float, most: int) -> int:
+        """Forget dead letters older than so many seconds, and the oldest beyond `most`; how many it was."""
+        key, pruned = f"{self._keys.base(queue)}:dead", 0
+        now: Any = self._client.time()
+        until = micros(now[0] + now[1] / MICROSECONDS - older_than)
+        client: Any = self._client
+        while ids := client.zrangebyscore(key, "-inf", until, start=0, num=_AT_ONCE):
+            pruned += self.discard(queue, [tag.decode() for tag in ids])
+        while (excess := client.zcard(key) - most) > 0:
+            ids = client.zrange(key, 0, min(excess, _AT_ONCE) - 1)
+            pruned += self.discard(queue, [tag.decode() for tag in ids])
+        return pruned
 
     def _in_parts(self, verb: Script, queue: str, ids: Sequence[str]) -> int:
         starts = range(0, len(ids), _AT_ONCE)
@@ -180,6 +212,11 @@ class Queues:
         now: Any = self._client.time()
         leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
         return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
+
+
+def _events(lineage: bytes | None, history: bytes | None) -> list[tuple[float, str, str]]:
+    events = [*json.loads(lineage or b"[]"), *json.loads(history or b'{"events": []}')["events"]]
+    return [(at, who, why) for at, who, why in events]
 
 
 def _readable(body: bytes | None) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class Runs:
         self._pid = 0
         self._inside = False
         self._generation = 0
+        self.highest = 0
+        """Bytes of memory that this process had at most during its last run."""
 
     def _start_process(self) -> None:
         """On the first run after a fork."""
@@ -146,6 +148,7 @@ class Runs:
             self._ended = highest = self._own.rss()
             if time.monotonic() - started >= _BRIEF:
                 highest = self._own.peak()
+            self.highest = highest
             self._peak = max(0, highest - begun)
 
     def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:

@@ -1,10 +1,12 @@
 """`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
 
+from seawall.delivery.envelope import SUBMITTED
 from seawall.errors import ConfigError
 from seawall.priority import parse_priority
 from seawall.runtime import Declaration, declaration_of
@@ -43,6 +45,7 @@ class Seawall(Celery):
             options["priority"] = parse_priority(options["priority"])
         elif task is None:  # a task of another code base: only its name is known here
             options["priority"] = self.conf.task_default_priority
+        options["headers"] = {**(options.get("headers") or {}), SUBMITTED: time.time()}
         return super().send_task(
             name, args, kwargs, *more, **{**shown_arguments(task, args, kwargs), **options}
         )
@@ -107,6 +110,7 @@ def _prepare(app: Celery) -> None:
         app.on_after_configure.connect(_add_defaults, weak=False)
     app.steps["consumer"].add(LoopBeat)
     app.steps["consumer"].add("seawall.worker.gate:Gate")
+    app.steps["consumer"].add("seawall.worker.strays:Strays")
     memory.install(app)
     lifecycle.connect()
 

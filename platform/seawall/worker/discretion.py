@@ -12,6 +12,11 @@ from seawall.policy import DEFAULT
 from seawall.redaction import redact, redact_arguments, redact_exception, redact_text
 
 
+def secrecy_of(task: Any) -> dict[str, Any]:
+    """What redaction must know of a task: its function, for its arguments' names, and which are secret."""
+    return {"function": getattr(task, "run", None), "names": getattr(task, "policy", DEFAULT).redact}
+
+
 class Discreet:
     """In front of the class of a result backend."""
 
@@ -46,10 +51,7 @@ class _Shown:
     def __init__(self, request: Any, task: Any) -> None:
         self._request = request
         self.args, self.kwargs = redact_arguments(
-            request.args or (),
-            request.kwargs or {},
-            function=getattr(task, "run", None),
-            names=getattr(task, "policy", DEFAULT).redact,
+            request.args or (), request.kwargs or {}, **secrecy_of(task)
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -21,7 +21,7 @@ from seawall.database import guard_databases, name_process, name_task
 from seawall.delivery import poisoned
 from seawall.logs import name_worker
 from seawall.tether import die_with
-from seawall.worker import lines, memory, readiness
+from seawall.worker import lines, memory, readiness, recording
 from seawall.worker.accounts import open_accounts
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def connect() -> None:
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
+    recording.connect()
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     _let_signals_interrupt(signals.worker_shutting_down)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)

@@ -17,8 +17,8 @@ from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from seawall import logs
 from seawall.config import settings
-from seawall.policy import DEFAULT
 from seawall.redaction import RedactingFilter, secret_values
+from seawall.worker.discretion import secrecy_of
 
 _defaults: Any = defaults  # celery-types lacks half of it
 _CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAULT_TASK_LOG_FMT})
@@ -51,12 +51,7 @@ class TaskScope:
         args, kwargs = self._arguments
         if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
             return ()
-        return secret_values(
-            args or (),
-            kwargs or {},
-            function=getattr(self._task, "run", None),
-            names=getattr(self._task, "policy", DEFAULT).redact,
-        )
+        return secret_values(args or (), kwargs or {}, **secrecy_of(self._task))
 
 
 def connect() -> None:

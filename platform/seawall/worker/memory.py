@@ -403,6 +403,13 @@ def ended(**_: Any) -> None:
         _watch.runs.after()
 
 
+def peak_kib() -> int | None:
+    """What the process had at most during its last run; None if it is not the one that runs tasks."""
+    if _watch is None or _watch.runs is None:
+        return None
+    return _watch.runs.highest // 1024 or None
+
+
 def idle() -> None:
     """Now and then, in a process without a task."""
     if _watch is not None and _watch.runs is not None:

@@ -11,6 +11,9 @@ What stock Celery gets wrong for production is done here:
 - A `MemoryError` of a task, which Celery raises again in the worker's main process and so ends the worker,
   fails that task only.
 - A task that could not do its work yet (`Postponed`) goes back to the broker at no cost.
+- A task that is given up leaves its message with the broker, as a dead letter, where the broker can keep it.
+
+Every ending passes `outcomes.settle`, before the broker hears of it.
 """
 
 import functools
@@ -19,20 +22,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals, states
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
-from seawall import delivery
+from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
+from seawall.records.occurrences import reason
 from seawall.redaction import redact_text
-from seawall.worker import memory
+from seawall.worker import memory, outcomes
 from seawall.worker.lines import TaskScope, within
+from seawall.worker.outcomes import Cancelled, Dead, Parked, Retried, Succeeded
 from seawall.worker.task import Postponed
 
 DELIVERY_LIMIT: Final = 3
 STRIKES_HEADER: Final = "seawall-strikes"
+_MOST_TRACEBACK: Final = 8192
+"""Characters of it that a dead letter in the broker keeps."""
+
 _TEXTS: Final = frozenset({"exception", "traceback", "result"})
 """Fields of events that hold what the task's own code said."""
 
@@ -45,11 +54,31 @@ class Request(CeleryRequest):
     _context: Any  # celery-types knows neither of these two
     _success_was_stored: Callable[[], Any]
     _request_dict: dict[str, Any]
+    _already_cancelled: bool
+    _already_revoked: bool
+    _epitaph: str | None = None
+    """Why it is given up; from then on its message is not acknowledged but buried."""
+
+    buried = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if until := self._request_dict.get("delayed_until"):  # our transport has kept it until then
             self._request_dict["eta"] = until
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Celery's stock pools make a class of their own for every task, which replaces `on_success`."""
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("on_success")
+        if own is not None and cls.__qualname__.startswith("create_request_cls."):
+            cls.on_success = _settled_first(own)  # type: ignore[method-assign]
+
+    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+        """Settle a task that ran to its end; Celery passes what failed on to `on_failure`."""
+        failed, _, runtime = failed__retval__runtime
+        if not failed:
+            outcomes.settle(self, Succeeded(runtime))
+        return super().on_success(failed__retval__runtime, **kwargs)
 
     def on_failure(
         self,
@@ -62,6 +91,7 @@ class Request(CeleryRequest):
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
         if isinstance(exc, Postponed):
+            outcomes.settle(self, Parked(str(exc.__cause__ or exc)))
             set_aside(self, exc.seconds)
             return None
         if isinstance(exc, WorkerLostError) and (why := self._killed_for_memory()):
@@ -72,12 +102,65 @@ class Request(CeleryRequest):
         elif isinstance(exc, WorkerLostError) and self.task.acks_late:
             if stored := self._success_was_stored():
                 self._count_for_chord(stored)
-            elif (poisoned := self._redeliver(exc)) is None:
+                outcomes.settle(self, Succeeded())
+                return super().on_failure(exc_info, send_failed_event=send_failed_event)
+            if (poisoned := self._redeliver(exc)) is None:
                 return None
-            else:
-                exc_info = raised(poisoned)
+            exc_info = raised(poisoned)
+        self._conclude(exc_info)
         with within(self.scope):
             return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _conclude(self, exc_info: ExceptionInfo) -> None:
+        """Which outcome Celery is about to act on."""
+        exc: Any = exc_info.exception
+        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        if isinstance(exc, Retry):
+            outcomes.settle(self, Retried(exc.exc or exc, str(exc_info.traceback)))
+        elif isinstance(exc, Ignore):
+            outcomes.settle(self, Succeeded())
+        elif isinstance(exc, Reject) and vars(exc).get("requeue"):
+            outcomes.settle(self, Parked(f"rejected by the task: {vars(exc).get('reason')}"))
+        elif isinstance(exc, WorkerLostError) and self._success_was_stored():
+            outcomes.settle(self, Succeeded())
+        elif not isinstance(exc, Terminated) and not (self._already_cancelled or self._already_revoked):
+            self._give_up(exc, str(exc_info.traceback))
+
+    def _give_up(self, error: BaseException, traceback: str = "") -> None:
+        outcomes.settle(self, Dead(error, traceback))
+        secrets = self.scope.secrets
+        why = reason(error, boundary.note(error, self.type), secrets)
+        self._epitaph = f"{why}\n{redact_text(traceback, secrets)[-_MOST_TRACEBACK:]}".rstrip()
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+        """Settle a task that outlasted its hard limit."""
+        if not soft and not stopping():
+            error, task = TimeLimitExceeded(timeout), self.task
+            if task.acks_late and not getattr(task, "acks_on_timeout", True):
+                outcomes.settle(self, Retried(error))
+            else:
+                self._give_up(error)
+        super().on_timeout(soft, timeout)
+
+    def _announce_revoked(self, reason: str, *details: Any) -> None:
+        outcomes.settle(self, Cancelled(reason))
+        super()._announce_revoked(reason, *details)  # type: ignore[misc]
+
+    def acknowledge(self) -> None:
+        """As Celery's; what was given up stays with the broker, if it can keep it."""
+        if not self._bury():
+            super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """As Celery's, with the same exception."""
+        if requeue or not self._bury():
+            super().reject(requeue=requeue)
+
+    def _bury(self) -> bool:
+        if self._epitaph is None or self.acknowledged or not delivery.bury(self.message, self._epitaph):
+            return False
+        self.buried = self.acknowledged = True
+        return True
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
         """As Celery's; what a task raised or returned is shown without secrets."""
@@ -108,13 +191,23 @@ class Request(CeleryRequest):
         """Have the task delivered again, wherever that is decided; the error if it must be given up here."""
         if stopping():  # this worker ended the process itself: not the task's doing, no strike
             self.reject(requeue=True)
-        elif not delivery.strike(self.message, redact_text(str(exc))):
+            state.task_ready(self)
+            return None
+        if not self._is_last_strike():
+            outcomes.settle(self, Retried(exc))
+        if not delivery.strike(self.message, redact_text(str(exc))):
             strikes = self.strikes + 1
             if strikes >= DELIVERY_LIMIT:
                 return poisoned(self, strikes, str(exc))
             self._publish_again(strikes, exc)
         state.task_ready(self)
         return None
+
+    def _is_last_strike(self) -> bool:
+        """Whether it is given up now: then whoever notices settles that."""
+        place = (getattr(self.message, "properties", None) or {}).get("delivery_info") or {}
+        known = int(place.get("strikes") or 0) if delivery.counts(self.message) else self.strikes
+        return known + 1 >= delivery.limit_of(self.message, DELIVERY_LIMIT)
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """The task begins: from now on it answers for the loss of its process."""
@@ -137,12 +230,23 @@ class Request(CeleryRequest):
         self.send_event("task-retried", exception=str(exc), traceback="")
 
 
+def _settled_first(celerys: Callable[..., Any]) -> Callable[..., Any]:
+    def on_success(self: Request, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+        failed, _, runtime = failed__retval__runtime
+        if not failed:
+            outcomes.settle(self, Succeeded(runtime))
+        return celerys(self, failed__retval__runtime, **kwargs)
+
+    return on_success
+
+
 def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: list[Any]) -> None:
     """Store and signal the failure of a message that delivery has just given up (`delivery.poisoned`)."""
     request = Request(
         sender.message_to_python(message), app=app, task=app.tasks.get(message["headers"]["task"])
     )
     error = poisoned(request, len(history), history[-1][2])
+    outcomes.settle(request, Dead(error, history=history))
     failure, context = raised(error), request._context  # noqa: SLF001
     request.task.backend.mark_as_failure(
         request.id, error, request=context, store_result=request.store_errors
@@ -182,6 +286,7 @@ def set_aside(request: Any, seconds: float, *, dependency: str | None = None) ->
     elif dependency is None:
         kept = delivery.defer(message, seconds)
     else:
+        outcomes.settle(request, Parked(dependency))
         kept = delivery.park(message, dependency, at_most=seconds)
     if not kept:
         context = request._context  # noqa: SLF001 - Celery's request has no other way to it

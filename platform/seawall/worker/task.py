@@ -13,7 +13,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 
-from seawall import cluster, servers
+from seawall import boundary, cluster, servers
 from seawall.breaker.calls import admitted, failed_probe
 from seawall.breaker.config import disregard
 from seawall.classification import verdict_of
@@ -25,6 +25,7 @@ from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import interruption, memory
+from seawall.worker.discretion import secrecy_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -46,6 +47,7 @@ retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() 
 logger = logging.getLogger(__name__)
 
 disregard(*CONTROL_FLOW)
+boundary.disregard(*CONTROL_FLOW)
 
 
 class Postponed(Reject):
@@ -93,7 +95,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         try:
             with memory.around(self, request, (args, kwargs)):
                 return self._run(args, kwargs)
-        except CONTROL_FLOW:
+        except CONTROL_FLOW as exc:
+            if isinstance(exc, Retry) and isinstance(exc.exc, BaseException):
+                boundary.note(exc.exc, self.name)
             raise
         except MemoryError as exc:
             # Celery raises a MemoryError again in its main process, which ends the worker.
@@ -102,6 +106,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         except Exception as exc:
             if (seconds := self._postponed(exc)) is not None:
                 raise Postponed(seconds) from exc
+            boundary.note(exc, self.name)
             retry = self._retry_for(exc)
             if retry is None or not self._may_retry(exc, retry):
                 raise
@@ -167,12 +172,7 @@ def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
     """What logs, events and Flower show of a call, as the two headers that carry it: without secrets."""
     if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
         return {}  # Celery refuses those
-    shown = redact_arguments(
-        args or (),
-        kwargs or {},
-        function=getattr(task, "run", None),
-        names=getattr(task, "policy", DEFAULT).redact,
-    )
+    shown = redact_arguments(args or (), kwargs or {}, **secrecy_of(task))
     return {"argsrepr": saferepr(shown[0], _SHOWN), "kwargsrepr": saferepr(shown[1], _SHOWN)}
 
 

@@ -6,8 +6,8 @@ end
 for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
   redis.call('DEL', base .. ':parked:' .. dependency)
 end
-for _, name in ipairs({ 'messages', 'ready', 'last', 'delayed', 'consumers', 'history', 'dead', 'parked', 'unpark',
-  'paused', 'wake', 'turn' }) do
+for _, name in ipairs({ 'messages', 'ready', 'last', 'delayed', 'consumers', 'history', 'lineage', 'dead', 'parked',
+  'unpark', 'paused', 'wake', 'turn' }) do
   redis.call('UNLINK', base .. ':' .. name)
 end
 return 1

@@ -4,6 +4,7 @@ for _, id in ipairs(ARGV) do
   if redis.call('ZREM', base .. ':dead', id) == 1 then
     redis.call('HDEL', base .. ':messages', id)
     redis.call('HDEL', base .. ':history', id)
+    redis.call('HDEL', base .. ':lineage', id)
     discarded = discarded + 1
   end
 end

@@ -15,6 +15,8 @@
 --   base:history     hash    id -> {"strikes": n, "events": [[seconds, consumer, reason], ...]}, present
 --                            once a message came back from a lost worker or was rejected by its task
 --   base:dead        zset    id by the moment it was given up
+--   base:lineage     hash    id -> [[seconds, consumer, reason], ...]: the history of the lives before this one,
+--                            present once it was put back in line as a dead letter
 --   base:parked      set     dependencies with something parked
 --   base:parked:<d>  zset    id by score to return to
 --   base:unpark      zset    id, line feed, dependency by the moment at which it is parked no longer; an entry
@@ -125,8 +127,10 @@ local function acknowledge(base, consumer, ids)
     redis.call('ZREM', base .. ':ready', unpack(ids))
   end
   redis.call('HDEL', base .. ':messages', unpack(ids))
-  if redis.call('EXISTS', base .. ':history') == 1 then
-    redis.call('HDEL', base .. ':history', unpack(ids))
+  for _, name in ipairs({ ':history', ':lineage' }) do
+    if redis.call('EXISTS', base .. name) == 1 then
+      redis.call('HDEL', base .. name, unpack(ids))
+    end
   end
 end
 

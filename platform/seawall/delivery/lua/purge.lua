@@ -11,6 +11,7 @@ for _, name in ipairs({ ':ready', ':delayed' }) do
   if #ids > 0 then
     redis.call('HDEL', base .. ':messages', unpack(ids))
     redis.call('HDEL', base .. ':history', unpack(ids))
+    redis.call('HDEL', base .. ':lineage', unpack(ids))
   end
   removed = removed + #ids
 end

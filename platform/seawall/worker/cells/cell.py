@@ -28,9 +28,10 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from seawall import boundary
 from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
-from seawall.worker import memory, results
+from seawall.worker import memory, recoveries, results
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
@@ -39,6 +40,7 @@ from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
 from seawall.worker.gate import Gate
+from seawall.worker.strays import Strays
 
 if TYPE_CHECKING:
     from seawall.worker.cells.pool import Pool
@@ -64,8 +66,8 @@ def run_cell(pool: "Pool", *, seat: int, row: Row, channel: Channel, supervisor:
         die_with(supervisor)
         _shed(pool, seat, supervisor)
         code = Cell(pool, row=row, channel=channel).live()
-    except BaseException:
-        logger.critical("a cell failed", exc_info=True)
+    except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
+        boundary.caught(exc, "cell")
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -152,6 +154,7 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        recoveries.replace = self._leave
         if self.consumer.conninfo.transport.driver_type == "amqp":
             self.execution.pulse = Pulse(self.consumer, self.row)
             self.execution.pulse.start()
@@ -170,6 +173,10 @@ class Cell:
     def _batch_results(self) -> None:
         results.batch = results.Batch(self.row, stopping=lambda: not self.may_start())
         Claimant.before_settling = results.batch.flush
+
+    def _leave(self) -> None:
+        """End when the task has; the supervisor forks another cell."""
+        state.should_stop = 0
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's loop offers itself, anew for each connection."""
@@ -313,6 +320,7 @@ class Consumer(CeleryConsumer):
             Tasks,
             Delays,
             Gate,
+            Strays,
             memory.Flow,
             "celery.worker.consumer.consumer:Evloop",
         ]

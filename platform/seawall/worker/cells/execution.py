@@ -100,6 +100,9 @@ class Execution:
     def _keep_acknowledgement(self, request: Any, message: Any, started: float) -> None:
         """It must outlive this process from now on, although it may travel later."""
         claimant = message.channel.claimant
+        if getattr(request, "buried", False):
+            message.channel.flush()
+            return
         if request.acknowledged and request.task.acks_late:
             self._row.acknowledged(message.delivery_tag, self._queue)
         if claimant is not None and claimant.ahead and time.monotonic() - started > _SETTLE_BESIDE:

@@ -1,0 +1,1 @@
+DROP TABLE seawall.record_journals;
