@@ -50,6 +50,7 @@ def serve(self: Any, tenant: str, seconds: float) -> str:
     redis.rpush("beside", f"{tenant} {sum(_lives(int(one.split()[0])) for one in inside)}")
     time.sleep(seconds)
     redis.srem(here, name)
+    redis.rpush("served", tenant)
     return tenant
 
 
