@@ -1,8 +1,8 @@
 """What Seawall was promised to cost, end to end: `PYTHONPATH=tests python tests/benchmarks/promises.py`.
 
 Each figure stands beside what was promised of it and a tenth of that, which is the aim; its median is judged.
-On a busy machine the least is nearer to what it costs. Everything runs on servers of the benchmark's own, Redis
-with appendfsync always.
+On a busy machine the least is nearer to what it costs. Everything runs on servers of the benchmark's own,
+Redis with appendfsync always.
 """
 
 import os
