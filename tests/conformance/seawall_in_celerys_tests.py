@@ -18,10 +18,11 @@ import billiard
 from celery import concurrency
 from celery.contrib.testing import app as testing_app
 from celery.contrib.testing import worker as testing_worker
-from tblib import pickling_support
+from tblib import pickling_support  # type: ignore[import-not-found]  # of the environment these tests run in
 
 from seawall import Seawall
 from seawall.worker.cells import supervisor
+from seawall.worker.cells.pool import Pool
 
 _testing_app: Any = testing_app
 _testing_worker: Any = testing_worker
@@ -43,18 +44,19 @@ class _Worker(_testing_worker.TestWorkController):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assert issubclass(self.pool_cls, supervisor.Pool), self.pool_cls
+        assert issubclass(self.pool_cls, Pool), self.pool_cls
         self.logger_queue = billiard.Queue()
         self.pid = os.getpid()
         pickling_support.install()
-        self.queue_listener = QueueListener(self.logger_queue, getLogger())
+        root: Any = getLogger()  # it handles records as a handler does
+        self.queue_listener = QueueListener(self.logger_queue, root)
         self.queue_listener.start()
 
 
 def _seawall(*args: Any, **kwargs: Any) -> Seawall:
     app = Seawall(*args, **kwargs)
     if os.environ.get("CELERYS_DEFAULTS"):
-        app.add_defaults(CELERYS)
+        app.add_defaults(lambda: dict(CELERYS))
     return app
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from celery import Celery, chord, group
+from celery import Celery, Task, chord, group
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from seawall.worker import results
@@ -86,12 +86,12 @@ class Server:
 class Quiet:
     """A task whose hooks are Celery's."""
 
-    on_success = results.Task.on_success
-    after_return = results.Task.after_return
+    on_success = Task.on_success
+    after_return = Task.after_return
 
 
 class Loud(Quiet):
-    def on_success(self, *_: object) -> None:  # type: ignore[override]
+    def on_success(self, *_: object) -> None:
         """Tells somebody."""
 
 
@@ -140,6 +140,6 @@ def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch
     def back_later(_seconds: float) -> None:
         server.away = False
 
-    monkeypatch.setattr(results.time, "sleep", back_later)
+    monkeypatch.setattr("seawall.worker.results.time.sleep", back_later)
     batch.flush()  # waits for the server
     assert server.stored == [b"a"]

@@ -64,10 +64,10 @@ def waited_beside_a_free_cell(marks: Marks) -> float:
     """The longest that a cell which had begun to work was idle while a short task had not started yet."""
     spans: dict[str, list[tuple[float, str]]] = defaultdict(list)
     starts = []
-    for kind, name, moment, pid in marks.lines():
-        spans[pid].append((float(moment), kind))
+    for kind, name, at, pid in marks.lines():
+        spans[pid].append((float(at), kind))
         if kind == "start" and name.startswith("s"):
-            starts.append(float(moment))
+            starts.append(float(at))
     last = max(starts)
     longest = 0.0
     for moments in spans.values():

@@ -47,7 +47,7 @@ def act(self: Telltale, how: str) -> str:
         raise Ignore
     if how == "reject":
         raise Reject("no", requeue=False)
-    if how == "requeue" and not self.request.delivery_info["redelivered"]:
+    if how == "requeue" and not (self.request.delivery_info or {})["redelivered"]:
         raise Reject("not now", requeue=True)
     if how == "eta":
         return str(self.request.eta)
