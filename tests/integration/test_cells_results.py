@@ -1,9 +1,10 @@
 """Results of cells: stored together, never late, never lost with a cell, and counted right."""
 
+import time
 from typing import Any
 
 import pytest
-from celery import Celery, chord, group
+from celery import Celery, Task, chord, group
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from seawall.worker import results
@@ -86,8 +87,8 @@ class Server:
 class Quiet:
     """A task whose hooks are Celery's."""
 
-    on_success = results.Task.on_success
-    after_return = results.Task.after_return
+    on_success = Task.on_success
+    after_return = Task.after_return
 
 
 class Loud(Quiet):
@@ -140,6 +141,6 @@ def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch
     def back_later(_seconds: float) -> None:
         server.away = False
 
-    monkeypatch.setattr(results.time, "sleep", back_later)
+    monkeypatch.setattr(time, "sleep", back_later)
     batch.flush()  # waits for the server
     assert server.stored == [b"a"]
