@@ -1,5 +1,6 @@
 """Results of cells: stored together, never late, never lost with a cell, and counted right."""
 
+import time
 from typing import Any
 
 import pytest
@@ -140,6 +141,6 @@ def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch
     def back_later(_seconds: float) -> None:
         server.away = False
 
-    monkeypatch.setattr("seawall.worker.results.time.sleep", back_later)
+    monkeypatch.setattr(time, "sleep", back_later)
     batch.flush()  # waits for the server
     assert server.stored == [b"a"]

@@ -147,7 +147,7 @@ local settle_one = {
   r = function(base, consumer, id, reason)
     local score = let_go(base, consumer, id)
     if score then
-      if reason ~= '' and redis.call('HEXISTS', base .. ':messages', id) == 1 then
+      if (reason or '') ~= '' and redis.call('HEXISTS', base .. ':messages', id) == 1 then
         remember(base, id, consumer, reason, 0)
       end
       line_up(base, id, score)
