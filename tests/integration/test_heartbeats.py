@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from redis import Redis
 from seawall import settings
 from seawall.cli import group
 from seawall.cluster import connect, micros
+from seawall.database import close
 from seawall.worker import heartbeat
 from seawall.worker.heartbeat import ROOT, Heartbeat, workers
 from support.nodes import StartWorker
@@ -19,11 +21,13 @@ from support.waiting import wait_until
 
 
 @pytest.fixture
-def _configured(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _configured(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
     monkeypatch.setenv("SEAWALL_DATABASE_URL", database_url)
     monkeypatch.setenv("SEAWALL_STARTUP__MIGRATIONS", "ignore")  # workers inherit both
     settings.cache_clear()
+    yield
+    close()  # the command opens it in this process
 
 
 def status(*options: str) -> Any:
