@@ -18,7 +18,7 @@ import billiard
 from celery import concurrency
 from celery.contrib.testing import app as testing_app
 from celery.contrib.testing import worker as testing_worker
-from tblib import pickling_support  # type: ignore[import-not-found]  # of the environment these tests run in
+from tblib import pickling_support
 
 from seawall import Seawall
 from seawall.worker.cells import supervisor

@@ -49,9 +49,7 @@ def outcome(app: Celery, how: str, *, ends_with: str = "signal task_postrun") ->
     store(app).delete("journal")
     runs = 2 if how in {"retry", "requeue"} else 1
     result = app.tasks["reef.act"].delay(how)
-    wait_until(
-        lambda: journal(app).count(ends_with) == 1 + (how in {"retry", "requeue"}), timeout=20, what=how
-    )
+    wait_until(lambda: journal(app).count(ends_with) == runs, timeout=20, what=how)
     if how not in {"ignore", "state"}:
         wait_until(result.ready, timeout=20, what=how)
     return result.state, journal(app)
