@@ -13,7 +13,7 @@ from support.nodes import StartWorker
 from support.shop import journal, store
 from support.waiting import wait_until
 
-MANY = 200
+MANY = 1000
 
 
 def scripts_run(app: Celery) -> int:
@@ -29,9 +29,8 @@ def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: 
     start_worker("support.shop", "--concurrency=1")
     wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
     assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
-    assert scripts_run(shop_app) - submitted < MANY, (
-        "claims and results together: fewer than one for each task"
-    )
+    # Claims, settlements and results: on an idle machine 0.6 for each task, three if nothing travelled together.
+    assert scripts_run(shop_app) - submitted < 1.5 * MANY
 
 
 def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_worker: StartWorker) -> None:

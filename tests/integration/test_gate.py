@@ -37,9 +37,10 @@ def test_an_account_is_kept_to_and_others_pass(app: Celery, start_worker: StartW
         refused.get(timeout=20)
     assert [result.get(timeout=30) for result in results] == ["t0", "t1", "t2", "t3"]
     assert all(line.endswith("beside 0") for line in journal(app) if line.startswith("t"))
-    # Nothing is left of any share, and nothing in the broker.
+    # Nothing is left of any share, and nothing in the broker but the refused one, a dead letter.
     wait_until(lambda: not store(app).exists("through"), what="the last share to go back")
-    wait_until(lambda: not store(app).hlen("seawall:{celery}:messages"), what="the messages to be settled")
+    wait_until(lambda: store(app).hlen("seawall:{celery}:messages") == 1, what="the messages to be settled")
+    assert store(app).zcard("seawall:{celery}:dead") == 1
 
 
 @pytest.mark.parametrize("pool", ["cells", "prefork"])
