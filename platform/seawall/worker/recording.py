@@ -34,7 +34,9 @@ def _begin(sender: Any = None, **_: Any) -> None:
     sender.app.conf.broker_url  # noqa: B018 - where servers are embedded, this worker joins them now
     if not chosen.enabled or not servers.database_is_known():
         return
-    from seawall.database import database
+    # All that its thread needs is imported here: a cell that is forked in the middle of an import inherits
+    # the module's lock and waits for it for ever.
+    from seawall.database import database, governor, guarding, pool  # noqa: F401
     from seawall.records.alerts import Alerts
     from seawall.records.recorder import Recorder
     from seawall.records.spool import Spool
