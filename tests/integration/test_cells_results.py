@@ -29,7 +29,7 @@ def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: 
     start_worker("support.shop", "--concurrency=1")
     wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
     assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
-    # Claims, settlements and results: on an idle machine 0.6 for each task, three if nothing travelled together.
+    # Claims, settlements and results: on an idle machine 0.6 a task; three if nothing travelled together.
     assert scripts_run(shop_app) - submitted < 1.5 * MANY
 
 
