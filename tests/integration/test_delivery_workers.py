@@ -47,7 +47,8 @@ def test_the_canvas_works(place: Site, app: Celery, pool: str) -> None:
 def test_workers_answer_and_obey(place: Site, app: Celery) -> None:
     place.worker()
     place.worker(pool="threads")
-    assert len(app.control.ping(timeout=20, limit=2) or ()) == 2
+    # A worker may say that it is ready a moment before it hears broadcasts.
+    wait_until(lambda: len(app.control.ping(timeout=2, limit=2) or ()) == 2, timeout=60)
     inspected = app.control.inspect(timeout=20, limit=2)
     assert set(inspected.active_queues() or ()) == {"w1@test", "w2@test"}
     app.control.cancel_consumer("celery", reply=True, timeout=20, limit=2)

@@ -86,7 +86,7 @@ def outlive(app: Celery, redis_url: str, lose: Callable[[], Any], find: Callable
     wait_until(lambda: only_worker(redis_url)["state"] == "ready", timeout=IN_TIME, what="a good state")
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["cells", pytest.param("threads", marks=pytest.mark.slow)])
 def test_tasks_wait_for_a_killed_database_and_only_those_that_require_it(
     app: Celery, redis_url: str, start_worker: StartWorker, pool: str, home: Path
 ) -> None:
