@@ -22,7 +22,6 @@ from support.outages import own_postgres
 from support.proxy import proxy
 from support.waiting import wait_until
 
-POOLS = ("cells", "threads")
 IN_TIME = 60.0
 
 
