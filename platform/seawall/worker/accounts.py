@@ -199,13 +199,17 @@ class Parked:
         if not self.possible:
             return
         try:
-            queues = self.queues()
-            for queue in queues.names():
-                if waiting := queues.counts(queue).parked.get(dependency, 0):
-                    queues.release(queue, dependency, rate=waiting / seconds)
+            self.release_all(dependency, seconds)
         except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
             self._opened = None
             logger.info("what waits for %s comes back by itself: %s", dependency, exc)
+
+    def release_all(self, dependency: str, seconds: float) -> None:
+        """As `let_all_go`, but raises what the broker's client raises."""
+        queues = self.queues()
+        for queue in queues.names():
+            if waiting := queues.counts(queue).parked.get(dependency, 0):
+                queues.release(queue, dependency, rate=waiting / seconds)
 
 
 class Watch(ABC):
@@ -271,7 +275,7 @@ class Circuits(Watch):
             return
         if view.state is State.CLOSED or view.state is State.FORCED_CLOSED:
             if self._before[name] is not view.state and self._first(name, str(view.epoch), 60.0):
-                self._let_all_go(name, max(circuit.rules.ramp_for, _TICK))
+                self._parked.release_all(dependency_of(name), max(circuit.rules.ramp_for, _TICK))
         else:
             due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
             if due and self._first(name, "probe", LOOK_AGAIN):
@@ -282,12 +286,6 @@ class Circuits(Watch):
         """Whether no other watch of the fleet does it already."""
         key = f"seawall:{{breakers}}:{name}:let_go:{what}"
         return bool(cluster.client().set(key, 1, nx=True, px=round(seconds * 1000)))
-
-    def _let_all_go(self, name: str, seconds: float) -> None:
-        queues = self._parked.queues()
-        for queue in queues.names():
-            if waiting := queues.counts(queue).parked.get(dependency_of(name), 0):
-                queues.release(queue, dependency_of(name), rate=waiting / seconds)
 
 
 class Room(Watch):
