@@ -39,9 +39,8 @@ _Request: Any = Request
 
 _LISTED: Final = 200  # most delayed or claimed requests in one answer
 _IDS_AT_ONCE: Final = 1000
-_TIMER_PRIORITY: Final = (
-    6  # of a waiting request in Celery's own timer; that of its message is in the request
-)
+# Of a waiting request in Celery's own timer; that of its message is in the request.
+_TIMER_PRIORITY: Final = 6
 _SHOWN: Final = ("active", "reserved", "query_task", "revoke", "terminate", "revoke_by_stamped_headers")
 _UNKNOWN: Final[dict[str, Any]] = {"payload": [[], {}, {}], "properties": {}, "delivery_info": {}}
 _ALIASES: Final = {"dump_active": "active", "dump_reserved": "reserved"}
