@@ -14,7 +14,7 @@ FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test test-all soak bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test test-all coverage soak bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,10 +48,14 @@ demo: $(RUN) ## Import real public data through the running fleet.
 	@$(BIN)/seawall demo import
 
 test: $(DEV) ## Run the tests, in random order and in parallel.
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq" --cov --cov-report=term
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq"
 
 test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
-	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
+	$(BIN)/pytest -n $(JOBS)
+
+# Apart from `test`: measuring doubles the work, and coverage.py's lock can outlive a fork and hang the child.
+coverage: $(DEV) ## Run the tests and show the lines and branches they leave out.
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq" --cov --cov-report=term
 
 soak: $(DEV) ## An hour of load with faults, and the account of every task; MINUTES=10 for less.
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(MINUTES)

@@ -143,7 +143,7 @@ def cut_connections(storm: Storm, server: Server, rounds: int) -> None:
 def test_a_killed_server_loses_nothing_and_workers_resume(
     storm: Callable[..., Storm], server: Server
 ) -> None:
-    raging = storm(transport="ours", tasks=400)
+    raging = storm(transport="ours", tasks=1200)
     resumed = restart_server(raging, server, 3)
     found = raging.report("3 server restarts,")
     assert found["lost"] == 0

@@ -29,8 +29,9 @@ def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: 
     start_worker("support.shop", "--concurrency=1")
     wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
     assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
-    # Claims, settlements and results: on an idle machine 0.6 a task; three if nothing travelled together.
-    assert scripts_run(shop_app) - submitted < 1.5 * MANY
+    # Claims, settlements and results: three a task if nothing travelled together, 0.6 on an idle machine; two
+    # were seen on a busy one, where there is less to take along each time.
+    assert scripts_run(shop_app) - submitted < 2.5 * MANY
 
 
 def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_worker: StartWorker) -> None:

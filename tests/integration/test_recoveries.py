@@ -90,5 +90,6 @@ def test_a_cell_that_ran_out_of_memory_is_replaced(
     ask = shop_app.tasks["shop.tell_process"]
     wait_until(lambda: ask.delay().get(timeout=30) != first, timeout=30, what="a new cell")
     assert worker.container.status == "running"
-    assert recorded.sql("SELECT category FROM seawall.error_groups") == [(Category.MEMORY.value,)]
+    groups = "SELECT category FROM seawall.error_groups"
+    wait_until(lambda: recorded.sql(groups) == [(Category.MEMORY.value,)], what="the error group")
     assert shop.journal(shop_app) == []

@@ -72,6 +72,7 @@ class ProcessContainer(CeleryTestContainer):  # type: ignore[misc] # pytest-cele
         self._argv = [
             *(sys.executable, "-m", "celery", "-A", application, "worker"),
             *("-n", f"{self.worker_name()}@{self.id[:12]}", "-Q", queue, "-l", self.log_level()),
+            "--without-mingle",  # it waits a second for neighbours
             *options,
         ]
         self._start()
