@@ -39,7 +39,10 @@ _DATABASE: Final = 1
 _LOOK_EVERY: Final = 2.0  # PostgreSQL forks a process for each question
 _LOOK_AGAIN: Final = 0.5
 _PATIENCE: Final = 1.1  # seconds for the answers of one look: a little more than a probe may take
-_CERTAIN: Final = 2  # looks in a row after which it counts as lost
+_CERTAIN: Final = 2
+"""Looks in a row after which something counts as lost, or as back: pools of this worker's processes that know
+the database to be away ask it every 0.3 s, and have found it as well before a task that waited starts."""
+
 _BACK_SOON: Final = 2.0
 _BACK_LATER: Final = 10.0
 
@@ -109,15 +112,17 @@ class Watched:
     critical: bool
     database: bool = False
     missed: int = 0
+    answered: int = 0
     since: float | None = None
 
     def judge(self, report: CheckReport, now: float) -> events.Event | None:
         """Take an answer in; the event that it makes, if it changes anything."""
         self.missed = 0 if report.ok else self.missed + 1
+        self.answered = self.answered + 1 if report.ok else 0
         if self.since is None and self.missed >= _CERTAIN:
             self.since = now
             return ServiceLost(service=self.check.name, reason=report.detail)
-        if self.since is not None and report.ok:
+        if self.since is not None and self.answered >= _CERTAIN:
             since, self.since = self.since, None
             return ServiceReturned(service=self.check.name, seconds=now - since)
         return None
@@ -166,7 +171,8 @@ class Watch:
                 self.look()
             except Exception:
                 logger.exception("what may be lost could not be looked at")
-            pause = _LOOK_AGAIN if any(each.missed for each in self._watched) else _LOOK_EVERY
+            unsure = any(each.missed or each.since is not None for each in self._watched)
+            pause = _LOOK_AGAIN if unsure else _LOOK_EVERY
 
     def look(self) -> None:
         """Ask all once, and write down what is lost."""
