@@ -30,7 +30,7 @@ from seawall.backoff import equal_jitter
 from seawall.cluster import Argument
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
-from seawall.delivery.envelope import SUBMISSION, Envelope, unwrap, wrap
+from seawall.delivery.envelope import SUBMISSION, Envelope, Stencil, unwrap, wrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
 from seawall.delivery.options import Options
@@ -104,6 +104,13 @@ class Channel(stock.Channel):
         """A prepared message as `submit` takes it."""
         level = self._get_message_priority(message, reverse=True)
         return wrap(message, level=level, limit=self.delivery.max_message)
+
+    def stencil(
+        self, headers: dict[str, Any], properties: dict[str, Any], content: dict[str, str]
+    ) -> Stencil:
+        """For many messages that share these headers, properties and type of content."""
+        level = self._get_message_priority({"properties": properties}, reverse=True)
+        return Stencil(headers, properties, content, level=level, limit=self.delivery.max_message)
 
     def submit(self, queue: str, envelopes: Sequence[Envelope]) -> None:
         """Put messages in line, all or none, and return once the server has confirmed.

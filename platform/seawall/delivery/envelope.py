@@ -45,23 +45,73 @@ def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
     """
     properties = {key: value for key, value in message["properties"].items() if key != SUBMISSION}
     headers = dict(message["headers"])
-    due = 0
-    if eta := headers.get("eta"):
-        due = _micros_of(eta)
-        until = eta if isinstance(eta, str) else datetime.fromtimestamp(due / MICROSECONDS, UTC).isoformat()
-        headers |= {"eta": None, "delayed_until": until}
+    due = _take_eta(headers)
+    body = _dumps({**message, "headers": headers, "properties": properties})
+    _check_size(body, headers, limit)
+    submission = message["properties"].get(SUBMISSION) or properties["delivery_tag"]
+    return Envelope(f"{level}{submission}", due, body, *_unique_of(headers))
+
+
+class Stencil:
+    """Writes messages that differ in few places: what they share is looked at and encoded once.
+
+    `headers` and `properties` are what all have, `content` is the content's type and encoding. What `fill` is
+    given has to have other names.
+
+    Raises:
+        ConfigError: as `wrap`.
+    """
+
+    def __init__(
+        self,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        content: dict[str, str],
+        *,
+        level: int,
+        limit: int,
+    ) -> None:
+        self._shared, self._level, self._limit = headers, level, limit
+        self._unique = _unique_of(headers)
+        self._begin = f'{_dumps(content)[:-1]},"headers":{_dumps(headers)[:-1]},'
+        self._middle = f',"properties":{_dumps(properties)[:-1]},'
+
+    def fill(self, body: str | bytes, headers: dict[str, Any], properties: dict[str, Any]) -> Envelope:
+        """The envelope of one of them, with `headers` and `properties` of its own; it may change `headers`.
+
+        Raises:
+            MessageTooLarge: as `wrap`.
+        """
+        due = _take_eta(headers)
+        own, place = _dumps(headers)[1:], _dumps(properties)[1:]
+        text = f'{self._begin}{own}{self._middle}{place},"body":{_dumps(body)}}}'
+        _check_size(text, self._shared, self._limit)
+        return Envelope(f"{self._level}{properties['delivery_tag']}", due, text, *self._unique)
+
+
+def _take_eta(headers: dict[str, Any]) -> int:
+    """Write down for readers until when it is delayed, and return that for the server; 0 for now."""
+    if not (eta := headers.get("eta")):
+        return 0
+    due = _micros_of(eta)
+    until = eta if isinstance(eta, str) else datetime.fromtimestamp(due / MICROSECONDS, UTC).isoformat()
+    headers |= {"eta": None, "delayed_until": until}
+    return due
+
+
+def _unique_of(headers: dict[str, Any]) -> tuple[str, int]:
     # A retry carries its submission on, and does not compete with it for the key.
     unique = "" if headers.get("retries") else str(headers.get("unique_key") or "")
-    unique_for = _unique_for(headers) if unique else 0
-    body = _dumps({**message, "headers": headers, "properties": properties})
+    return unique, _unique_for(headers) if unique else 0
+
+
+def _check_size(body: str, headers: dict[str, Any], limit: int) -> None:
     if len(body) > limit:
         name = headers.get("task", "a message")
         raise MessageTooLarge(
             f"{name} takes {len(body)} bytes and max_message is {limit}: store the content elsewhere and "
             "send a reference, or raise broker_transport_options['delivery']['max_message']."
         )
-    submission = message["properties"].get(SUBMISSION) or properties["delivery_tag"]
-    return Envelope(f"{level}{submission}", due, body, unique, unique_for)
 
 
 def unwrap(claimed: Claimed) -> dict[str, Any]:
@@ -82,7 +132,7 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     return message
 
 
-def _dumps(message: dict[str, Any]) -> str:
+def _dumps(message: dict[str, Any] | str | bytes) -> str:
     try:
         return _encode(message)
     except TypeError:
