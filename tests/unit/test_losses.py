@@ -110,7 +110,7 @@ def test_the_watch_looks_by_itself_goes_on_after_an_error_and_bears_start_and_st
     watch.start()
     wait_until(lambda: lost.database, what="the loss")
     server.up = True
-    wait_until(lambda: "could not be looked at" in caplog.text, what="the error")
+    wait_until(lambda: "seawall-losses goes on after an error" in caplog.text, what="the error")
     server.up = False
     wait_until(lambda: lost.database, what="the next loss")
     watch.stop()

@@ -20,9 +20,8 @@ import inspect
 import logging
 import os
 import random
-import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -39,6 +38,7 @@ from seawall.delivery import Queues, Transport
 from seawall.errors import ConfigError
 from seawall.limits import shares
 from seawall.worker import gate
+from seawall.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -212,32 +212,26 @@ class Parked:
                 queues.release(queue, dependency, rate=waiting / seconds)
 
 
-class Watch(ABC):
-    """A thread of the worker's main process that lets parked tasks go. Of the fleet's one acts at a time."""
+class Watch(Periodic):
+    """Lets parked tasks go. Of the fleet's watches one acts at a time."""
 
+    thread = "seawall-parked"
     tick: float
     """Seconds between two looks."""
 
     def __init__(self, parked: Parked) -> None:
+        super().__init__()
         self._parked = parked
-        self._stopping = threading.Event()
 
-    def start(self, **_: Any) -> None:
-        """Run until `stop`."""
-        threading.Thread(target=self._run, name="seawall-parked", daemon=True).start()
-
-    def stop(self, **_: Any) -> None:
-        """End; safe to repeat."""
-        self._stopping.set()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self.tick):
-            try:
-                with undisturbed():
-                    self.look()
-            except Exception as exc:  # noqa: BLE001 - it looks again; what is parked comes back by itself
-                logger.info("what is parked cannot be let go now: %s", exc)
-                self._stopping.wait(1.0)
+    def turn(self) -> float:
+        """Look; what cannot be let go now is looked at again, and comes back by itself."""
+        try:
+            with undisturbed():
+                self.look()
+        except Exception as exc:  # noqa: BLE001 - whatever Redis and the broker's client raise
+            logger.info("what is parked cannot be let go now: %s", exc)
+            return LOOK_AGAIN
+        return self.tick
 
     @abstractmethod
     def look(self) -> None:

@@ -7,7 +7,6 @@ has the keys.
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from seawall import cluster
 from seawall.breaker.hub import undisturbed
 from seawall.cluster import Script, micros
 from seawall.errors import SeawallError
+from seawall.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -37,35 +37,27 @@ def workers(client: "Redis") -> dict[str, dict[str, Any]]:
     return {name: json.loads(body) for name, body in zip(names, bodies, strict=True) if body is not None}
 
 
-class Heartbeat:
-    """A service that beats, in a thread: `describe` says what is said. While Redis is away nothing is."""
+class Heartbeat(Periodic):
+    """A service that beats: `describe` says what is said. While Redis is away nothing is."""
+
+    thread = "seawall-heartbeat"
 
     def __init__(self, name: str, describe: Callable[[], dict[str, Any]], *, every: float = EVERY) -> None:
+        super().__init__()
         self._name = name
         self._describe = describe
         self._every = every
         self._heard = True
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Beat from now on."""
-        self._thread = threading.Thread(target=self._run, name="seawall-heartbeat", daemon=True)
-        self._thread.start()
+    def turn(self) -> float:
+        """Beat."""
+        self._say(self._beat_once)
+        return self._every
 
-    def stop(self) -> None:
+    def stop(self, **_: Any) -> None:
         """Beat no more, and have the worker forgotten."""
-        self._ended.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
-            self._say(lambda: _leave(cluster.client(), [ROOT], [self._name]))
-
-    def _run(self) -> None:
-        while True:
-            self._say(self._beat_once)
-            if self._ended.wait(self._every):
-                return
+        super().stop()
+        self._say(lambda: _leave(cluster.client(), [ROOT], [self._name]))
 
     def _beat_once(self) -> None:
         _beat(cluster.client(), [ROOT], [self._name, json.dumps(self._describe()), micros(LASTS)])
@@ -78,7 +70,5 @@ class Heartbeat:
             if self._heard:
                 logger.info("the cluster does not hear of this worker: %s", exc)
             self._heard = False
-        except Exception:
-            logger.exception("this worker could not describe itself")
         else:
             self._heard = True

@@ -14,17 +14,17 @@ play no part: the transport waits for them by itself.
 import logging
 import mmap
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from seawall import events
 from seawall.admission import ADMIT, Candidate, Park, Verdict
 from seawall.breaker.hub import undisturbed
 from seawall.health import Check, CheckReport
 from seawall.runtime import ServiceLost, ServiceReturned
+from seawall.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +128,10 @@ class Watched:
         return None
 
 
-class Watch:
-    """A service: looks, in a thread, at what may be lost, and calls `back` when the database has returned."""
+class Watch(Periodic):
+    """A service: looks at what may be lost, and calls `back` when the database has returned."""
+
+    thread = "seawall-losses"
 
     def __init__(
         self,
@@ -139,40 +141,27 @@ class Watch:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__()
         self._watched = tuple(watched)
         self._lost = lost
         self._back = back
         self._clock = clock
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
 
     @property
     def missing(self) -> list[str]:
         """The names of what is lost now."""
         return [each.check.name for each in self._watched if each.since is not None]
 
-    def start(self) -> None:
+    def start(self, **_: Any) -> None:
         """Look from now on."""
         if self._watched:
-            self._thread = threading.Thread(target=self._run, name="seawall-losses", daemon=True)
-            self._thread.start()
+            super().start()
 
-    def stop(self) -> None:
-        """Look no more."""
-        self._ended.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
-
-    def _run(self) -> None:
-        pause = _LOOK_EVERY
-        while not self._ended.wait(pause):
-            try:
-                self.look()
-            except Exception:
-                logger.exception("what may be lost could not be looked at")
-            unsure = any(each.missed or each.since is not None for each in self._watched)
-            pause = _LOOK_AGAIN if unsure else _LOOK_EVERY
+    def turn(self) -> float:
+        """Look, and look again soon if anything is missed."""
+        self.look()
+        unsure = any(each.missed or each.since is not None for each in self._watched)
+        return _LOOK_AGAIN if unsure else _LOOK_EVERY
 
     def look(self) -> None:
         """Ask all once, and write down what is lost."""

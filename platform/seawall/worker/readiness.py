@@ -15,7 +15,6 @@ import contextlib
 import functools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from seawall.runtime import Declaration, Runtime
 from seawall.worker import gate, losses
 from seawall.worker.accounts import Parked
 from seawall.worker.heartbeat import Heartbeat
+from seawall.worker.periodic import Periodic
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -47,37 +47,22 @@ _AS_TYPED: Final = {"thread": "threads"}  # Celery's module and what `-P` calls 
 _PER_DEADLINE: Final = 3  # how often the watchdog is told within the time it grants
 
 
-class Watchdog:
-    """systemd's watchdog (sd_notify(3)), told that we live for as long as `live` says so; a service."""
+class Watchdog(Periodic):
+    """systemd's watchdog (sd_notify(3)), told every so many seconds that we live while `live` says so."""
+
+    thread = "seawall-watchdog"
 
     def __init__(self, live: Callable[[], object], notify: Callable[[str], bool], every: float) -> None:
+        super().__init__()
         self._live = live
         self._notify = notify
         self._every = every
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Tell it, in a thread, `every` seconds."""
-        self._thread = threading.Thread(target=self._run, name="seawall-watchdog", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Tell it no more."""
-        self._ended.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                if self._live():
-                    self._notify("WATCHDOG=1")
-            except Exception:
-                logger.exception("the watchdog could not be told")
-            if self._ended.wait(self._every):
-                return
+    def turn(self) -> float:
+        """Tell it."""
+        if self._live():
+            self._notify("WATCHDOG=1")
+        return self._every
 
 
 def watchdog_interval() -> float | None:
