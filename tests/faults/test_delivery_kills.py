@@ -67,7 +67,7 @@ def kill_workers(storm: Storm, kills: int, *, pool: str = "prefork", wait: bool 
     chance = random.Random(7)  # noqa: S311
     watchers: list[threading.Thread] = []
     for _ in range(kills):
-        storm.wait_for_progress(chance.randint(1, max(20, storm.tasks // kills)))
+        storm.wait_for_progress(chance.randint(1, max(20, storm.tasks // (2 * kills))))
         if storm.finished():
             break
         victim = chance.choice(storm.place.workers)
@@ -95,7 +95,7 @@ def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Sto
 @pytest.mark.parametrize("transport", ["ours", "stock"])
 def test_a_hundred_kills(storm: Callable[..., Storm], transport: str, one_is_up: bool) -> None:
     """With the other worker up throughout, and at any moment: starting, or while none is up at all."""
-    raging = storm(transport=transport, tasks=13_000, seconds=0.04)
+    raging = storm(transport=transport, tasks=20_000, seconds=0.04)
     try:
         kill_workers(raging, 100, wait=one_is_up)
     except AssertionError:
