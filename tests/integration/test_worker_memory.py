@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from seawall import MemoryBudgetExceeded
@@ -104,30 +105,40 @@ def test_the_task_that_leaks_is_flagged_and_no_other(
     assert flagged[0].growth == pytest.approx(200_000, rel=0.15)
 
 
+@pytest.mark.parametrize("broker", ["redis", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
 def test_exhausted_workers_pause_survive_sigkill_in_between_and_resume_by_themselves(
-    app: Celery, journal: Journal, start_worker: StartWorker
+    redis_url: str, journal: Journal, start_worker: StartWorker, request: pytest.FixtureRequest, broker: str
 ) -> None:
+    url = redis_url if broker == "redis" else request.getfixturevalue("rabbitmq_url")
     board = Board.create(PLENTY)  # ours, so that its budget can be made small for a while
-    shared = {"SEAWALL_MEMORY__BOARD": board.path}
-    first = start_worker("support.hungry", "-c", "2", env=shared)
-    app.send_task("hungry.small", (-1,)).get(timeout=60)
-    board._header.budget = MB
-    wait_until(lambda: board.level is Pressure.EXHAUSTED, timeout=30, what="the pressure")
-    for number in range(100):
-        app.send_task("hungry.small", (number,), ignore_result=True)
-    assert len(_quiet(journal)) == 1
-    first.kill()
-    with board.locked(patience=5):
-        board.sweep()
-    assert list(board.rows(Kind.WORKER)) == []
-    second = start_worker("support.hungry", "-c", "2", env=shared)
-    assert len(_quiet(journal)) == 1
-    board._header.budget = PLENTY
 
-    wait_until(lambda: len(journal.lines()) == 101, timeout=60, what="all tasks")
-    runs = Counter(line.split()[1] for line in _quiet(journal))
-    assert runs == {str(number): 1 for number in range(-1, 100)}
-    assert second.container.status == "running"
+    def start() -> CeleryTestWorker:
+        shared = {"SEAWALL_MEMORY__BOARD": board.path, "SEAWALL_BROKER_URL": url}
+        return start_worker("support.hungry", "-c", "2", env=shared, queue="exhausted")
+
+    with hungry_producer(redis_url, broker=url) as app:
+        small = app.signature("hungry.small", queue="exhausted", ignore_result=True)
+        first = start()
+        small.apply_async((-1,))
+        wait_until(journal.lines, timeout=60, what="the first task")
+        board._header.budget = MB
+        wait_until(lambda: board.level is Pressure.EXHAUSTED, timeout=30, what="the pressure")
+        board._header.level_since += 3600  # pressure that has lasted STUCK seconds lets one at a time start
+        for number in range(100):
+            small.apply_async((number,))
+        assert len(_quiet(journal)) == 1
+        first.kill()
+        with board.locked(patience=5):
+            board.sweep()
+        assert list(board.rows(Kind.WORKER)) == []
+        second = start()
+        assert len(_quiet(journal)) == 1
+        board._header.budget = PLENTY
+
+        wait_until(lambda: len(journal.lines()) == 101, timeout=60, what="all tasks")
+        runs = Counter(line.split()[1] for line in _quiet(journal))
+        assert runs == {str(number): 1 for number in range(-1, 100)}
+        assert second.container.status == "running"
 
 
 def _quiet(journal: Journal) -> list[str]:

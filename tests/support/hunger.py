@@ -106,10 +106,10 @@ def hungry_worker(
 
 
 @contextlib.contextmanager
-def hungry_producer(url: str, *, plain: bool = False) -> Iterator[Celery]:
-    """Who submits to it."""
+def hungry_producer(url: str, *, broker: str | None = None, plain: bool = False) -> Iterator[Celery]:
+    """Who submits to it, through the Redis at `url` unless another `broker` is given."""
     app: Any = (Celery if plain else Seawall)("hungry", set_as_current=False)
-    app.conf.update(broker_url=url, result_backend=url)
+    app.conf.update(broker_url=broker or url, result_backend=url)
     if plain:
         app.conf.broker_transport = "redis"
     try:

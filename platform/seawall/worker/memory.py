@@ -67,7 +67,9 @@ class Watch:
         self._verdicts: dict[int, Overrun] = {}
         self._level = Pressure.NORMAL
         self._look_at = self._write_at = self._recycle_at = 0.0
-        self._guard.expect(slots if forks else 0, time.monotonic())
+        now = time.monotonic()
+        self._guard.expect(slots if forks else 0, now)
+        self._guard.look((), now)  # a worker that starts under pressure knows it before it takes a task
         memory.attach(self.board)
         gate.use(self.account)
 
@@ -361,6 +363,7 @@ class Flow(bootsteps.StartStopStep):
     def start(self, c: Any) -> None:
         """A connection is there, and is consumed from."""
         self._paused = False
+        self._look(c)
         self._timer = c.timer.call_repeatedly(_FLOW_EVERY, self._look, (c,))
 
     def stop(self, c: Any) -> None:
