@@ -25,7 +25,7 @@ def main() -> None:
     ):
         mixture.submit(place, short=SHORT, long=LONG, takes=5.0)
         mixture.run(place, Path(folder), cells=CELLS, total=SHORT + LONG)
-        passed = mixture.passed_by(place.marks, SHORT)
+        passed = mixture.passed_by(place.marks, SHORT, cells=CELLS)
         beside = mixture.waited_beside_a_free_cell(place.marks)
     print(  # noqa: T201 - it is a report
         f"{SHORT} short tasks among {LONG} of 5 s on {CELLS} cells: "

@@ -9,6 +9,9 @@ from support.delivery import site
 
 LIMIT = 0.2
 LOOSE = 1.0  # beside other tests: less than a long task takes
+PASSED_BY = 1.5
+"""Given back within a tenth of a second, a task may stand behind the next long one in another cell's claim,
+and so on: 0.4 s on an idle machine and 1.1 s on a loaded one were seen."""
 
 
 def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) -> None:
@@ -16,7 +19,7 @@ def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) 
     with site(url, folder) as place, mixture.Standstill() as standstill:
         mixture.submit(place, short=short, long=long, takes=takes)
         mixture.run(place, folder, cells=4, total=short + long)
-        passed = mixture.passed_by(place.marks, short)
+        passed = mixture.passed_by(place.marks, short, cells=4)
         beside = mixture.waited_beside_a_free_cell(place.marks)
         repeated = sum(count - 1 for count in place.marks.counts("start").values())
     print(  # noqa: T201 - the figures are the point
@@ -25,7 +28,8 @@ def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) 
         f"waiting beside a free cell for {beside * 1e3:.0f} ms at most; {repeated} repeated; "
         f"the machine stood still for {standstill.longest * 1e3:.0f} ms"
     )
-    assert max(passed, beside) <= limit + standstill.longest
+    assert beside <= limit + standstill.longest
+    assert passed <= PASSED_BY + standstill.longest
     assert repeated == 0
 
 

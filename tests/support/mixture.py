@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -49,15 +50,34 @@ def run(place: Site, folder: Path, *, cells: int, total: int) -> None:
     place.stop(worker)
 
 
-def passed_by(marks: Marks, short: int) -> float:
-    """The longest that a short task stood in line after a later one had started: a cell was free then."""
+def passed_by(marks: Marks, short: int, *, cells: int) -> float:
+    """The longest that a short task stood in line after a later one had started: a cell was free then.
+
+    While every cell is inside a long task nobody could have started it: that time does not count.
+    """
     begun = {name: min(times) for name, times in marks.times("start").items()}
+    full = list(_full(marks, cells))
     longest, first_later = 0.0, float("inf")
     for number in reversed(range(short)):
         start = begun[f"s{number}"]
-        longest = max(longest, start - first_later)
+        if first_later < start:
+            nobody = sum(max(0.0, min(end, start) - max(since, first_later)) for since, end in full)
+            longest = max(longest, start - first_later - nobody)
         first_later = min(first_later, start)
     return longest
+
+
+def _full(marks: Marks, cells: int) -> Iterator[tuple[float, float]]:
+    """When every cell was inside a long task, from and to."""
+    moments = sorted((float(at), kind) for kind, name, at, _ in marks.lines() if name.startswith("l"))
+    inside, since = 0, 0.0
+    for at, kind in moments:
+        if kind == "start":
+            inside, since = inside + 1, at
+        else:
+            if inside == cells:
+                yield since, at
+            inside -= 1
 
 
 def waited_beside_a_free_cell(marks: Marks) -> float:

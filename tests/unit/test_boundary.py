@@ -26,7 +26,8 @@ def caught() -> Iterator[list[ErrorCaught]]:
 
 @pytest.fixture
 def hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Installed in a process without hooks of anybody else's, such as pytest's."""
+    """Installed in a process without hooks of anybody else's, such as pytest's or a worker's in a thread."""
+    module.remove()
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     module.install()
