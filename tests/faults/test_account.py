@@ -140,7 +140,9 @@ def test_postgres_is_away_and_tasks_do_not_notice(
             assert ready() > 0, "all was done before the outage ended: give it more tasks"
             during = (had - ready()) / (time.time() - begun)
             wait_until(lambda: ready() == 0, timeout=120, what="the rest")
-        wait_until(lambda: recorded.states() == {"success": tasks}, timeout=60, what="a complete ledger")
+        with contextlib.suppress(AssertionError):  # what there is says more
+            wait_until(lambda: recorded.states() == {"success": tasks}, timeout=60, what="a complete ledger")
+        assert recorded.states() == {"success": tasks}
         print(f"\n{before:.0f} tasks/s before, {during:.0f} while PostgreSQL was away for {seconds:g} s")  # noqa: T201
         assert "waits on disk" in worker.logs()
         assert during > before * 0.7

@@ -116,8 +116,8 @@ def requeue(identities: tuple[str, ...], *, every: bool, **wanted: str | None) -
     """Put dead letters back in line, with no strikes and all attempts; their history stays with them."""
     with opened_queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
+        _note(chosen, "requeued")  # before: one that is given up again at once has a row of its own
         count = sum(opened.revive(name, [each.id for each in letters]) for name, letters in chosen.items())
-    _note(chosen, "requeued")
     click.echo(f"requeued {count}")
 
 
@@ -130,8 +130,8 @@ def discard(identities: tuple[str, ...], *, every: bool, **wanted: str | None) -
     """Delete dead letters for good; PostgreSQL keeps the account of them."""
     with opened_queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
+        _note(chosen, "discarded")
         count = sum(opened.discard(name, [each.id for each in letters]) for name, letters in chosen.items())
-    _note(chosen, "discarded")
     click.echo(f"discarded {count}")
 
 
