@@ -11,7 +11,6 @@ a link, a canvas that is no plain task) Celery publishes each, still into the sa
 """
 
 import itertools
-import json
 import os
 import secrets
 import time
@@ -25,7 +24,7 @@ from celery import Celery, current_app, signals
 from kombu.serialization import dumps
 
 from seawall.delivery.channel import Channel
-from seawall.delivery.envelope import SUBMITTED, Envelope, Stencil
+from seawall.delivery.envelope import SUBMITTED, Envelope, Stencil, to_json
 from seawall.policy import DEFAULT
 from seawall.redaction import redact_arguments
 
@@ -37,8 +36,6 @@ _VARYING = frozenset(
 )
 _REPR_LENGTH = 1024
 _IDS_AT_ONCE = 256
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def submit_many(signatures: Iterable[Any], *, app: Celery | None = None) -> list[str]:
@@ -206,21 +203,9 @@ def _envelope(kind: _Kind, signature: Any, task_id: str, tag: str) -> Envelope:
         "argsrepr": repr(shown[0])[:_REPR_LENGTH],
         "kwargsrepr": repr(shown[1])[:_REPR_LENGTH],
     }
-    return kind.stencil.fill(
-        _body((args, kwargs, kind.embed), kind.serializer),
-        headers,
-        {"correlation_id": task_id, "delivery_tag": tag},
-    )
-
-
-def _body(content: tuple[Any, ...], serializer: str) -> str | bytes:
-    if serializer == "json":
-        try:
-            return _encode(content)
-        except TypeError:  # something that only kombu's JSON knows
-            pass
-    body: str | bytes = dumps(content, serializer=serializer)[2]
-    return body
+    content = (args, kwargs, kind.embed)
+    body = to_json(content) if kind.serializer == "json" else dumps(content, serializer=kind.serializer)[2]
+    return kind.stencil.fill(body, headers, {"correlation_id": task_id, "delivery_tag": tag})
 
 
 def _random_ids() -> Iterator[str]:

@@ -46,7 +46,7 @@ def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
     properties = {key: value for key, value in message["properties"].items() if key != SUBMISSION}
     headers = dict(message["headers"])
     due = _take_eta(headers)
-    body = _dumps({**message, "headers": headers, "properties": properties})
+    body = to_json({**message, "headers": headers, "properties": properties})
     _check_size(body, headers, limit)
     submission = message["properties"].get(SUBMISSION) or properties["delivery_tag"]
     return Envelope(f"{level}{submission}", due, body, *_unique_of(headers))
@@ -73,8 +73,8 @@ class Stencil:
     ) -> None:
         self._shared, self._level, self._limit = headers, level, limit
         self._unique = _unique_of(headers)
-        self._begin = f'{_dumps(content)[:-1]},"headers":{_dumps(headers)[:-1]},'
-        self._middle = f',"properties":{_dumps(properties)[:-1]},'
+        self._begin = f'{to_json(content)[:-1]},"headers":{to_json(headers)[:-1]},'
+        self._middle = f',"properties":{to_json(properties)[:-1]},'
 
     def fill(self, body: str | bytes, headers: dict[str, Any], properties: dict[str, Any]) -> Envelope:
         """The envelope of one of them, with `headers` and `properties` of its own; it may change `headers`.
@@ -83,8 +83,8 @@ class Stencil:
             MessageTooLarge: as `wrap`.
         """
         due = _take_eta(headers)
-        own, place = _dumps(headers)[1:], _dumps(properties)[1:]
-        text = f'{self._begin}{own}{self._middle}{place},"body":{_dumps(body)}}}'
+        own, place = to_json(headers)[1:], to_json(properties)[1:]
+        text = f'{self._begin}{own}{self._middle}{place},"body":{to_json(body)}}}'
         _check_size(text, self._shared, self._limit)
         return Envelope(f"{self._level}{properties['delivery_tag']}", due, text, *self._unique)
 
@@ -132,11 +132,12 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     return message
 
 
-def _dumps(message: dict[str, Any] | str | bytes) -> str:
+def to_json(value: Any) -> str:
+    """Compact JSON; what only kombu's knows is written as kombu does."""
     try:
-        return _encode(message)
+        return _encode(value)
     except TypeError:
-        return dumps_extended(message)
+        return dumps_extended(value)
 
 
 def _micros_of(eta: str | datetime | float) -> int:

@@ -111,21 +111,21 @@ class Watched:
     check: Check
     critical: bool
     database: bool = False
-    missed: int = 0
-    answered: int = 0
+    contrary: int = 0  # looks in a row that said otherwise
     since: float | None = None
 
     def judge(self, report: CheckReport, now: float) -> events.Event | None:
         """Take an answer in; the event that it makes, if it changes anything."""
-        self.missed = 0 if report.ok else self.missed + 1
-        self.answered = self.answered + 1 if report.ok else 0
-        if self.since is None and self.missed >= _CERTAIN:
+        since = self.since
+        self.contrary = self.contrary + 1 if report.ok is (since is not None) else 0
+        if self.contrary < _CERTAIN:
+            return None
+        self.contrary = 0
+        if since is None:
             self.since = now
             return ServiceLost(service=self.check.name, reason=report.detail)
-        if self.since is not None and self.answered >= _CERTAIN:
-            since, self.since = self.since, None
-            return ServiceReturned(service=self.check.name, seconds=now - since)
-        return None
+        self.since = None
+        return ServiceReturned(service=self.check.name, seconds=now - since)
 
 
 class Watch(Periodic):
@@ -158,9 +158,9 @@ class Watch(Periodic):
             super().start()
 
     def turn(self) -> float:
-        """Look, and look again soon if anything is missed."""
+        """Look, and look again soon if anything is missed or lost."""
         self.look()
-        unsure = any(each.missed or each.since is not None for each in self._watched)
+        unsure = any(each.contrary or each.since is not None for each in self._watched)
         return _LOOK_AGAIN if unsure else _LOOK_EVERY
 
     def look(self) -> None:
