@@ -1,5 +1,6 @@
 """The connection budget: its decision in Lua and in Python, and processes that come, go and die under it."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 from seawall.cluster import Script, connect
 from seawall.config import DatabaseSettings
 from seawall.database import governor as governing
+from seawall.database import keeper
 from seawall.database.governor import Governor, Lease, base_of, decide, leases
 from seawall.database.pool import Database
 from seawall.errors import DatabaseUnavailable
 from support.database_load import TABLE, Load, one
 from support.processes import Proc
+from support.proxy import proxy
 from support.waiting import wait_until
 
 BASE = base_of("test:1")
@@ -184,6 +187,35 @@ def test_who_gets_nothing_of_the_budget_is_told_so(database_url: str, client: "r
     finally:
         first.close()
         second.close()
+
+
+def test_the_end_of_an_outage_is_noticed_although_nobody_wanted_connections_meanwhile(
+    database_url: str, client: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes: list[int] = []
+
+    def renew(governor: Governor, now: float, want: int, held: int) -> tuple[int, float]:
+        wishes.append(want)
+        return original(governor, now, want, held)
+
+    original = Governor.renew
+    monkeypatch.setattr(Governor, "renew", renew)
+    monkeypatch.setattr(governing, "RENEW", 0.05)
+    monkeypatch.setattr(keeper, "_RECENT", 0.1)  # what was needed is forgotten during the outage
+    with proxy(database_url) as way, contextlib.closing(governed(way.url, client, 4, 4)) as database:
+
+        def answers() -> bool:
+            with contextlib.suppress(DatabaseUnavailable, psycopg.OperationalError):
+                return database.fetch_value("SELECT 1") == 1
+            return False
+
+        assert answers()
+        way.die()
+        wait_until(lambda: not answers(), what="the outage to be met")
+        wishes.clear()
+        wait_until(lambda: len(wishes) > 20, what="the need to be forgotten")
+        way.revive()
+        wait_until(answers, timeout=10, what="the end of the outage")
 
 
 def test_the_default_budget_is_what_the_server_allows_less_its_reserves(database_url: str) -> None:

@@ -120,7 +120,8 @@ class Keeper:
         if now < self._renew_at and not self._hungry:
             return self._renew_at - now
         self._hungry = False  # before the question: who gets hungry during it is asked for next
-        want = self._demand.note(now, self._pool.demand(), self._pool.requests())
+        needed = self._pool.demand() if self._journal.error is None else max(1, self._pool.demand())
+        want = self._demand.note(now, needed, self._pool.requests())
         grant, pause = self._governor.renew(now, want, self._pool.held())
         self._pool.cap(min(grant, self._pool.ceiling))
         self._renew_at = time.monotonic() + pause
