@@ -206,7 +206,7 @@ def test_the_end_of_an_outage_is_noticed_although_nobody_wanted_connections_mean
 
         def answers() -> bool:
             with contextlib.suppress(DatabaseUnavailable, psycopg.OperationalError):
-                return database.fetch_value("SELECT 1") == 1
+                return bool(database.fetch_value("SELECT 1") == 1)
             return False
 
         assert answers()
@@ -297,11 +297,14 @@ def test_a_fleet_that_grows_dies_and_shrinks_stays_within_its_budget(  # noqa: P
             leaver.signal(signal.SIGTERM)
         later = time.monotonic() + governing.LEASE + 2
         with redis.Redis.from_url(redis_url) as client:
-            enough = min(budget, least * threads)
+            crowded = least * (budget // most)  # what the survivors had while all were there
 
             def back() -> bool:
                 shares = leases(client, Database(database_url).server)[1]
-                return time.monotonic() > later and sum(lease.grant for lease in shares) >= enough
+                satisfied = len(shares) == least and all(lease.grant >= lease.want for lease in shares)
+                return (
+                    time.monotonic() > later and satisfied and sum(lease.grant for lease in shares) > crowded
+                )
 
             wait_until(back, timeout=90, what="the shares of the dead to come back")
         alive = [processes[0], *processes[most - least + 1 :]]
