@@ -67,7 +67,7 @@ class Refused(SeawallError):  # noqa: N818
     """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
 
     def __init__(self, message: str, *, name: str, retry_after: float) -> None:
-        super().__init__(message)
+        self.args = (message,)  # what super().__init__ does, in half the time: refusals have to be cheap
         self.name = name
         self.retry_after = retry_after
 

@@ -165,18 +165,26 @@ class Circuit:
         """
         if (offered := self._offered) is not None and self.take_back(offered):
             return offered
+        if (refusal := self.refusal()) is not None:
+            raise refusal
         now = time.monotonic()
-        if now < self._refuse_until and self.flag[0] == self._refuse_flag:
-            return self.refuse(self._refused_for - now)
         decided = self.decide(now)
         if decided is None:
             decided = self.ask()
         if isinstance(decided, Call):
             return decided
-        if not self._ramping_now(now):
+        if self.config.mode != "observe" and not self._ramping_now(now):
             self._refuse_until, self._refuse_flag = min(now + decided, now + LOOK_EVERY), self.flag[0]
             self._refused_for = now + decided
         return self.refuse(decided)
+
+    def refusal(self) -> BreakerOpen | None:
+        """What the refusal before this one still says, counted; None: the call has to be decided."""
+        now = time.monotonic()
+        if now >= self._refuse_until or self.flag[0] != self._refuse_flag or self._offered is not None:
+            return None
+        self.refused += 1
+        return BreakerOpen(self._message, name=self.name, retry_after=self._refused_for - now)
 
     def offer(self, call: Call) -> None:
         """The next call of this process is this one, which was admitted already."""

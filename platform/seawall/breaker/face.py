@@ -126,12 +126,15 @@ class Breaker:
 
             return measured
         circuit, carefully = self.circuit, self._carefully
+        falls_back = self.config.fallback is not None
 
         # The same as `call`, written out: each attribute and each call here is paid for by every call.
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             if circuit.flag[0] != circuit.calm:
-                return carefully(function, args, kwargs)
+                if falls_back or (refusal := circuit.refusal()) is None:
+                    return carefully(function, args, kwargs)
+                raise refusal
             ok = circuit.ok
             try:
                 result = function(*args, **kwargs)
