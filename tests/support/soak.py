@@ -475,6 +475,7 @@ def main(arguments: Any = None) -> int:
         "--keep", type=Path, help="directory for logs and marks; default: one that is removed"
     )
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the fleet would inherit that it is ignored
     with contextlib.ExitStack() as stack:
         folder = chosen.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         folder.mkdir(parents=True, exist_ok=True)
