@@ -23,6 +23,7 @@ from seawall.memory.learned import Sample
 from seawall.memory.runs import Runs
 from seawall.policy import Policy
 from support import hungry
+from support.control_groups import memory_group
 from support.delivery import own_server
 from support.hunger import MB, hungry_producer, hungry_worker
 from support.waiting import wait_until
@@ -31,21 +32,32 @@ Figures = dict[str, float]
 
 
 def budget(url: str, folder: Path, *, plain: bool, tasks: int = 200, pool: Sequence[str] = ()) -> Figures:
-    """`tasks` that hold 40 to 140 MiB each, eight at a time, under a budget of 400 MiB."""
+    """`tasks` that hold 40 to 140 MiB each, eight at a time, under a budget of 400 MiB.
+
+    Where this machine lets us make a control group, the worker is in one with that limit.
+    """
     sizes = random.Random(1).choices(hungry.SIZES, k=tasks)  # noqa: S311
     with (
-        hungry_worker(url, folder, "-c", "8", *pool, plain=plain, SEAWALL_MEMORY__BUDGET="400MiB") as worker,
+        memory_group(400 * MB) as group,
         hungry_producer(url, plain=plain) as app,
+        hungry_worker(
+            url, folder, "-c", "8", *pool, plain=plain, group=group, SEAWALL_MEMORY__BUDGET="400MiB"
+        ) as worker,
     ):
         begun = time.monotonic()
         results = [app.send_task(f"hungry.hold_{size}", (size, 0.2)) for size in sizes]
-        done = sum(each.get(timeout=600) == size * MB for each, size in zip(results, sizes, strict=True))
-        return {
-            "done": done,
+
+        def over() -> bool:
+            return worker.proc.popen.poll() is not None or all(each.ready() for each in results)
+
+        wait_until(over, timeout=600, what="the tasks")
+        found = {
+            "done": sum(each.successful() for each in results),
             "peak, MiB": worker.peak / MB,
             "seconds": time.monotonic() - begun,
             "lost processes": worker.proc.output.count("killed its process"),
         }
+        return found if group is None else found | {"killed by the kernel": group.kills}
 
 
 def greedy(url: str, folder: Path, way: str, *, megabytes: int = 2048) -> Figures:
@@ -121,8 +133,18 @@ def overhead(*, rounds: int = 5000) -> Figures:
     return {"around a task, us (median)": statistics.median(taken) * 1e6}
 
 
-def soak(url: str, folder: Path, *, plain: bool, tasks: int = 50_000) -> Figures:
-    """Mixed clean tasks; what the worker uses over time, as a slope over its second half."""
+def soak(
+    url: str,
+    folder: Path,
+    *,
+    plain: bool,
+    tasks: int = 50_000,
+    show: Callable[[list[tuple[float, int]]], None] = lambda _: None,
+) -> Figures:
+    """Mixed clean tasks; what the worker uses over time, as a slope over its second half.
+
+    `show` gets all readings: seconds, and bytes.
+    """
     rand = random.Random(2)  # noqa: S311
     client = Redis.from_url(url)
     client.delete("ran")
@@ -134,7 +156,9 @@ def soak(url: str, folder: Path, *, plain: bool, tasks: int = 50_000) -> Figures
     with hungry_worker(url, folder, "-c", "2", plain=plain, every=0.25) as worker:
         begun = time.monotonic()
         wait_until(lambda: client.llen("ran") >= tasks, timeout=3600, what="all tasks")
-        points = [point for point in worker.readings if point[0] > (begun + time.monotonic()) / 2]
+        readings = list(worker.readings)
+        show(readings)
+        points = [point for point in readings if point[0] > (begun + time.monotonic()) / 2]
         client.close()
         times, used = zip(*points, strict=True)
         slope = statistics.linear_regression(times, used).slope
@@ -194,6 +218,18 @@ def pause(url: str, folder: Path, *, tasks: int = 400) -> Figures:
         }
 
 
+def plot(readings: list[tuple[float, int]]) -> None:
+    """What was used, one line a moment: the least and the most of it, in MiB."""
+    begun, lines = readings[0][0], 24
+    step = (readings[-1][0] - begun) / lines
+    most = max(used for _, used in readings)
+    for line in range(lines):
+        there = [used for at, used in readings if line <= (at - begun) / step < line + 1]
+        if there:
+            bar = "#" * round(statistics.median(there) / most * 60)
+            print(f"  {line * step:6.0f} s {min(there) / MB:8.1f} {max(there) / MB:8.1f} {bar}")  # noqa: T201
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -217,8 +253,8 @@ def main() -> None:
             "overhead": overhead,
             "errors": lambda: errors(url, folder, seconds=chosen.seconds),
             "pause": lambda: pause(url, folder),
-            "soak": lambda: soak(url, folder, plain=False, tasks=chosen.soak),
-            "soak plain": lambda: soak(url, folder, plain=True, tasks=chosen.soak),
+            "soak": lambda: soak(url, folder, plain=False, tasks=chosen.soak, show=plot),
+            "soak plain": lambda: soak(url, folder, plain=True, tasks=chosen.soak, show=plot),
         }
         for title, measure in measurements.items():
             if chosen.only and title.split()[0] not in chosen.only:

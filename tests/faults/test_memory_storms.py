@@ -16,9 +16,13 @@ def test_200_tasks_stay_below_a_budget_that_plain_celery_goes_over(
 ) -> None:
     ours = memory.budget(redis_url, tmp_path / "ours", plain=False, pool=pool)
     plain = memory.budget(redis_url, tmp_path / "plain", plain=True)
-    assert ours["done"] == plain["done"] == 200
-    assert ours["peak, MiB"] <= 400 < plain["peak, MiB"]
+    assert ours["done"] == 200
+    assert ours["peak, MiB"] <= 400
     assert ours["lost processes"] == 0
+    if "killed by the kernel" in ours:  # both were in a control group of 400 MiB
+        assert ours["killed by the kernel"] == 0 < plain["killed by the kernel"]
+    else:
+        assert (plain["done"], plain["peak, MiB"] > 400) == (200, True)
 
 
 @pytest.mark.parametrize("way", ["python", "numpy", "c"])

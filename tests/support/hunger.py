@@ -13,6 +13,8 @@ import psutil
 from celery import Celery
 
 from seawall import Seawall
+from seawall.memory.budget import ControlGroup
+from support.control_groups import inside
 from support.nodes import environment
 from support.processes import Proc
 from support.waiting import wait_until
@@ -79,16 +81,22 @@ class Watched:
 
 @contextlib.contextmanager
 def hungry_worker(
-    url: str, folder: Path, *options: str, plain: bool = False, every: float = 0.05, **variables: str
+    url: str,
+    folder: Path,
+    *options: str,
+    plain: bool = False,
+    every: float = 0.05,
+    group: ControlGroup | None = None,
+    **variables: str,
 ) -> Iterator[Watched]:
-    """A ready worker; `variables` are added to its environment."""
+    """A ready worker, in `group` if one is given; `variables` are added to its environment."""
     folder.mkdir(parents=True, exist_ok=True)
     if plain:
         variables["HUNGRY"] = "plain"
     argv = [sys.executable, "-m", "celery", "-A", "support.hungry", "worker", "-l", "INFO", *options]
     name = f"{'plain' if plain else 'seawall'}-{time.monotonic_ns()}"
     proc = Proc(
-        [*argv, "-n", f"{name}@host"],
+        inside(group, [*argv, "-n", f"{name}@host"]),
         log=folder / f"{name}.log",
         env=environment(url, **variables),
         cwd=folder,
