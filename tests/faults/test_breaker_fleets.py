@@ -68,7 +68,8 @@ def test_a_dead_dependency_gets_few_calls_then_one_probe_at_a_time_and_no_stampe
         assert found.counts(after=died)["failed"] <= LEAKED
         wait_until(lambda: len(half_opens(found, opened)) >= 3, timeout=30)
         spans = half_opens(found, opened)
-        probes = [e.at for e in found.entries("failed", after=spans[0], before=spans[2])]
+        # A probe may have failed before anybody wrote down that the circuit is half-open.
+        probes = [e.at for e in found.entries("failed", after=spans[0] - 0.4, before=spans[2] - 0.4)]
         assert len(probes) == 2, "one probe in each half-open time, whichever process makes it"
         found.fail(0)
         back = time.monotonic()

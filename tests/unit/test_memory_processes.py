@@ -221,6 +221,7 @@ def test_reports_cross_processes_and_never_block() -> None:
 
 def watched(board: Board, runs: Runs, policy_: Policy, megabytes: int, said: Any) -> None:
     """A process that runs one task, says what became of it, and waits."""
+    release()  # what earlier tests left free in the heap would be used again, and nothing would grow
     try:
         with runs.run("id-1", "shop.greedy", policy_, policy_.memory or MB):
             block = filled(megabytes)
