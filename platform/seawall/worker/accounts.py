@@ -211,6 +211,15 @@ class Parked:
             if waiting := queues.counts(queue).parked.get(dependency, 0):
                 queues.release(queue, dependency, rate=waiting / seconds)
 
+    def release_some(self, dependency: str, most: int) -> int:
+        """So many of those that wait for it, queue by queue; how many there were. Raises as `release_all`."""
+        queues, gone = self.queues(), 0
+        for queue in queues.names():
+            gone += queues.release(queue, dependency, most=most - gone)
+            if gone >= most:
+                break
+        return gone
+
 
 class Watch(Periodic):
     """Lets parked tasks go. Of the fleet's watches one acts at a time."""
@@ -236,15 +245,6 @@ class Watch(Periodic):
     @abstractmethod
     def look(self) -> None:
         """Let go what may go now. Raises what Redis and the broker raise."""
-
-    def _let_go(self, dependency: str, most: int) -> int:
-        """So many of those that wait for it in any queue, queue by queue; returns how many."""
-        queues, gone = self._parked.queues(), 0
-        for queue in queues.names():
-            gone += queues.release(queue, dependency, most=most - gone)
-            if gone >= most:
-                break
-        return gone
 
 
 class Circuits(Watch):
@@ -273,7 +273,7 @@ class Circuits(Watch):
         else:
             due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
             if due and self._first(name, "probe", LOOK_AGAIN):
-                self._let_go(dependency_of(name), circuit.rules.probes)
+                self._parked.release_some(dependency_of(name), circuit.rules.probes)
         self._before[name] = view.state
 
     def _first(self, name: str, what: str, seconds: float) -> bool:
@@ -292,7 +292,7 @@ class Room(Watch):
         if not cluster.client().set("seawall:{limits}:let_go", 1, nx=True, px=round(self.tick * 1000)):
             return
         for free in shares().free():
-            if not self._let_go(_waits_for(free.key), free.shares):
+            if not self._parked.release_some(_waits_for(free.key), free.shares):
                 shares().forget(free)
 
 
