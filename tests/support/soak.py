@@ -30,6 +30,7 @@ import psutil
 import psycopg
 
 from seawall import Seawall
+from seawall.worker.request import DELIVERY_LIMIT
 from support import soaked
 from support.delivery import ROOT, Marks, Server, own_server
 from support.nodes import environment
@@ -86,6 +87,9 @@ class Account:
     ended: int
     ended_twice: int
     failed: Counter[str]
+    poisoned: int
+    """Failed because the faults killed their process as often as the platform tries."""
+
     lost: list[str]
     rows_missing: int
     faults: list[Fault]
@@ -119,7 +123,7 @@ class Account:
         yield f"seed {self.seed}: {self.seconds:.0f} s, {len(self.faults)} faults, {total} tasks accepted"
         yield f"  {dict(self.accepted)}"
         yield f"  {self.ended} ended, {self.ended_twice} of them more than once; {len(self.lost)} lost"
-        yield f"  failed: {dict(self.failed) or 'none'}"
+        yield f"  failed: {dict(self.failed) or 'none'}; killed {DELIVERY_LIMIT} times: {self.poisoned}"
         yield f"  {self.refused} submissions were refused, {self.refused_and_run} of those ran all the same"
         yield f"  rows that are missing: {self.rows_missing}; unhandled errors: {len(self.unhandled)}"
         yield f"  memory of the workers at most {self.peak >> 20} MiB of {BUDGET >> 20} MiB"
@@ -440,7 +444,10 @@ def _failures(marks: Marks) -> dict[str, str]:
 
 def _account(place: Place, faults: list[Fault], status: int, seconds: float, seed: int) -> Account:
     marks, accepted = place.marks, set(place.load.accepted)
-    ends, failures = marks.counts("end"), _failures(marks)
+    starts, ends, failures = marks.counts("start"), marks.counts("end"), _failures(marks)
+    poisoned = {
+        name for name, why in failures.items() if why == "Poisoned" and starts[name] >= DELIVERY_LIMIT
+    }
     moments = sorted(float(line[2]) for line in marks.lines() if line[0] == "end")
     with psycopg.connect(place.database, autocommit=True) as connection:
         rows = {str(name) for (name,) in connection.execute("SELECT id FROM soak")}
@@ -453,8 +460,11 @@ def _account(place: Place, faults: list[Fault], status: int, seconds: float, see
         ended=len(done),
         ended_twice=sum(ends[name] > 1 for name in done),
         failed=Counter(
-            f"{name.partition('-')[0]} {why}" for name, why in failures.items() if name not in ends
+            f"{name.partition('-')[0]} {why}"
+            for name, why in failures.items()
+            if name not in ends and name not in poisoned
         ),
+        poisoned=len(poisoned),
         lost=sorted(accepted - done - failures.keys()),
         rows_missing=sum(name.startswith("row-") and name not in rows for name in done),
         faults=faults,
