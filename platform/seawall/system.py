@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from seawall import logs, servers, startup
+from seawall import boundary, logs, servers, startup
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.health import Beat, Health, HealthReport, HealthServer, Question, server_checks
@@ -34,6 +34,8 @@ class Features:
 
     Attributes:
         logging: structured lines on stderr (docs/logging.md), unless the root logger has a handler.
+        errors: what nobody catches, in any thread or asyncio task, is logged once and counted
+            (docs/failures.md), now and in processes that are forked; `shutdown` leaves it so.
         redis: wait until Redis answers.
         broker: wait until the broker answers, where that is another server.
         database: wait until PostgreSQL executes a statement.
@@ -42,6 +44,7 @@ class Features:
     """
 
     logging: bool = True
+    errors: bool = True
     redis: bool = True
     broker: bool = True
     database: bool = True
@@ -175,6 +178,8 @@ def bootstrap(
         settings()  # a wrong one is told before anything is started
         if features.logging:
             logs.setup()
+        if features.errors:
+            boundary.install()
         if app is not None:
             from seawall.worker.app import install
 

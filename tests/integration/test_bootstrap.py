@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from support.proxy import proxy
 from support.services import World, threads_of
 from support.waiting import wait_until
 
-QUIET = Features(logging=False)
+QUIET = Features(logging=False, errors=False)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_one_line_makes_a_process_ready_with_its_own_services_and_the_end_stops_
 def test_bootstrapping_again_gives_the_same_and_refuses_another(system: System) -> None:
     assert bootstrap(features=QUIET) is system
     with pytest.raises(ConfigError, match="called before"):
-        bootstrap(features=Features(logging=False, broker=False))
+        bootstrap(features=Features(logging=False, errors=False, broker=False))
     system.shutdown()
     again = bootstrap(features=QUIET)
     assert again is not system
@@ -188,3 +189,43 @@ def test_a_producer_does_not_load_celery_and_leaves_cleanly() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+UNCAUGHT = """
+import asyncio, threading
+import seawall
+
+class Careless:
+    def __del__(self):
+        raise KeyError("of a destructor")
+
+def fails():
+    raise LookupError("of a thread")
+
+async def forgotten():
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await asyncio.sleep(0)
+
+system = seawall.bootstrap()
+thread = threading.Thread(target=fails, name="errand")
+thread.start()
+thread.join()
+Careless()
+asyncio.run(forgotten())
+system.shutdown()
+raise RuntimeError("the last one")
+"""
+
+
+@pytest.mark.usefixtures("_migrated")
+def test_what_nobody_catches_in_a_bootstrapped_process_is_logged_once_with_its_class() -> None:
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]  # nothing but lines of the log
+    caught = [(line["event"], line["category"]) for line in lines if "fingerprint" in line]
+    assert caught == [
+        ("thread errand failed: LookupError", "internal"),
+        ("destructor Careless.__del__ failed: KeyError", "internal"),
+        ("asyncio ? failed: ZeroDivisionError", "internal"),
+        ("process failed: RuntimeError", "internal"),
+    ]
