@@ -180,7 +180,9 @@ class RecordsSettings(_Section):
         "and beyond twice as much everything; both are counted.",
     )
     keep_runs: Seconds = Field(default=7 * 86400.0, description="Age at which successful runs are deleted.")
-    keep_failures: Seconds = Field(default=30 * 86400.0, description="The same for all other runs.")
+    keep_failures: Seconds = Field(
+        default=30 * 86400.0, description="The same for all other runs, and for what breakers did."
+    )
     keep_dead_letters: Seconds = Field(
         default=90 * 86400.0,
         description="The same for dead letters, in PostgreSQL and in the broker, and for error groups "

@@ -153,6 +153,8 @@ def test_a_transition_is_published_with_everything_and_the_version_grows(redis_u
         assert (told.name, told.state, told.reason, told.author) == ("n", State.FORCED_OPEN, "repair", "ann")
         assert told.left == pytest.approx(5, abs=1)
         assert (told.by, told.version, verbs.version()) == ("me/1", 1, 1)
+        read = Store(client, "you/2").sync([("n", RULES, "")])[0]
+        assert (read.by, read.epoch) == ("me/1", told.epoch), "also for who missed the message"
 
 
 def test_every_key_has_a_time_to_live(redis_url: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from seawall import BreakerOpen, ConfigError, LimitReached, SeawallError, breaker
 from seawall.breaker import Breaker, BreakerChanged, BreakersCutOff, Place, State, close, face
 from seawall.breaker import place as places
-from seawall.breaker.store import ROOT
+from seawall.breaker.store import ROOT, Store
 from seawall.cluster import connect
 from seawall.events import Event, subscribe
 from support.waiting import wait_until
@@ -112,6 +112,16 @@ def test_it_decorates_and_is_a_context_manager_for_functions_and_coroutines(url:
     asyncio.run(work())
     snapshot = one.snapshot()
     assert (snapshot.calls, snapshot.failed) == (7, 3)
+
+
+def test_a_process_forgets_none_of_its_own_calls_when_the_cluster_moves_on(url: str) -> None:
+    one = breaker("payments")
+    for _ in range(5):
+        one.call(int)
+    with connect(url) as client:
+        Store(client, "else/1").force("payments", one.circuit.rules, "reset", for_=None, reason="", author="")
+    wait_until(lambda: (view := one.circuit.look()) and view.epoch)
+    assert one.snapshot().calls == 5
 
 
 def test_what_counts_as_a_failure_can_be_chosen_by_exception_and_by_result(url: str) -> None:

@@ -11,9 +11,12 @@ from celery import Celery
 from click.testing import CliRunner, Result
 
 from seawall import settings
+from seawall.breaker.store import CHANGES
 from seawall.cli import group
+from seawall.cluster import connect
 from seawall.database import close
 from seawall.delivery import Queues
+from support import dependants
 from support.nodes import StartWorker
 from support.proxy import proxy
 from support.recorded import Recorded
@@ -125,6 +128,36 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     assert command("errors", "resolve", "--all", "--ignore").output == "ignored 1\n"
     assert fingerprint[:8] in command("errors", "list", "--status", "ignored").output
     assert "is no group" in command("errors", "show", "0123").output
+
+
+def test_what_a_breaker_does_is_recorded_once_whoever_of_the_workers_lives(
+    command: Callable[..., Result], redis_url: str, start_worker: StartWorker, recorded: Recorded
+) -> None:
+    app = dependants.create(redis_url)
+    workers = [start_worker("support.dependants", "--concurrency=1", env=recorded.env) for _ in range(2)]
+    assert app.tasks["dependants.pay"].delay(1).get(timeout=30) == 1
+    app.close()
+    with connect(redis_url) as client:
+        wait_until(lambda: client.pubsub_numsub(CHANGES)[0][1] == 2, what="two workers to listen")
+
+    assert command("breakers", "open", "payments", "--reason", "moving").exit_code == 0
+    rows = (
+        "SELECT before, after, cause, reason FROM seawall.breaker_transitions"
+        " WHERE name = 'payments' ORDER BY at"
+    )
+    opened = ("closed", "forced_open", "forced", "moving")
+    wait_until(lambda: recorded.sql(rows) == [opened], timeout=30, what="the first transition")
+    workers[0].kill()
+    assert command("breakers", "reset", "payments").exit_code == 0
+    both = [opened, ("forced_open", "closed", "reset", "")]
+    wait_until(lambda: recorded.sql(rows) == both, timeout=30, what="the second transition")
+
+    assert command("breakers", "history", "somewhere").output.count("\n") == 1
+    latest, first = json.loads(command("breakers", "history", "payments", "--json").output)
+    assert (latest["after"], first["after"], first["reason"]) == ("closed", "forced_open", "moving")
+    assert first["author"]
+    assert first["worker"] == "seawall breakers"
+    assert "moving" in command("breakers", "history").output
 
 
 def test_a_killer_is_recorded_attempt_by_attempt(

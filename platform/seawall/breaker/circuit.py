@@ -242,6 +242,7 @@ class Circuit:
             view = place.table.view(self.slot)
             with self._lock:
                 if self._view is None or view.epoch != self._view.epoch:
+                    self._count_calm(now)  # this process's own circuit goes on
                     self._begin_epoch()
                     self._ask_at = 0.0
                 self._view, self._sequence = view, sequence

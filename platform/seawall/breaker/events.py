@@ -11,8 +11,8 @@ class BreakerChanged(Event):
     """A circuit went from one state to another.
 
     `scope` is "cluster" for the state that the fleet shares and "process" for that of this process alone.
-    Every process hears of the cluster's; `ours` is true in the one that caused it, so that something that
-    counts or writes down each transition once can tell. The counts are those that led to it.
+    Every process hears of the cluster's. `by` ("host/pid") caused it; `ours` is true in that process, so that
+    something that counts each transition once can tell. The counts are those that led to it.
     """
 
     name: str
@@ -28,6 +28,7 @@ class BreakerChanged(Event):
     reporters: int = 0
     open_for: float | None = None
     epoch: int = 0
+    by: str = ""
     ours: bool = True
 
 

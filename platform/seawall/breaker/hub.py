@@ -385,6 +385,7 @@ def _changed(before: Shared, after: Shared, *, ours: bool) -> BreakerChanged:
         reporters=after.reporters,
         open_for=after.left,
         epoch=after.epoch,
+        by=after.by,
         ours=ours,
     )
 

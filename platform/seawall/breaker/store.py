@@ -30,7 +30,7 @@ class Shared:
 
     `left` is the time until the state may end; of a half-open circuit, until a probe's lease does. `free`
     are probes that may start now. The counts are those of the last time somebody looked at them: of a
-    transition, those that led to it. `by` names the process whose call caused the transition.
+    transition, those that led to it. `by` names the process whose call caused the latest transition.
     """
 
     name: str

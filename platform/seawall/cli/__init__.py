@@ -8,12 +8,16 @@ process imports this package, because Celery loads all plugins. Fleets add comma
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from seawall.errors import ConfigError, SeawallError
+
+if TYPE_CHECKING:
+    from seawall.database.pool import Database
 
 _COMMANDS: Final = {
     "up": "seawall.cli.up:up",
@@ -99,3 +103,18 @@ def columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+@contextmanager
+def recorded() -> "Iterator[Database]":
+    """The database, for a command that prints what workers recorded there."""
+    import psycopg
+
+    from seawall.database import close, database
+
+    try:
+        yield database()
+    except psycopg.Error as exc:
+        raise SeawallError(f"PostgreSQL cannot tell: {' '.join(str(exc).split())}") from exc
+    finally:
+        close()

@@ -1,4 +1,4 @@
-"""`seawall breakers`: where every circuit of the fleet is, and putting one somewhere by hand."""
+"""`seawall breakers`: where every circuit of the fleet is and was, and putting one somewhere by hand."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seawall.cli import columns
+from seawall.cli import columns, recorded
 from seawall.errors import SeawallError
 from seawall.quantity import parse_duration
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def breakers() -> None:
-    """List breakers; open, close and reset them for the whole fleet."""
+    """List breakers and their history; open, close and reset them for the whole fleet."""
 
 
 @breakers.command(name="list")
@@ -40,6 +40,35 @@ def _row(one: "Shared") -> tuple[str, ...]:
     passed = f"{one.passed:.0f} s" if one.epoch else ""
     left = "" if one.left is None else f"{one.left:.0f} s"
     return one.name, one.state.value, passed, left, str(one.trips), one.cause.value, one.reason, one.author
+
+
+@breakers.command()
+@click.argument("name", required=False)
+@click.option("--limit", default=50, show_default=True, help="Most to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+def history(name: str | None, *, limit: int, as_json: bool) -> None:
+    """Print what breakers did, or what NAME did, the latest first; workers record it in PostgreSQL."""
+    from seawall.records import transitions
+
+    with recorded() as database:
+        found = transitions.history(database, name, limit=limit)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2, default=str))
+        return
+    rows: list[tuple[str, ...]] = [
+        ("at", "breaker", "from", "to", "cause", "calls", "failed", "slow", "by", "reason", "author")
+    ]
+    rows += [
+        (
+            one.at.isoformat(sep=" ", timespec="milliseconds"),
+            *(one.name, one.before, one.after, one.cause),
+            *(str(one.calls), str(one.failed), str(one.slow)),
+            *(one.worker, one.reason, one.author),
+        )
+        for one in found
+    ]
+    for line in columns(rows):
+        click.echo(line)
 
 
 @breakers.command(name="open")

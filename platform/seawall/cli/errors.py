@@ -1,19 +1,17 @@
 """`seawall errors`: what failures have in common, and what became of it."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seawall.cli import columns
-from seawall.errors import ConfigError, SeawallError
+from seawall.cli import columns, recorded
+from seawall.errors import ConfigError
 from seawall.failure import Category
 
 if TYPE_CHECKING:
-    from seawall.database.pool import Database
     from seawall.records.groups import Group
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -42,7 +40,7 @@ def list_command(*, task: str | None, category: str | None, status: str, limit: 
     if status not in {*STATUSES, "all"}:
         raise ConfigError(f"--status {status!r} is none: use {', '.join(STATUSES)} or all")
     wanted = Wanted(task=task, category=category, status=None if status == "all" else status)
-    with _database() as database:
+    with recorded() as database:
         found = find(database, wanted, limit=limit)
     if as_json:
         click.echo(_as_json([asdict(group) for group in found]))
@@ -74,7 +72,7 @@ def show(fingerprint: str) -> None:
     """Print one group with its sample and latest runs, as JSON. FINGERPRINT may be cut short."""
     from seawall.records.groups import Wanted, find, latest_runs, open_letters
 
-    with _database() as database:
+    with recorded() as database:
         found = find(database, Wanted(fingerprints=[fingerprint]), limit=2)
         if len(found) != 1:
             raise ConfigError(
@@ -103,24 +101,10 @@ def resolve(
         raise ConfigError("name the groups, or give --all (with --task or --category to choose)")
     wanted = Wanted(task=task, category=category, status=OPEN, fingerprints=fingerprints)
     status = IGNORED if ignore else RESOLVED
-    with _database() as database:
+    with recorded() as database:
         count = mark(database, wanted, status)
     click.echo(f"{status} {count}")
 
 
 def _as_json(found: object) -> str:
     return json.dumps(found, indent=2, default=str)
-
-
-@contextmanager
-def _database() -> "Iterator[Database]":
-    import psycopg
-
-    from seawall.database import close, database
-
-    try:
-        yield database()
-    except psycopg.Error as exc:
-        raise SeawallError(f"PostgreSQL cannot tell: {' '.join(str(exc).split())}") from exc
-    finally:
-        close()

@@ -1,8 +1,8 @@
-"""What workers write down: the run ledger, dead letters and error groups, in PostgreSQL.
+"""What workers write down: the run ledger, dead letters, error groups and what breakers did, in PostgreSQL.
 
     a process that settles tasks        the worker's main process               PostgreSQL
     Journal.write ──► its own file ───► Recorder, a thread: every 200 ms ─────► task_runs, error_groups,
-      never waits                         up to 1,000 rows a transaction          dead_letters
+      never waits                         up to 1,000 rows a transaction          dead_letters, ...
 
 Every process appends to a file of its own; that file is all that is handed over. So no process holds a
 connection for it, nothing waits for PostgreSQL, and the way out is the spool as well: while the server is

@@ -3,7 +3,8 @@
 A row is one line: a letter for its kind, then JSON.
 
     r[...]  a run that ended: see `ledger.RUN`      e{...}  one occurrence of a failure
-    d{...}  a dead letter                           g{...}  rows that were left out, and since when
+    d{...}  a dead letter                           b{...}  a breaker went to another state
+    g{...}  rows that were left out, and since when
 
 A file is locked (flock) by the process that appends to it; whoever gets the lock knows that nothing will be
 added. A full one is followed by the next. Names are never used twice.

@@ -61,6 +61,15 @@ _LETTERS: Final = """
         error_group_id = excluded.error_group_id, traceback = excluded.traceback, dead_at = excluded.dead_at,
         reason = excluded.reason, attempts = excluded.attempts, headers = excluded.headers
 """
+_TRANSITIONS: Final = """
+    INSERT INTO seawall.breaker_transitions
+        (at, name, epoch, before, after, cause, reason, author, calls, failed, slow, worker)
+    SELECT to_timestamp((b ->> 'epoch')::numeric / 1e6), b ->> 'name', (b ->> 'epoch')::bigint,
+        b ->> 'before', b ->> 'after', b ->> 'cause', b ->> 'reason', b ->> 'author',
+        (b ->> 'calls')::bigint, (b ->> 'failed')::bigint, (b ->> 'slow')::bigint, b ->> 'by'
+    FROM jsonb_array_elements(%s::jsonb) AS b ORDER BY 2, 3
+    ON CONFLICT (name, epoch) DO NOTHING
+"""
 _APPLIED: Final = """
     INSERT INTO seawall.record_journals (journal, applied)
     SELECT * FROM unnest(%s::text[], %s::bigint[]) ORDER BY 1
@@ -76,11 +85,18 @@ class Batch:
     runs: list[bytes] = field(default_factory=list)
     letters: list[bytes] = field(default_factory=list)
     failures: list[bytes] = field(default_factory=list)
+    transitions: list[bytes] = field(default_factory=list)
     gaps: list[bytes] = field(default_factory=list)
 
     def add(self, journal: str, start: int, text: bytes, most: int) -> None:
         """Take lines from `text`, which begins at `start` of the journal, until there are `most` rows."""
-        by_kind = {b"r": self.runs, b"d": self.letters, b"e": self.failures, b"g": self.gaps}
+        by_kind = {
+            b"r": self.runs,
+            b"d": self.letters,
+            b"e": self.failures,
+            b"b": self.transitions,
+            b"g": self.gaps,
+        }
         position = start
         for row in text.splitlines(keepends=True):
             if len(self) >= most:
@@ -94,7 +110,8 @@ class Batch:
         self.reached[journal] = position
 
     def __len__(self) -> int:
-        return len(self.runs) + len(self.letters) + len(self.failures) + len(self.gaps)
+        kinds = (self.runs, self.letters, self.failures, self.transitions, self.gaps)
+        return sum(len(rows) for rows in kinds)
 
     def lost(self) -> list[tuple[int, str]]:
         """What journals say is missing: how many rows, and why."""
@@ -107,6 +124,7 @@ class Batch:
             *(Batch(failures=[row]) for row in self.failures),
             *(Batch(runs=[row]) for row in self.runs),
             *(Batch(letters=[row]) for row in self.letters),
+            *(Batch(transitions=[row]) for row in self.transitions),
         ]
 
 
@@ -118,6 +136,8 @@ def write(connection: psycopg.Connection[Any], batch: Batch) -> None:
         connection.execute(_RUNS, [_array(batch.runs)])
     if batch.letters:
         connection.execute(_LETTERS, [_array(batch.letters)])
+    if batch.transitions:
+        connection.execute(_TRANSITIONS, [_array(batch.transitions)])
     if batch.reached:
         connection.execute(_APPLIED, [list(batch.reached), list(batch.reached.values())])
 

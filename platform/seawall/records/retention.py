@@ -19,6 +19,7 @@ def maintain(database: "Database", chosen: RecordsSettings) -> None:
     )
     _delete(database, "dead_letters", "id", "dead_at", chosen.keep_dead_letters)
     _delete(database, "error_groups", "id", "last_seen", chosen.keep_dead_letters)
+    _delete(database, "breaker_transitions", "id", "at", chosen.keep_failures)
     _delete(database, "record_journals", "journal", "at", _KEEP_JOURNALS)
 
 

@@ -2,13 +2,17 @@
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
-from seawall import boundary, delivery, records, servers
+from seawall import boundary, delivery, events, records, servers
+from seawall.breaker.events import BreakerChanged
 from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.records.journal import line
+from seawall.records.transitions import transition
 from seawall.worker import outcomes, recoveries
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _current: "list[Recorder]" = []
+_silence: list[Callable[[], None]] = []
 
 
 def connect() -> None:
@@ -58,14 +63,22 @@ def _begin(sender: Any = None, **_: Any) -> None:
     )
     _current[:] = [recorder]
     records.begin(recorder.journal)
+    _silence[:] = [events.subscribe(BreakerChanged, _changed)]
     recorder.start()
 
 
 def _end(**_: Any) -> None:
     if _current:
+        _silence.pop()()
         _current.pop().stop()
         records.end()
     boundary.remove()
+
+
+def _changed(event: BreakerChanged) -> None:
+    """Breakers of the fleet are told about in the main process only."""
+    if event.scope == "cluster" and (journal := records.current()) is not None:
+        journal.write(line("b", transition(event)))
 
 
 def _no_message(queue: str = "", tag: str = "", body: bytes = b"", error: Any = None, **_: Any) -> None:

@@ -45,7 +45,7 @@ end
 
 local NUMBERS = { epoch = 0, since = 0, ['until'] = 0, trips = 0, open_time = 0, ramping = 0, score = 0,
   succeeded = 0, calls = 0, failed = 0, slow = 0, reporters = 0, hot_until = 0 }
-local TEXTS = { state = 'closed', cause = 'new', reason = '', author = '' }
+local TEXTS = { state = 'closed', cause = 'new', reason = '', author = '', by = '' }
 
 local function fresh()
   local circuit = {}
@@ -68,7 +68,7 @@ local function restore(circuit, known)
     return false
   end
   for field in pairs(TEXTS) do
-    circuit[field] = known[field]
+    circuit[field] = known[field] or ''
   end
   circuit.epoch, circuit.trips = tonumber(known.epoch), known.trips
   circuit.since = NOW - micros(known.passed)
@@ -102,7 +102,7 @@ local function snapshot(circuit)
     author = circuit.author, epoch = digits(circuit.epoch), trips = circuit.trips,
     passed = (NOW - circuit.since) / 1000000, open_time = circuit.open_time / 1000000,
     ramping = circuit.ramping == 1, ramp_for = RULES.ramp_for, calls = circuit.calls, failed = circuit.failed,
-    slow = circuit.slow, reporters = circuit.reporters, by = circuit.changed and ASKER or '',
+    slow = circuit.slow, reporters = circuit.reporters, by = circuit.by,
     version = tonumber(redis.call('GET', ROOT .. ':version') or 0), free = 0,
     hot_left = math.max(0, circuit.hot_until - NOW) / 1000000, hot_every = hot_every() / 1000000,
   }
@@ -176,7 +176,7 @@ local function go(circuit, state, cause, ending)
     circuit.ramping = 1
   end
   circuit.state, circuit.cause, circuit.since, circuit['until'] = state, cause, NOW, ending or 0
-  circuit.reason, circuit.author = '', ''
+  circuit.reason, circuit.author, circuit.by = '', '', ASKER
   circuit.epoch = math.max(circuit.epoch + 1, NOW)
   circuit.score, circuit.succeeded, circuit.changed = 0, 0, true
   redis.call('DEL', WINDOW, LEASES, TROUBLED)
