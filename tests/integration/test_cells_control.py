@@ -222,6 +222,8 @@ def test_events_of_tasks_are_turned_on_and_off_in_cells_that_are_busy_or_idle(no
             timeout=30,
             what="events of a task in the idle cell",
         )
+        unseen = node.app.tasks["shop.unseen"].delay("unseen")
+        assert unseen.get(timeout=30) == "unseen"
         node.go()
         wait_until(
             lambda: "task-succeeded" in kinds(busy["busy"]),
@@ -235,8 +237,9 @@ def test_events_of_tasks_are_turned_on_and_off_in_cells_that_are_busy_or_idle(no
         assert node.do("disable_events") == {"ok": "task events disabled"}
         quiet = node.app.tasks["shop.record"].delay("quiet")
         assert quiet.get(timeout=30) == "quiet"
-        wait_until(lambda: beats(processed=3), timeout=30, what="a later heartbeat")
+        wait_until(lambda: beats(processed=4), timeout=30, what="a later heartbeat")
         assert set(kinds(quiet)) <= {"task-sent"}
+        assert set(kinds(unseen)) <= {"task-sent"}, "its class says so"
 
 
 UNHEARD_OF = "d08b257e-a7f1-4b92-9fea-be911441cb2a"

@@ -70,6 +70,11 @@ def record(self: celery.Task[Any, Any], label: str) -> str:
     return label
 
 
+def unseen(_self: celery.Task[Any, Any], label: str) -> str:
+    """Sends no events."""
+    return label
+
+
 def record_failure(request: Any, exc: BaseException, traceback: str) -> None:
     """An errback: `link_error` calls it with what went wrong; unbound, or Celery would pass the id alone."""
     note(celery.current_task, f"errback {type(exc).__name__}")
@@ -219,6 +224,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (add, {}),
     (total, {}),
     (record, {}),
+    (unseen, {"send_events": False}),
     (record_failure, {"bind": False}),
     (wait_for, {}),
     (tell_process, {}),
