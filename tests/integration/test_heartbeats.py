@@ -13,6 +13,7 @@ from seawall import settings
 from seawall.cli import group
 from seawall.cluster import connect, micros
 from seawall.database import close
+from seawall.memory.learned import Learned, Sample
 from seawall.worker import heartbeat
 from seawall.worker.heartbeat import ROOT, Heartbeat, workers
 from support.nodes import StartWorker
@@ -102,6 +103,16 @@ def test_status_shows_every_worker_with_state_load_pressure_and_breakers(
     )
     table = CliRunner().invoke(group, ["status"])
     assert "payments forced_open" in table.output
+
+
+@pytest.mark.usefixtures("_configured")
+def test_status_names_the_tasks_that_leak(redis_url: str) -> None:
+    assert status()["leaks"] == []
+    with connect(redis_url, timeout=10) as client:
+        learned = Learned(client)
+        learned.add([Sample("shop.leaky", 1 << 20, kept=100_000)] * 12)
+        learned.add([Sample("shop.clean", 1 << 20, kept=0)] * 12)
+    assert status()["leaks"] == [{"task": "shop.leaky", "a run": "97.66 KiB", "runs": 12}]
 
 
 def test_a_worker_that_waits_for_its_start_is_seen_waiting(

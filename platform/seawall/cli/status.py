@@ -95,12 +95,24 @@ def fleet() -> Rows:
     ]
 
 
+def leaks() -> Rows:
+    """The tasks that seem to keep memory from run to run."""
+    from seawall.memory.learned import Learned
+
+    return [
+        {"task": one.name, "a run": format_bytes(one.growth or 0), "runs": one.runs}
+        for one in Learned(cluster.client()).records()
+        if one.leaking
+    ]
+
+
 SECTIONS: Final[dict[str, Callable[[], Rows]]] = {
     "workers": fleet,
     "database": pool,
     "connections": connections,
     "connection budget": budget,
     "breakers": breakers,
+    "leaks": leaks,
 }
 
 
