@@ -182,7 +182,7 @@ def test_observing_counts_and_never_refuses_and_disabled_does_nothing(url: str) 
 def test_forced_states_have_a_reason_an_author_and_an_end(url: str, heard: list[Event]) -> None:
     one = breaker("payments", ramp_for=0)
     one.call(int)
-    one.force_open("gateway moves", for_=0.3, author="ann")
+    one.force_open("gateway moves", for_=1.0, author="ann")
     with pytest.raises(BreakerOpen):
         one.call(int)
     assert one.state == "forced_open"
