@@ -54,21 +54,30 @@ EXPLAINED: Final = {
     "test_task_received_has_access_to_stamps": _AFTER_FORK,
     "test_linking_stamped_sig": _AFTER_FORK,
     "test_err_linking_stamped_sig": _AFTER_FORK,
+    "test_security_task_done": "passes; Celery expects it to fail, as with prefork (issue 5269)",
 }
-"""Tests that pass with prefork and cannot with cells: all of them look into the worker's own process."""
+"""Tests that end otherwise than with prefork. Those that fail look into the worker's own process."""
 
 _CANVAS: Final = "t/integration/test_canvas.py"
 _TASKS: Final = ("t/integration/test_tasks.py", "t/integration/test_inspect.py")
+_BACKEND: Final = "t/integration/test_redis_backend.py"
+_WORKER: Final = "t/integration/test_worker.py"
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "tasks and remote control": _TASKS,
     "chains": (f"{_CANVAS}::test_chain",),
     "groups": (f"{_CANVAS}::test_group",),
     "chords": (f"{_CANVAS}::test_chord",),
     "other canvas": (_CANVAS, "-k", "not (test_chain or test_group or test_chord)"),
+    # These two by themselves: after all others some of them fail, with prefork as well.
+    "the Redis backend": (_BACKEND,),
+    "workers": (_WORKER,),
     # test_backend.py needs an account at Azure.
     "the rest": (
         "t/integration",
-        *(f"--ignore={each}" for each in (*_TASKS, _CANVAS, "t/integration/test_backend.py")),
+        *(
+            f"--ignore={each}"
+            for each in (*_TASKS, _CANVAS, _BACKEND, _WORKER, "t/integration/test_backend.py")
+        ),
     ),
 }
 _PART_TAKES: Final = 1500.0
@@ -135,10 +144,15 @@ class Suite:
 
 
 def _outcomes(report: Path) -> list[tuple[str, str]]:
+    """By test; one that passes although it was marked as failing has passed."""
     words = {"failure": "failed", "error": "failed", "skipped": "skipped"}
     found = []
     for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - we had it written
-        kinds = [words[child.tag] for child in case if child.tag in words]
+        kinds = [
+            words[child.tag]
+            for child in case
+            if child.tag in words and not child.get("message", "").startswith("[XPASS")
+        ]
         found.append(
             (
                 f"{case.get('classname', '').removeprefix('t.integration.')}::{case.get('name')}",

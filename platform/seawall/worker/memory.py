@@ -310,6 +310,7 @@ def close(**_: Any) -> None:
     mine, _watch = _watch, None
     if mine is not None:
         mine.close()
+        gc.unfreeze()
 
 
 def _is_cells(pool: type) -> bool:

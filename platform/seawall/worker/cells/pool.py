@@ -150,6 +150,7 @@ class Pool(BasePool):
             self.deaths.settle()
             time.sleep(_TICK)
         self.deaths.close()
+        gc.unfreeze()  # the worker may live in another program, as in tests
 
     # One cell
 
