@@ -195,7 +195,7 @@ def test_status_shows_who_holds_connections_and_what_of_the_budget(
     result = seawall("status", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
-    assert list(found) == ["workers", "database", "connections", "connection budget", "breakers"]
+    assert list(found) == ["workers", "database", "connections", "connection budget", "breakers", "leaks"]
     assert found["database"][0]["database"] == "ok"
     (own, total) = found["connection budget"]
     assert own["held"] <= own["granted"] == 1
