@@ -281,6 +281,33 @@ def test_with_the_budget_spent_the_task_furthest_beyond_its_share_goes() -> None
     guard.close()
 
 
+def working(board: Board, used: int, said: Any) -> None:
+    """Another worker, which uses that much."""
+    with board.locked(patience=5):
+        board.take(Kind.WORKER, used=used, size=used)
+    said.put("uses it")
+    time.sleep(60)
+
+
+def test_what_a_killed_worker_used_keeps_nobody_waiting() -> None:
+    board, said = Board.create(PLENTY), FORK.Queue()
+    guard = Guard(board)
+
+    def level(now: float) -> Pressure:
+        guard.look((), now)
+        return board.level
+
+    with forked(working, board, PLENTY - MB, said) as other:
+        assert said.get(timeout=30) == "uses it"
+        assert level(1.0) is Pressure.EXHAUSTED
+        other.kill()
+        other.join()
+        assert level(2.0) is Pressure.NORMAL
+    (worker,) = board.rows(Kind.WORKER)
+    assert (board.used(), board.promised) == (worker.used, worker.size)
+    guard.close()
+
+
 def test_use_raises_the_level_and_what_running_tasks_reserved_is_not_counted_twice() -> None:
     board, said = Board.create(PLENTY), FORK.Queue()
     heard: list[PressureChanged] = []

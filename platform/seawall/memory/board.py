@@ -2,8 +2,8 @@
 
 One file without a name (a memfd), inherited by forked processes and opened by others through its owner's
 /proc entry: it is gone when its last user is, however that ends. A header, then rows. A row belongs to one
-process, by pid and start time; rows of processes that are gone count for nothing and are freed by whoever
-next needs room (or at once, by a supervisor that saw the death).
+process, by pid and start time; rows of processes that are gone are freed by whoever next needs room (or at
+once, by a supervisor that saw the death), those of workers by the other workers within a second.
 
 Rows change hands and sums change under a lock of the kernel's, which a dying process gives up. `changing` is
 set for as long as the sums may be wrong: whoever finds it set under the lock adds them up again from the
@@ -239,6 +239,10 @@ class Board:
     def used(self) -> int:
         """Bytes that all workers use, as their supervisors last measured."""
         return sum(row.used for row in self.rows(Kind.WORKER))
+
+    def lost_worker(self) -> bool:
+        """Whether a worker was killed: what it used counts until somebody sweeps."""
+        return any(started_at(row.pid) != row.started for row in self.rows(Kind.WORKER))
 
     def slots(self) -> int:
         """Tasks that all workers may run at a time; at least 1."""

@@ -31,6 +31,9 @@ LATEST: Final = 0.1
 GROWTH: Final = 4 << 30
 """Bytes a second that a process may come to use: what a core can write."""
 
+SWEEP_EVERY: Final = 1.0
+"""Seconds between two looks whether another worker was killed: its use counts until somebody says so."""
+
 GROUP_EVERY: Final = 1.0
 STALLED: Final = 0.2
 """Share of time in which all of a control group waits for memory that counts as CRITICAL."""
@@ -76,6 +79,7 @@ class Guard:
         self._row: Row | None = None
         self._expected = 0
         self._settled_at = float("-inf")
+        self._swept_at = float("-inf")
         self._group_read_at = float("-inf")
         self._group_used = 0
         self._stalled = False
@@ -118,8 +122,11 @@ class Guard:
         beside = max(self._meter.most(now), self._expected if now < self._settled_at else 0)
         inside = sum(min(using[row.pid], row.size) for row in runs)
         self._read_group(now)
+        bereaved = self._bereaved(now)
         try:
             with self._board.locked():
+                if bereaved:
+                    self._board.sweep()
                 if self._row is None:
                     self._row = self._board.take(Kind.WORKER, slots=self._slots)
                 if self._row is not None:
@@ -132,6 +139,12 @@ class Guard:
         if change is not None:
             self._announce(change)
         return used
+
+    def _bereaved(self, now: float) -> bool:
+        if now - self._swept_at < SWEEP_EVERY:
+            return False
+        self._swept_at = now
+        return self._board.lost_worker()
 
     def _level(self, used: int, now: float) -> PressureChanged | None:
         before = self._board.level
