@@ -44,7 +44,8 @@ class _Worker(_testing_worker.TestWorkController):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assert issubclass(self.pool_cls, Pool), self.pool_cls
+        if not issubclass(self.pool_cls, Pool):  # one test asks for the solo pool
+            return
         self.logger_queue = billiard.Queue()
         self.pid = os.getpid()
         pickling_support.install()
