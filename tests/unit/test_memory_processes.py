@@ -281,15 +281,15 @@ def test_with_the_budget_spent_the_task_furthest_beyond_its_share_goes() -> None
     guard.close()
 
 
-def working(board: Board, used: int, said: Any) -> None:
-    """Another worker, which uses that much."""
+def holding(board: Board, kind: Kind, size: int, said: Any) -> None:
+    """Another process of the board: a worker that uses that much, or one that runs a task which may."""
     with board.locked(patience=5):
-        board.take(Kind.WORKER, used=used, size=used)
-    said.put("uses it")
+        board.take(kind, used=size, size=size)
+    said.put("has it")
     time.sleep(60)
 
 
-def test_what_a_killed_worker_used_keeps_nobody_waiting() -> None:
+def test_what_killed_processes_used_and_reserved_keeps_nobody_waiting() -> None:
     board, said = Board.create(PLENTY), FORK.Queue()
     guard = Guard(board)
 
@@ -297,12 +297,18 @@ def test_what_a_killed_worker_used_keeps_nobody_waiting() -> None:
         guard.look((), now)
         return board.level
 
-    with forked(working, board, PLENTY - MB, said) as other:
-        assert said.get(timeout=30) == "uses it"
-        assert level(1.0) is Pressure.EXHAUSTED
-        other.kill()
-        other.join()
-        assert level(2.0) is Pressure.NORMAL
+    with (
+        forked(holding, board, Kind.WORKER, PLENTY - MB, said) as worker_of_another,
+        forked(holding, board, Kind.SHARE, MB, said) as cell,
+    ):
+        assert [said.get(timeout=30) for _ in range(2)] == ["has it"] * 2
+        assert (level(1.0), board.shares) == (Pressure.EXHAUSTED, 1)
+        worker_of_another.kill()
+        worker_of_another.join()
+        assert (level(2.0), board.shares) == (Pressure.NORMAL, 1)
+        cell.kill()
+        cell.join()
+        assert (level(3.0), board.shares) == (Pressure.NORMAL, 0)
     (worker,) = board.rows(Kind.WORKER)
     assert (board.used(), board.promised) == (worker.used, worker.size)
     guard.close()

@@ -2,8 +2,8 @@
 
 One file without a name (a memfd), inherited by forked processes and opened by others through its owner's
 /proc entry: it is gone when its last user is, however that ends. A header, then rows. A row belongs to one
-process, by pid and start time; rows of processes that are gone are freed by whoever next needs room (or at
-once, by a supervisor that saw the death), those of workers by the other workers within a second.
+process, by pid and start time; rows of processes that are gone are freed by whoever next needs room (at once,
+by a supervisor that saw the death; else within a second, by any supervisor).
 
 Rows change hands and sums change under a lock of the kernel's, which a dying process gives up. `changing` is
 set for as long as the sums may be wrong: whoever finds it set under the lock adds them up again from the
@@ -240,9 +240,11 @@ class Board:
         """Bytes that all workers use, as their supervisors last measured."""
         return sum(row.used for row in self.rows(Kind.WORKER))
 
-    def lost_worker(self) -> bool:
-        """Whether a worker was killed: what it used counts until somebody sweeps."""
-        return any(started_at(row.pid) != row.started for row in self.rows(Kind.WORKER))
+    def bereaved(self) -> bool:
+        """Whether a process that has rows is gone: they count until somebody sweeps."""
+        rows = self._rows[: self._header.rows]
+        owners = {(row.pid, row.started) for row in rows if row.kind != Kind.FREE}
+        return any(started_at(pid) != started for pid, started in owners)
 
     def slots(self) -> int:
         """Tasks that all workers may run at a time; at least 1."""

@@ -32,7 +32,7 @@ GROWTH: Final = 4 << 30
 """Bytes a second that a process may come to use: what a core can write."""
 
 SWEEP_EVERY: Final = 1.0
-"""Seconds between two looks whether another worker was killed: its use counts until somebody says so."""
+"""Seconds between two looks whether a process is gone: until then what it used and reserved counts."""
 
 GROUP_EVERY: Final = 1.0
 STALLED: Final = 0.2
@@ -144,7 +144,7 @@ class Guard:
         if now - self._swept_at < SWEEP_EVERY:
             return False
         self._swept_at = now
-        return self._board.lost_worker()
+        return self._board.bereaved()
 
     def _level(self, used: int, now: float) -> PressureChanged | None:
         before = self._board.level
