@@ -94,7 +94,7 @@ class Suite:
     python: Path
     source: Path
 
-    def run(self, part: str, *, cells: bool, folder: Path, leave_out: tuple[str, ...] = ()) -> dict[str, str]:
+    def run(self, part: str, *, cells: bool, folder: Path) -> dict[str, str]:
         """Each test of a part: passed, failed or skipped."""
         report = folder / "report.xml"
         report.unlink(missing_ok=True)
@@ -110,8 +110,6 @@ class Suite:
         ]
         argv += ["-p", "seawall_in_celerys_tests"] if cells else []
         argv += [*PARTS[part], "--tb=short", "--show-capture=no", "-W", "ignore", f"--junitxml={report}"]
-        if leave_out and "-k" not in argv:
-            argv += ["-k", "not (" + " or ".join(leave_out) + ")"]
         with own_server(folder / "server", fsync="everysec") as server:
             proc = Proc(
                 argv,
