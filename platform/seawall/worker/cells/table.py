@@ -19,7 +19,7 @@ then every cell has a row. A field has exactly one writer:
             killed        u8    supervisor   why this process is being killed, see `Killed`
             doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
             unstored      u32   cell         bytes of `results` that are in use
-            budget, used  u64   -            bytes: kept for the memory guard
+            described     u32   cell         bytes of the description
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
             description   the message itself, for a task that the broker has no lease for
             ring          the last acknowledgements: a tag and its queue each
@@ -29,11 +29,12 @@ A reader takes a row's task with `Row.task`, which reads the generation before a
 of one task, or None. A signal names the generation it is meant for, so one that comes late hits nobody.
 """
 
+import ctypes
 import mmap
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 _HEADER: Final = mmap.PAGESIZE
 _RING_AT: Final = 2048
@@ -41,7 +42,7 @@ _RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgemen
 _SLOT: Final = struct.Struct("=384p")
 _DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
 _DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
-_RESULTS_AT: Final = _DESCRIPTION_AT + 4 + _DESCRIPTION_MAX
+_RESULTS_AT: Final = _DESCRIPTION_AT + _DESCRIPTION_MAX
 _RESULTS_MAX: Final = 1 << 16
 _RESULT: Final = struct.Struct("=HII")
 _ROW: Final = -(-(_RESULTS_AT + _RESULTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -81,54 +82,58 @@ class Running(NamedTuple):
     hard: float
 
 
-class _Number:
-    """A number at a fixed place of a row."""
-
-    def __init__(self, place: int, code: str) -> None:
-        self._place = place
-        self._struct = struct.Struct(f"={code}")
-
-    def __get__(self, row: "Row", _owner: Any = None) -> Any:
-        return self._struct.unpack_from(row.memory, row.start + self._place)[0]
-
-    def __set__(self, row: "Row", value: float) -> None:
-        self._struct.pack_into(row.memory, row.start + self._place, value)
-
-
 _TASK: Final = struct.Struct("=3d256p256p128p256p")
 _TASK_AT: Final = 256
 
 
-class Row:
-    """One cell's row."""
+class Row(ctypes.Structure):
+    """One cell's row. `memory` is the whole mapping, in which it begins at `start`."""
 
-    pid = _Number(0, "I")
-    state = _Number(4, "B")
-    inside = _Number(5, "B")
-    killed = _Number(6, "B")
-    ahead = _Number(8, "I")
-    generation = _Number(16, "Q")
-    done = _Number(24, "Q")
-    acks = _Number(32, "Q")
-    soft_asked = _Number(40, "Q")
-    recalled = _Number(48, "Q")
-    budget = _Number(56, "Q")
-    used = _Number(64, "Q")
-    doomed = _Number(72, "Q")
-    unstored = _Number(80, "I")
-    _described = _Number(_DESCRIPTION_AT, "I")
+    memory: mmap.mmap
+    seat: int
+    start: int
+    pid: int
+    state: int
+    inside: int
+    killed: int
+    ahead: int
+    generation: int
+    done: int
+    acks: int
+    soft_asked: int
+    recalled: int
+    doomed: int
+    unstored: int
+    described: int
+    _fields_ = (
+        ("pid", ctypes.c_uint32),
+        ("state", ctypes.c_uint8),
+        ("inside", ctypes.c_uint8),
+        ("killed", ctypes.c_uint8),
+        ("ahead", ctypes.c_uint32),
+        ("generation", ctypes.c_uint64),
+        ("done", ctypes.c_uint64),
+        ("acks", ctypes.c_uint64),
+        ("soft_asked", ctypes.c_uint64),
+        ("recalled", ctypes.c_uint64),
+        ("doomed", ctypes.c_uint64),
+        ("unstored", ctypes.c_uint32),
+        ("described", ctypes.c_uint32),
+    )
 
-    def __init__(self, memory: mmap.mmap, seat: int) -> None:
-        self.memory = memory
-        self.seat = seat
-        self.start = _HEADER + seat * _ROW
+    @classmethod
+    def of(cls, memory: mmap.mmap, seat: int) -> Self:
+        """The row of a seat."""
+        start = _HEADER + seat * _ROW
+        row = cls.from_buffer(memory, start)
+        row.memory, row.seat, row.start = memory, seat, start
+        return row
 
     def clear(self) -> None:
         """For the next process of this seat; generations go on counting."""
         generation = self.generation
         self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
         self.generation = (generation + 2) & ~1
-        self._described = 0
 
     # Written by the cell
 
@@ -171,9 +176,10 @@ class Row:
         """The message of the task that is about to begin; empty if the broker keeps it."""
         if len(message) > _DESCRIPTION_MAX:
             message = b""
-        place = self.start + _DESCRIPTION_AT + 4
-        self.memory[place : place + len(message)] = message
-        self._described = len(message)
+        if message:
+            place = self.start + _DESCRIPTION_AT
+            self.memory[place : place + len(message)] = message
+        self.described = len(message)
 
     def keep_result(self, key: bytes, lifetime: int, value: bytes) -> bool:
         """A result is about to be stored; False if there is no room to keep it until then."""
@@ -208,8 +214,8 @@ class Row:
     @property
     def description(self) -> bytes:
         """What `describe` wrote."""
-        place = self.start + _DESCRIPTION_AT + 4
-        return self.memory[place : place + self._described]
+        place = self.start + _DESCRIPTION_AT
+        return self.memory[place : place + self.described]
 
     def task(self) -> Running | None:
         """The task that runs there now."""
@@ -240,17 +246,18 @@ class Table:
 
     def __init__(self, seats: int) -> None:
         self.seats = seats
-        self._memory = mmap.mmap(-1, _HEADER + seats * _ROW)
-        self.rows = [Row(self._memory, seat) for seat in range(seats)]
+        memory = mmap.mmap(-1, _HEADER + seats * _ROW)
+        self._epoch = ctypes.c_uint64.from_buffer(memory)
+        self.rows = [Row.of(memory, seat) for seat in range(seats)]
 
     @property
     def epoch(self) -> int:
         """Changes whenever the supervisor has told the cells something."""
-        return int.from_bytes(self._memory[:8], "little")
+        return self._epoch.value
 
     def bump(self) -> None:
         """The supervisor has told the cells something."""
-        self._memory[:8] = (self.epoch + 1).to_bytes(8, "little")
+        self._epoch.value += 1
 
     def running(self) -> Iterator[tuple[Row, Running]]:
         """Every cell that runs a task now, with the task."""
