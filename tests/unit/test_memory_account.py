@@ -371,7 +371,8 @@ def test_what_was_guessed_for_unknown_tasks_shrinks_when_the_pool_grows(board: B
         run = board.take(Kind.RUN, id=b"two", size=200 * MB, used=150 * MB)
         assert run is not None
     assert "unpromised" in held(account.ask(candidate("three")))
-    worker.slots = 4
+    with board.locked():
+        board.change(worker, worker.size, slots=4)
     assert account.ask(candidate("three")) == ADMIT
     assert "unpromised" in held(account.ask(candidate("four")))  # two uses more than the new share
     assert sorted(row.size // MB for row in board.rows(Kind.SHARE)) == [100, 100, 150]

@@ -325,7 +325,7 @@ def test_use_raises_the_level_and_what_running_tasks_reserved_is_not_counted_twi
         (worker,) = board.rows(Kind.WORKER)
         assert worker.size > worker.used  # it may still come to own what it shares
         guard.look([process.pid], 5.0)
-        assert (worker.slots, board.slots()) == (2, 2)
+        assert (worker.slots, board.slots) == (2, 2)
         assert 30 * MB < worker.used - worker.size < 50 * MB
         assert board.promised == worker.size
         assert heard == []

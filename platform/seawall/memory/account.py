@@ -81,19 +81,22 @@ class MemoryAccount:
 
     def reservation(self, name: str, policy: Policy) -> int:
         """Bytes that a run of this task reserves."""
+        return self._reckon(name, policy)[0]
+
+    def _reckon(self, name: str, policy: Policy) -> tuple[int, bool]:
+        """That, and whether it is a guess."""
         if policy.memory is not None:
-            return policy.memory
+            return policy.memory, False
         learned = self._board.learned(name)
         if learned is not None:
-            return min(learned, self.limit)
+            return min(learned, self.limit), False
         if self._unknown is not None:
-            return self._unknown
-        return self._fair()
+            return self._unknown, False
+        return self._fair(), True
 
     def _fair(self) -> int:
         """A fair share of what the workers have, for a task that nobody knows."""
-        idle = sum(row.size for row in self._board.rows(Kind.WORKER))
-        return max(0, self.limit - idle) // self._board.slots()
+        return max(0, self.limit - self._board.beside) // max(1, self._board.slots)
 
     def ask(self, candidate: Candidate) -> Verdict:
         """See `Account.ask`."""
@@ -101,7 +104,7 @@ class MemoryAccount:
         now, level = self._clock(), self._board.level
         if candidate.priority < self._marks.floor(level) and not self._stuck(now):
             return Hold(f"memory pressure is {level.name}", ASK_UNDER_PRESSURE)
-        size = self.reservation(candidate.name, candidate.policy)
+        size, guessed = self._reckon(candidate.name, candidate.policy)
         if size > self._board.budget:
             return Refuse(
                 MemoryBudgetExceeded(
@@ -111,21 +114,21 @@ class MemoryAccount:
             )
         try:
             with self._guard:
-                if self._reuse(candidate, size):
+                if self._reuse(candidate, size, guessed=guessed):
                     return ADMIT
                 with self._board.locked():
                     self._free_spare()
-                    return self._decide(candidate, size, now, guessed=self._guessed(candidate))
+                    return self._decide(candidate, size, now, guessed=guessed)
         except Busy:
             return Hold("the memory account is busy", 0.01)
 
-    def _reuse(self, candidate: Candidate, size: int) -> bool:
+    def _reuse(self, candidate: Candidate, size: int, *, guessed: bool) -> bool:
         """Whether the spare share fits and may be taken past everybody else."""
         spare = self._spare
         if spare is None or self._board.waits or spare.size != size or candidate.id in self._shares:
             return False
         self._spare, self._rested = None, False
-        spare.id, spare.guessed = candidate.id.encode()[:63], self._guessed(candidate)
+        spare.id, spare.guessed = candidate.id.encode()[:63], guessed
         self._shares[candidate.id] = spare
         return True
 
@@ -157,10 +160,6 @@ class MemoryAccount:
         """Whether requests of this process wait, and something was freed since this was last asked."""
         freed, self._freed = self._freed, self._board.freed
         return bool(self._waiting) and freed != self._freed
-
-    def _guessed(self, candidate: Candidate) -> bool:
-        declared = candidate.policy.memory is not None or self._unknown is not None
-        return not declared and self._board.learned(candidate.name) is None
 
     def _decide(self, candidate: Candidate, size: int, now: float, *, guessed: bool) -> Verdict:
         if candidate.id in self._shares:

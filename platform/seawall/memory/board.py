@@ -27,7 +27,7 @@ from seawall.errors import StartupError
 from seawall.memory.levels import Pressure
 from seawall.memory.meter import started_at
 
-_MAGIC: Final = 0x5EA11A3D00000002
+_MAGIC: Final = 0x5EA11A3D00000003
 _PATIENCE: Final = 0.005
 """Seconds to wait for the lock, which is held for microseconds unless its holder was stopped."""
 
@@ -57,6 +57,8 @@ class _Header(ctypes.Structure):
     tasks: int
     level: int
     level_since: float
+    beside: int
+    slots: int
     _fields_ = (
         ("magic", ctypes.c_uint64),
         ("budget", ctypes.c_uint64),
@@ -69,6 +71,8 @@ class _Header(ctypes.Structure):
         ("tasks", ctypes.c_uint64),
         ("level", ctypes.c_uint64),
         ("level_since", ctypes.c_double),
+        ("beside", ctypes.c_uint64),  # bytes of what workers use without shares
+        ("slots", ctypes.c_uint64),  # tasks that all workers may run at a time
     )
 
 
@@ -133,6 +137,7 @@ _ROWS_AT: Final = 256
 _TASKS_AT: Final = _ROWS_AT + ROWS * ctypes.sizeof(Row)
 _SIZE: Final = _TASKS_AT + TASKS * ctypes.sizeof(_Learned)
 _PROMISES: Final = (Kind.WORKER, Kind.SHARE)
+_LEVELS: Final = tuple(Pressure)
 
 
 class Busy(Exception):  # noqa: N818 - never leaves this package
@@ -151,6 +156,7 @@ class Board:
         row, task = ctypes.sizeof(Row), ctypes.sizeof(_Learned)
         self._rows = [Row.from_buffer(self._memory, _ROWS_AT + n * row) for n in range(ROWS)]
         self._known: dict[str, _Learned] = {}
+        self._keys: dict[str, int] = {}
         self._tasks = [_Learned.from_buffer(self._memory, _TASKS_AT + n * task) for n in range(TASKS)]
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -209,7 +215,7 @@ class Board:
     @property
     def level(self) -> Pressure:
         """What the supervisors last found."""
-        return Pressure(self._header.level)
+        return _LEVELS[self._header.level]
 
     @property
     def level_since(self) -> float:
@@ -220,6 +226,16 @@ class Board:
     def promised(self) -> int:
         """Bytes of all shares, and of what workers use beside them."""
         return self._header.promised
+
+    @property
+    def beside(self) -> int:
+        """Bytes of what workers use beside all shares."""
+        return self._header.beside
+
+    @property
+    def slots(self) -> int:
+        """Tasks that all workers may run at a time."""
+        return self._header.slots
 
     @property
     def shares(self) -> int:
@@ -245,10 +261,6 @@ class Board:
         rows = self._rows[: self._header.rows]
         owners = {(row.pid, row.started) for row in rows if row.kind != Kind.FREE}
         return any(started_at(pid) != started for pid, started in owners)
-
-    def slots(self) -> int:
-        """Tasks that all workers may run at a time; at least 1."""
-        return max(1, sum(row.slots for row in self.rows(Kind.WORKER)))
 
     def rows(self, kind: Kind) -> Iterator[Row]:
         """Rows of a kind, those of dead processes included."""
@@ -299,12 +311,13 @@ class Board:
         self._count(row, 1)
         return row
 
-    def change(self, row: Row, size: int) -> None:
-        """Give a row another size. Under the lock."""
-        if row.kind in _PROMISES:
-            self._header.promised += size - row.size
-            self._header.freed += size < row.size
-        row.size = size
+    def change(self, row: Row, size: int, *, slots: int | None = None) -> None:
+        """Give a row another size, and a worker's its slots. Under the lock."""
+        less = row.kind in _PROMISES and size < row.size
+        self._count(row, -1, freed=False)
+        row.size, row.slots = size, row.slots if slots is None else slots
+        self._count(row, 1)
+        self._header.freed += less
 
     def cut_guesses(self, size: int) -> bool:
         """Cut shares that were guessed to `size`, or to what their tasks were seen to use. Under the lock.
@@ -366,15 +379,20 @@ class Board:
                 return row
         return None
 
-    def _count(self, row: Row, sign: int) -> None:
+    def _count(self, row: Row, sign: int, *, freed: bool = True) -> None:
+        header = self._header
         if row.kind in _PROMISES:
-            self._header.promised += sign * row.size
-            self._header.freed += sign < 0
-        self._header.shares += sign * (row.kind == Kind.SHARE)
-        self._header.waits += sign * (row.kind == Kind.WAIT)
+            header.promised += sign * row.size
+            header.freed += freed and sign < 0
+        if row.kind == Kind.WORKER:
+            header.beside += sign * row.size
+            header.slots += sign * row.slots
+        header.shares += sign * (row.kind == Kind.SHARE)
+        header.waits += sign * (row.kind == Kind.WAIT)
 
     def _add_up(self) -> None:
-        self._header.promised = self._header.shares = self._header.waits = 0
+        header = self._header
+        header.promised = header.beside = header.slots = header.shares = header.waits = 0
         for row in self._rows[: self._header.rows]:
             self._count(row, 1)
 
@@ -395,7 +413,9 @@ class Board:
     def _slot(self, name: str, *, add: bool) -> _Learned | None:
         if (known := self._known.get(name)) is not None:
             return known
-        key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") or 1
+        if (key := self._keys.get(name)) is None:
+            key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") or 1
+            self._keys[name] = key
         for step in range(TASKS):
             slot = self._tasks[(key + step) % TASKS]
             if not slot.key and add:

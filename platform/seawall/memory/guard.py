@@ -99,7 +99,7 @@ class Guard:
         self._slots = max(self._slots, slots)
         with contextlib.suppress(Busy), self._board.locked(patience=0.1):
             if self._row is not None:
-                self._row.slots = self._slots
+                self._board.change(self._row, self._row.size, slots=self._slots)
 
     def look(self, pids: Collection[int], now: float) -> list[Overrun]:
         """Read this process and `pids`, those that run its tasks; what is to be done."""
@@ -130,8 +130,8 @@ class Guard:
                 if self._row is None:
                     self._row = self._board.take(Kind.WORKER, slots=self._slots)
                 if self._row is not None:
-                    self._row.used, self._row.slots = mine, self._slots
-                    self._board.change(self._row, max(0, beside - inside))
+                    self._row.used = mine
+                    self._board.change(self._row, max(0, beside - inside), slots=self._slots)
                 used = max(self._board.used(), self._group_used)
                 change = self._level(used, now)
         except Busy:

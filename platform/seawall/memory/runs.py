@@ -37,7 +37,8 @@ _SLACK: Final = 32 << 20
 """Free memory that the allocator may keep after a run before it is trimmed."""
 
 _BRIEF: Final = 0.0005
-"""Seconds in which no run can need more than some megabytes: its peak is its end."""
+"""Seconds in which no process can come to need more than some megabytes: a run's peak is its end, and its
+beginning the end of the run before."""
 
 _TOLD: Final = 200
 """Runs of a task that a process reports one by one; later ones now and then, and whatever exceeds them."""
@@ -108,15 +109,14 @@ class Runs:
         self._highest: dict[str, int] = {}
         self._ran = False
         self._clean: int | None = None
-        self._floor = self._own.rss()
-        self._born = time.monotonic()
+        self._floor = self._ended = self._own.rss()
+        self._born = self._left = time.monotonic()
         self._spent = 0.0
         self._level = self._board.level
 
-    @contextlib.contextmanager
     def run(
         self, request: str, name: str, policy: Policy, reserved: int, arguments: Arguments = ((), {})
-    ) -> Iterator[None]:
+    ) -> contextlib.AbstractContextManager[None]:
         """The task's code runs in the block, and is interrupted there.
 
         Raises:
@@ -126,30 +126,32 @@ class Runs:
             self._start_process()
         row = self._begin(request, name, policy, reserved)
         self._arguments = arguments
-        begun = self._own.rss()
+        begun = self._ended if time.monotonic() - self._left < _BRIEF else self._own.rss()
         if row is not None:
             row.begun = begun
             self._generation += 1
             row.generation = self._generation
         self._own.reset_peak()
-        started = time.monotonic()
+        return _Run(self, name, begun)
+
+    def _enter(self) -> None:
         self._inside = True
-        try:
-            yield
-        finally:
-            self._inside = False
-            if row is not None:
-                row.generation = 0
-            self._runs[name] += 1
-            self._arguments = ((), {})
-            self._name = name
-            self._ran = True
-            self._telling = begun - self._floor <= _NEAR
-            self._ended = highest = self._own.rss()
-            if time.monotonic() - started >= _BRIEF:
-                highest = self._own.peak()
-            self.highest = highest
-            self._peak = max(0, highest - begun)
+
+    def _leave(self, name: str, begun: int, started: float) -> None:
+        self._inside = False
+        if self._row is not None:
+            self._row.generation = 0
+        self._runs[name] += 1
+        self._arguments = ((), {})
+        self._name = name
+        self._ran = True
+        self._telling = begun - self._floor <= _NEAR
+        self._ended = highest = self._own.rss()
+        self._left = time.monotonic()
+        if self._left - started >= _BRIEF:
+            highest = self._own.peak()
+        self.highest = highest
+        self._peak = max(0, highest - begun)
 
     def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:
         if self._row is None:
@@ -228,6 +230,24 @@ class Runs:
         begun = time.thread_time()
         yield
         self._spent += time.thread_time() - begun
+
+
+class _Run:
+    """One run as a context; a generator would cost as much as all that is measured."""
+
+    __slots__ = ("_begun", "_name", "_runs", "_started")
+
+    def __init__(self, runs: Runs, name: str, begun: int) -> None:
+        self._runs = runs
+        self._name = name
+        self._begun = begun
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+        self._runs._enter()  # noqa: SLF001 - one thing in two classes
+
+    def __exit__(self, *_: object) -> None:
+        self._runs._leave(self._name, self._begun, self._started)  # noqa: SLF001
 
 
 def exceeded(name: str, limit: int, used: int, arguments: Arguments) -> str:
