@@ -7,14 +7,13 @@ A refusal or a wait costs none of the task's retries and counts as nobody's fail
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from seawall.errors import SeawallError
 from seawall.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One request at the gate. `arguments()` decodes the task's (args, kwargs) when somebody needs them."""
 
     id: str

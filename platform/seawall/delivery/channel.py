@@ -12,6 +12,7 @@ acknowledge between two hand-outs.
 The private names of kombu used here are held by tests/unit/test_delivery_contracts.py.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as stock
+from kombu.transport import virtual
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
@@ -30,7 +32,7 @@ from seawall.backoff import equal_jitter
 from seawall.cluster import Argument
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
-from seawall.delivery.envelope import SUBMISSION, Envelope, Stencil, unwrap, wrap
+from seawall.delivery.envelope import SUBMISSION, TYPED, Envelope, Stencil, decode_json, unwrap, wrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
 from seawall.delivery.options import Options
@@ -43,11 +45,27 @@ logger = logging.getLogger(__name__)
 
 _HAND_OUT_SLICE = 0.005  # after this long the loop gets to settle, even if the window has room
 _FULL_RETRY = 0.1
+_JSON = "application/json"
+
+
+class Message(virtual.Message):
+    """Kombu's message; the arguments of most tasks are plain JSON and need none of kombu's types."""
+
+    accept: set[str] | None
+
+    def _decode(self) -> Any:
+        body: Any = self.body
+        plain = isinstance(body, bytes) and self.content_type == _JSON and TYPED not in body
+        if plain and (self.accept is None or _JSON in self.accept):
+            with contextlib.suppress(ValueError):  # kombu says what is wrong with it
+                return decode_json(body.decode())
+        return super()._decode()
 
 
 class Channel(stock.Channel):
     """One channel: a producer until it first claims, then a consumer with a claimant of its own."""
 
+    Message = Message
     QoS: type[Window] = Window  # type: ignore[assignment]
     qos: Window
 

@@ -20,7 +20,11 @@ SUBMITTED = "seawall-submitted"
 UNIQUE_FOR_DEFAULT = 86_400.0
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_MARKER = b'"__type__"'  # kombu's JSON for values that JSON lacks
+decode_json = json.JSONDecoder().decode
+"""As `json.loads`, without its search for an encoding."""
+
+TYPED = b'"__type__"'
+"""Marks, in kombu's JSON, a value that JSON lacks."""
 
 
 class Envelope(NamedTuple):
@@ -120,7 +124,8 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     Raises:
         ValueError: it is not a message.
     """
-    message = loads_extended(claimed.body.decode()) if _MARKER in claimed.body else json.loads(claimed.body)
+    text = claimed.body.decode()
+    message = loads_extended(text) if TYPED in claimed.body else decode_json(text)
     if not isinstance(message, dict) or not isinstance(message.get("properties"), dict):
         raise ValueError("not a kombu message")  # noqa: TRY004 - undecodable either way
     properties = message["properties"]

@@ -48,12 +48,13 @@ class _Count:
     unreported: int = 0
 
     def at(self, now: float) -> list[int]:
-        slot = int(now / _SLOT)
-        while self.slots and self.slots[0][0] <= slot - WINDOW / _SLOT:
-            self.slots.popleft()
-        if not self.slots or self.slots[-1][0] != slot:
-            self.slots.append([slot, 0, 0])
-        return self.slots[-1]
+        slot, slots = int(now / _SLOT), self.slots
+        if slots and slots[-1][0] == slot:
+            return slots[-1]
+        while slots and slots[0][0] <= slot - WINDOW / _SLOT:
+            slots.popleft()
+        slots.append([slot, 0, 0])
+        return slots[-1]
 
     def allows(self, share: float) -> bool:
         first = sum(slot[1] for slot in self.slots)
@@ -75,7 +76,7 @@ class RetryBudget:
     def first_attempt(self, task: str) -> None:
         """A task begins for the first time."""
         with self._lock:
-            count = self._counts.setdefault(task, _Count())
+            count = self._count(task)
             count.at(self._clock())[1] += 1
             count.unreported += 1
 
@@ -83,7 +84,7 @@ class RetryBudget:
         """Whether one more retry of `task` is within `share` of its first attempts; True spends it."""
         now = self._clock()
         with self._lock:
-            count = self._counts.setdefault(task, _Count())
+            count = self._count(task)
             slot = count.at(now)
             report, count.unreported = min(count.unreported, sum(each[1] for each in count.slots)), 0
             ask = now >= self._away_until
@@ -99,6 +100,12 @@ class RetryBudget:
         """Count from zero in this process."""
         with self._lock:
             self._counts.clear()
+
+    def _count(self, task: str) -> _Count:
+        count = self._counts.get(task)
+        if count is None:
+            count = self._counts[task] = _Count()
+        return count
 
     def _ask(self, task: str, report: int, share: float) -> bool | None:
         """The cluster's answer; None if it gave none."""
