@@ -160,6 +160,29 @@ def test_a_task_without_late_acknowledgement_fails_with_its_cell(
     assert journal(app).count("early") == 1
 
 
+def test_a_task_that_succeeded_here_does_not_run_when_it_comes_again(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    """Its result is not stored: only the cell itself can know."""
+    start_worker("support.reef", "--concurrency=1", env={"REEF_QUIET": "1"})
+    heard(app)
+    mark = app.tasks["reef.mark"]
+    again: Any = {"task_id": "twice", "queue": "side", "ignore_result": True}
+    app.control.add_consumer("side", reply=True, limit=1, timeout=20)
+    mark.apply_async(("once",), **again)
+    wait_until(lambda: journal(app).count("once"), timeout=20, what="the first time")
+    app.control.cancel_consumer("side", reply=True, limit=1, timeout=20)
+    wait_until(lambda: not store(app).zcard("seawall:{side}:consumers"), timeout=20, what="leaving")
+    mark.apply_async(("once",), **again)
+    with app.connection_for_read() as connection:  # it comes back from somebody, and is marked by that
+        channel: Any = connection.channel()
+        channel.basic_get("side").requeue()
+        channel.close()
+    app.control.add_consumer("side", reply=True, limit=1, timeout=20)
+    assert mark.apply_async(("done",), queue="side").get(timeout=20) == "done"
+    assert [line for line in journal(app) if line in {"once", "done"}] == ["once", "done"]
+
+
 def test_a_cell_leaves_after_its_share_of_tasks(app: Celery, start_worker: StartWorker) -> None:
     start_worker("support.reef", "--concurrency=1", "--max-tasks-per-child=2")
     for _ in range(6):

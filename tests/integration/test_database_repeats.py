@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 
+from seawall import logs
 from seawall.config import DatabaseSettings
-from seawall.database import label, name_task
+from seawall.database import label
 from seawall.database.circuit import Outcome
 from seawall.database.events import DatabaseEvent, StatementRan, StatementWasSlow, TransactionRepeated
 from seawall.database.pool import Database
@@ -219,10 +221,11 @@ def test_connections_carry_the_worker_and_the_task(
     names = []
     try:
         for task in ("", "shop.charge", "shop.charge", "é" * 60):
-            name_task(task)
+            running = SimpleNamespace(fields={"task": task}, secrets=())
+            token = logs.scope.set(running if task else None)
             names.append(database.fetch_value("SHOW application_name"))
+            logs.scope.reset(token)
     finally:
-        name_task("")
         database.close()
     assert names[:3] == ["worker1@host", "worker1@host shop.charge", "worker1@host shop.charge"]
     assert names[3].startswith("worker1@host ")

@@ -141,3 +141,18 @@ def test_a_line_written_in_a_task_says_which_task_attempt_queue_and_worker(
     (failed,) = [line for line in lines if "raised unexpected" in line["event"]]
     assert failed["task_id"] == result.id
     assert "GatewayError" in failed["exception"]
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork", "solo"])
+def test_lines_know_the_task_that_another_runs_itself(
+    shop_app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    options = () if pool == "cells" else ("-P", pool)
+    env = {"SEAWALL_LOG__FORMAT": "json"}
+    worker = start_worker("support.shop", "--concurrency=1", *options, env=env)
+    result = shop_app.tasks["shop.nesting"].delay()
+    result.get(timeout=60)
+    wait_until(lambda: worker.logs().count('"after"') == 2, timeout=30)
+    lines = [json.loads(line) for line in worker.logs().splitlines() if line.startswith("{")]
+    written = [(line["event"], line["task_id"]) for line in lines if line["event"] in {"before", "after"}]
+    assert written == [("before", result.id), ("before", "inner"), ("after", "inner"), ("after", result.id)]

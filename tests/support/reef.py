@@ -5,6 +5,7 @@ Everything goes into the journal of `support.shop`, in order. A worker is starte
 """
 
 import ctypes
+import logging
 import os
 import time
 from typing import Any
@@ -147,6 +148,8 @@ class Moods:
 
 def create(broker_url: str | None = None) -> Seawall:
     """The application, of its own."""
+    if os.environ.get("REEF_QUIET"):  # as with -l WARNING, but saying that it is ready
+        logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     app = Seawall("reef", set_as_current=False, autofinalize=True)
     if broker_url is not None:
         app.conf.update(broker_url=broker_url, result_backend=broker_url)

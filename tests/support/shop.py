@@ -136,6 +136,14 @@ def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dic
         ) from exc
 
 
+def nesting(self: celery.Task[Any, Any], *, within: bool = False) -> None:
+    """One line before, one in and one after another task that it runs itself."""
+    logger.warning("before", extra={"within": within})
+    if not within:
+        self.apply(kwargs={"within": True}, task_id="inner")
+    logger.warning("after", extra={"within": within})
+
+
 @policy(retry=EAGER_RETRY)
 def mistaken(self: celery.Task[Any, Any]) -> None:
     note(self, f"attempt {self.request.retries}")
@@ -232,6 +240,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (told_to_wait, {}),
     (leaky, {}),
     (outspoken, {}),
+    (nesting, {}),
     (mistaken, {}),
     (picky, {}),
     (recovering, {}),

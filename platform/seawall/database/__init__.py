@@ -5,13 +5,13 @@ Importing this package costs nothing: psycopg (a quarter of a second) is loaded 
 
 from typing import TYPE_CHECKING
 
-from seawall.database.label import name_process, name_task
+from seawall.database.label import name_process
 
 if TYPE_CHECKING:
     from seawall.database.governor import Governor
     from seawall.database.pool import Database
 
-__all__ = ["close", "database", "guard_databases", "name_process", "name_task", "opened"]
+__all__ = ["close", "database", "guard_databases", "name_process", "opened"]
 
 _opened: dict[str | None, "Database"] = {}
 _guarded = False

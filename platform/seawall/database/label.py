@@ -1,13 +1,13 @@
 """Who is speaking to PostgreSQL, as `application_name` and pg_stat_activity show it."""
 
 import functools
-from contextvars import ContextVar
 from typing import Final
+
+from seawall import logs
 
 _MOST: Final = 63  # bytes PostgreSQL keeps
 
 _process = "seawall"
-_task: ContextVar[str] = ContextVar("seawall_task", default="")
 
 
 def name_process(name: str) -> None:
@@ -16,14 +16,10 @@ def name_process(name: str) -> None:
     _process = name
 
 
-def name_task(name: str) -> None:
-    """What this thread runs from now on; empty for nothing."""
-    _task.set(name)
-
-
 def current() -> str:
-    """The process and, if there is one, the task."""
-    return _shown(_process, _task.get())
+    """The process and, if one runs here, the task."""
+    scope = logs.scope.get()
+    return _shown(_process, "" if scope is None else str(scope.fields.get("task", "")))
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.concurrency.solo import TaskPool as Solo
 from celery.worker import state
 
 from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict
@@ -78,6 +79,7 @@ class Gate(bootsteps.StartStopStep):
         self._consumer = c
         self._clock = clock
         self._run: Callable[[Any], Any] = c.on_task_request
+        self._waits = isinstance(c.pool, Solo)  # what it runs has ended when it returns
         self._held: list[Held] = []
         self._running: dict[int, tuple[Any, Candidate]] = {}
         self._ended: deque[Any] = deque()
@@ -192,8 +194,9 @@ class Gate(bootsteps.StartStopStep):
 
     def _admit(self, request: Any, candidate: Candidate) -> None:
         self._running[id(request)] = request, candidate
-        for name in _ENDINGS:
-            setattr(request, name, self._then(getattr(request, name), request))
+        if not self._waits:
+            for name in _ENDINGS:
+                setattr(request, name, self._then(getattr(request, name), request))
         self._run(request)
         if state.requests.get(request.id) is not request:
             self._on_end(request)  # also one that was refused on the last step, without an ending

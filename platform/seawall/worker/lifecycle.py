@@ -17,7 +17,7 @@ from celery import concurrency, signals
 
 from seawall import servers
 from seawall.breaker import share
-from seawall.database import guard_databases, name_process, name_task
+from seawall.database import guard_databases, name_process
 from seawall.delivery import poisoned
 from seawall.logs import name_worker
 from seawall.tether import die_with
@@ -40,8 +40,6 @@ def connect() -> None:
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
     signals.worker_shutdown.connect(memory.close, dispatch_uid=uid)
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
-    signals.task_prerun.connect(_name_task, dispatch_uid=uid)
-    signals.task_postrun.connect(_name_no_task, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
@@ -73,14 +71,6 @@ def _name_process(sender: Any = None, **_: Any) -> None:
     """PostgreSQL shows each connection under its worker; the children inherit the name."""
     name_process(str(sender))
     name_worker(str(sender))
-
-
-def _name_task(task: Any = None, **_: Any) -> None:
-    name_task(str(task.name))
-
-
-def _name_no_task(**_: Any) -> None:
-    name_task("")
 
 
 def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:

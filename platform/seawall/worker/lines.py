@@ -27,9 +27,9 @@ _CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAUL
 class TaskScope:
     """One run of a task, as lines show it; nothing is worked out before a line is written."""
 
-    def __init__(self, task: Any, request: Any, args: Any, kwargs: Any) -> None:
+    def __init__(self, task: Any, request: Mapping[str, Any], args: Any, kwargs: Any) -> None:
         self._task = task
-        self._request = request
+        self._request = request  # as its message's headers name things
         self._arguments = args, kwargs
         self.outer: logs.Scope | None = None
 
@@ -39,9 +39,9 @@ class TaskScope:
         request = self._request
         fields = {
             "task": self._task.name,
-            "task_id": request.id,
-            "attempt": (request.retries or 0) + 1,
-            "queue": (request.delivery_info or {}).get("routing_key"),
+            "task_id": request.get("id"),
+            "attempt": (request.get("retries") or 0) + 1,
+            "queue": (request.get("delivery_info") or {}).get("routing_key"),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -59,8 +59,14 @@ def connect() -> None:
     uid = "seawall.lines"
     signals.after_setup_logger.connect(_format_lines, dispatch_uid=uid)
     signals.after_setup_task_logger.connect(_format_lines, dispatch_uid=uid)
-    signals.task_prerun.connect(_enter, dispatch_uid=uid)
-    signals.task_postrun.connect(_leave, dispatch_uid=uid)
+    signals.task_prerun.connect(_entered, dispatch_uid=uid)
+    signals.task_postrun.connect(_left, dispatch_uid=uid)
+
+
+def disconnect() -> None:
+    """Whoever runs tasks here calls `enter` and `leave` by itself: a signal costs more than what it does."""
+    signals.task_prerun.disconnect(dispatch_uid="seawall.lines")
+    signals.task_postrun.disconnect(dispatch_uid="seawall.lines")
 
 
 @contextlib.contextmanager
@@ -73,17 +79,27 @@ def within(scope: logs.Scope) -> Iterator[None]:
         logs.scope.reset(token)
 
 
-def _enter(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
-    scope = TaskScope(task, task.request, args, kwargs)
+def enter(scope: TaskScope) -> None:
+    """That run of a task begins here."""
     scope.outer = logs.scope.get()
     logs.scope.set(scope)
 
 
-def _leave(**_: Any) -> None:
+def leave() -> None:
+    """It has ended."""
     scope = logs.scope.get()
-    logs.scope.set(scope.outer if isinstance(scope, TaskScope) else None)
-    if logs.scope.get() is None:
+    outer = scope.outer if isinstance(scope, TaskScope) else None
+    logs.scope.set(outer)
+    if outer is None:
         logs.forget_bound()
+
+
+def _entered(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+    enter(TaskScope(task, vars(task.request), args, kwargs))
+
+
+def _left(**_: Any) -> None:
+    leave()
 
 
 def _format_lines(logger: Any = None, format: str = "", **_: Any) -> None:  # noqa: A002 - Celery's

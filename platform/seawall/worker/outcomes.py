@@ -39,7 +39,9 @@ _MOST_MS: Final = 2**31 - 1
 _LARGE: Final = 1 << 16
 """Bytes of a message, and characters of an argument, from which only what logs show of it is kept."""
 
-_SHOWN_ELSEWHERE: Final = frozenset({"argsrepr", "kwargsrepr", "args", "kwargs", "errbacks", "delivery_info"})
+_SHOWN_ELSEWHERE: Final = frozenset(
+    {"argsrepr", "kwargsrepr", "args", "kwargs", "errbacks", "delivery_info", "headers"}
+)
 
 
 @dataclass(frozen=True, slots=True)

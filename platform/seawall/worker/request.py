@@ -16,7 +16,6 @@ What stock Celery gets wrong for production is done here:
 Every ending passes `outcomes.settle`, before the broker hears of it.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -60,6 +59,13 @@ class Request(CeleryRequest):
     """Why it is given up; from then on its message is not acknowledged but buried."""
 
     buried = False
+    remembered = True
+    """Whether its success goes into Celery's `successful_requests`, for when it is delivered again."""
+
+    parts: Any = None
+    """Arguments and what is embedded with them, where they are at hand: Celery's property costs more."""
+
+    _scope: TaskScope | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,10 +81,15 @@ class Request(CeleryRequest):
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         """Settle a task that ran to its end; Celery passes what failed on to `on_failure`."""
-        failed, _, runtime = failed__retval__runtime
-        if not failed:
-            outcomes.settle(self, Succeeded(runtime))
-        return super().on_success(failed__retval__runtime, **kwargs)
+        failed, result, runtime = failed__retval__runtime
+        if failed:
+            return super().on_success(failed__retval__runtime, **kwargs)
+        outcomes.settle(self, Succeeded(runtime))
+        state.task_ready(self, successful=self.remembered)  # from here on as Celery's
+        if self.task.acks_late:
+            self.acknowledge()
+        self.send_event("task-succeeded", result=result, runtime=runtime)
+        return None
 
     def on_failure(
         self,
@@ -164,8 +175,7 @@ class Request(CeleryRequest):
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
         """As Celery's; what a task raised or returned is shown without secrets."""
-        eventer = self.eventer
-        if not eventer or not eventer.enabled or (eventer.groups and "task" not in eventer.groups):
+        if not self.is_told:
             return
         shown = {
             name: redact_text(str(value), self.scope.secrets) if name in _TEXTS and value else value
@@ -173,10 +183,18 @@ class Request(CeleryRequest):
         }
         super().send_event(type, **shown)
 
-    @functools.cached_property
+    @property
+    def is_told(self) -> bool:
+        """Whether anybody hears of its events."""
+        eventer = self.eventer
+        return bool(eventer and eventer.enabled and not (eventer.groups and "task" not in eventer.groups))
+
+    @property
     def scope(self) -> TaskScope:
         """What lines and events say of it, and hide."""
-        return TaskScope(self.task, self._context, self.args, self.kwargs)
+        if self._scope is None:
+            self._scope = TaskScope(self.task, self.request_dict, self.args, self.kwargs)
+        return self._scope
 
     def _killed_for_memory(self) -> str | None:
         """Why this worker killed the process, if it did so for memory: once is enough."""

@@ -24,7 +24,7 @@ from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import redact_arguments
 from seawall.retries import RetryBudget, retry_after
-from seawall.worker import interruption, memory
+from seawall.worker import interruption, lines, memory
 from seawall.worker.discretion import secrecy_of
 
 if TYPE_CHECKING:
@@ -90,6 +90,12 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         if request.called_directly or request._protected:  # noqa: SLF001 - Celery's mark of a running request
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
         request._protected = 1  # noqa: SLF001
+        if request.is_eager:  # one inside a task of a cell: no signal says so there
+            with lines.within(lines.TaskScope(self, vars(request), args, kwargs)):
+                return self._attempt(request, args, kwargs)
+        return self._attempt(request, args, kwargs)
+
+    def _attempt(self, request: Any, args: Any, kwargs: Any) -> Any:
         if not request.retries:
             retry_budget.first_attempt(self.name)
         try:

@@ -6,20 +6,25 @@ a turn of the loop in between, and its task is traced in place.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
+from celery.app.task import Context
+from celery.utils.saferepr import saferepr
 from celery.worker import state
 from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery.channel import Channel as LeasedChannel
-from seawall.worker import interruption, results
+from seawall.worker import interruption, lines, results
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
 from seawall.worker.cells.events import sends_events
 from seawall.worker.cells.pulse import Pulse
+from seawall.worker.cells.tracing import Outcome, Tracer
+from seawall.worker.request import Request
 from seawall.worker.task import SeawallTask
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ _SETTLE_BESIDE: Final = (
 )
 _HEARSAY: Final = 0.1  # seconds; only for messages that RabbitMQ delivers again
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
+_NO_HEADERS: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+"""What Celery does not count among `request.headers`; it builds this set for every task."""
 
 
 class Execution:
@@ -41,13 +48,16 @@ class Execution:
         self._app = cell.app
         self._pid = os.getpid()
         self._hostname = cell.hostname
+        self._tracers: dict[Any, Tracer] = {}
         options = cell.worker.pool.options
         self._said = cell.worker.pool.time_limits
         self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
+        self._succeeded: deque[str] = deque(maxlen=state.SUCCESSFUL_MAX)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
         self.pulse: Pulse | None = None
         interruption.mark = self._mark
+        lines.disconnect()
 
     def _mark(self, inside: int) -> None:
         self._row.inside = inside
@@ -55,16 +65,11 @@ class Execution:
     def run(self, request: Any) -> None:
         """Run a request that was admitted, and settle it."""
         cell, message = self._cell, request.message
-        if not cell.may_start():
-            request.reject(requeue=True)
-            state.task_ready(request)
-            return
-        if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
-            return
         leased = isinstance(message.channel, LeasedChannel)
-        batch = results.batch if leased else None
-        if not leased and self._is_over(request):
+        if not self._may_run(request, leased=leased):
             return
+        batch = results.batch if leased else None
+        request.remembered = False
         self._begin(request, message, leased=leased)
         if batch is not None:
             batch.begin(request.task)
@@ -78,7 +83,10 @@ class Execution:
             request.on_failure(ExceptionInfo())
         else:
             cell.catch_up()  # whether its end is to be told
-            request.on_success(outcome)
+            shown = outcome.result if outcome.failed else self._shown(request, outcome.result)
+            request.on_success((int(outcome.failed), shown, outcome.runtime))
+            if not outcome.failed:
+                self._succeeded.append(request.id)
         if leased:
             self._keep_acknowledgement(request, message, started)
         if batch is not None:
@@ -86,10 +94,23 @@ class Execution:
         self._row.end()
         cell.ended(request)
 
+    def _may_run(self, request: Any, *, leased: bool) -> bool:
+        """Whether it runs; otherwise it is settled."""
+        if not self._cell.may_start():
+            request.reject(requeue=True)
+            state.task_ready(request)
+            return False
+        if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
+            return False
+        if request.delivery_info["redelivered"]:
+            if not leased and self._is_over(request):
+                return False
+            if request.id in self._succeeded:
+                state.successful_requests.add(request.id)  # Celery's tracer does not run it again
+        return True
+
     def _is_over(self, request: Any) -> bool:
         """Whether a message that RabbitMQ delivers again must not run; it is done with then."""
-        if not request.delivery_info["redelivered"]:
-            return False
         time.sleep(_HEARSAY)  # the message is faster than what its process's end tells about it
         if not verdicts.is_over(request):
             return False
@@ -130,24 +151,36 @@ class Execution:
             float(hard or task.time_limit or hard_default),
         )
 
-    def _trace(self, request: Any) -> Any:
-        task = request.task
-        args, kwargs, embed = request._payload  # noqa: SLF001 - as Celery's request, which has decoded it
-        fields = request.request_dict
-        fields["args"], fields["kwargs"] = args, kwargs
-        fields["hostname"], fields["is_eager"] = self._hostname, False
+    def _trace(self, request: Any) -> Outcome:
+        task, fields = request.task, request.request_dict
+        args, kwargs, embed = getattr(request, "parts", None) or request._payload  # noqa: SLF001 - Celery's
         if embed:
             fields.update(embed)
+        if fields.get("headers") is None:
+            fields["headers"] = {name: fields[name] for name in fields if name not in _NO_HEADERS} or None
         whole = not self._marks_itself(type(task))
+        lines.enter(lines.TaskScope(task, fields, args, kwargs))
         if whole:
             self._row.inside = 1
         try:
-            result, failure, runtime, text = task.__trace__(request.id, args, kwargs, fields)
+            return self._tracer_of(task)(request.id, args, kwargs, fields)
         finally:
             self._row.inside = 0
+            lines.leave()
             if self.pulse is not None:
                 self.pulse.hush()
-        return (1, result, runtime) if failure else (0, text, runtime)
+
+    def _tracer_of(self, task: Any) -> Tracer:
+        tracer = self._tracers.get(task)
+        if tracer is None:
+            tracer = self._tracers[task] = Tracer(task, pid=self._pid, hostname=self._hostname)
+        return tracer
+
+    def _shown(self, request: Any, result: Any) -> str | None:
+        """What a task returned, for those who are told."""
+        if type(request) is Request and not request.is_told:
+            return None
+        return saferepr(result, request.task.resultrepr_maxsize)
 
     def _marks_itself(self, kind: type) -> bool:
         """Whether the task's own code is told apart from ours, see `SeawallTask.__call__`."""
@@ -192,6 +225,7 @@ def build_handler(
             task=task,
             connection_errors=errors,
         )
+        request.parts = payload
         if (request.expires or revoked or stamps) and request.revoked():
             return
         if received.receivers:

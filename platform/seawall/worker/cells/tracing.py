@@ -1,0 +1,139 @@
+"""Celery's tracer as a cell needs it: what nearly every task does, at half the cost.
+
+The order of events is that of `celery.app.trace.build_tracer`, and whatever fails is given to Celery's own
+code. Left out is what nobody looks at: an empty cleanup, the result as text, the search for duplicates of a
+first delivery. A task with hooks, a message delivered again and one with callbacks or a chain take Celery's.
+
+tests/integration/test_cells_tracing.py holds the two side by side.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from billiard.einfo import ExceptionInfo
+from celery import _state as celery_state
+from celery import signals, states
+from celery.app import trace as celery_trace
+from celery.app.task import Context
+from celery.backends.base import Backend
+from celery.exceptions import Ignore, Reject, Retry
+from celery.loaders.base import BaseLoader
+from kombu.exceptions import EncodeError
+
+logger = logging.getLogger(__name__)
+
+_celerys: Any = celery_trace  # celery-types lacks half of it
+_tasks: Any = celery_state._task_stack  # type: ignore[attr-defined]  # noqa: SLF001
+_HOOKS: Final = ("before_start", "on_success", "after_return")
+_EMPTY: Final = (Backend.process_cleanup, BaseLoader.on_process_cleanup)
+_STATES: Final = ((Reject, states.REJECTED), (Ignore, states.IGNORED), (Retry, states.RETRY))
+
+
+class Outcome(NamedTuple):
+    """How a run ended: with what it returned, or with the `ExceptionInfo` of what it raised."""
+
+    failed: bool
+    result: Any
+    runtime: float | None = None
+
+
+class Tracer:
+    """Runs one task's requests in this process."""
+
+    def __init__(self, task: Any, *, pid: int, hostname: str) -> None:
+        self._task = task
+        self._began = {"pid": pid, "hostname": hostname}
+        self._loader = task.app.loader
+        hooked = any(_celerys.task_has_custom(task, hook) for hook in _HOOKS)
+        self._never = hooked or _celerys.logger.isEnabledFor(logging.INFO)
+        self._run = task if _celerys.task_has_custom(task, "__call__") else task.run
+        cleanups = task.backend.process_cleanup, self._loader.on_process_cleanup
+        self._cleanups = [each for each in cleanups if getattr(each, "__func__", None) not in _EMPTY]
+
+    def __call__(self, uuid: str, args: Any, kwargs: Any, fields: dict[str, Any]) -> Outcome:
+        """Run it with these arguments; `fields` are those of its request.
+
+        Raises:
+            MemoryError, Reject: of a hook, a backend or a signal's receiver.
+        """
+        task = self._task
+        followed = fields.get("callbacks") or fields.get("chain")
+        if self._never or followed or fields["delivery_info"]["redelivered"] or not isinstance(kwargs, dict):
+            result, failure, runtime, _ = task.__trace__(uuid, args, kwargs, fields)
+            return Outcome(failure is not None, result, runtime)
+        context = Context(fields, args=args, called_directly=False, kwargs=kwargs)
+        try:
+            # `push` returns the stack. Celery's `pop` takes an empty one down, to be made anew each time.
+            tasks, contexts = _tasks.push(task), task.request_stack.push(context)
+            try:
+                return self._trace(uuid, args, kwargs, context)
+            finally:
+                tasks.pop()
+                contexts.pop()
+                for cleanup in self._cleanups:
+                    _carefully(cleanup)
+        except (MemoryError, Reject):
+            raise
+        except Exception as exc:  # noqa: BLE001 - of a backend or of a signal's receiver
+            _celerys._signal_internal_error(task, uuid, args, kwargs, fields, exc)  # noqa: SLF001
+            failure = _celerys.report_internal_error(task, exc)
+            _celerys.TraceInfo(states.FAILURE, exc).handle_error_state(task, context)
+            return Outcome(failed=True, result=failure)
+
+    def _trace(self, uuid: str, args: Any, kwargs: Any, context: Context) -> Outcome:
+        task, started = self._task, time.monotonic()
+        ignored = _celerys.get_actual_ignore_result(task, context)
+        state = value = None
+        try:
+            if signals.task_prerun.receivers:
+                signals.task_prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
+            self._loader.on_task_init(uuid, task)
+            if task.track_started and not ignored:
+                task.backend.store_result(uuid, self._began, states.STARTED, request=context)
+            try:
+                value = self._run(*args, **kwargs)
+            except Exception as exc:  # noqa: BLE001 - whatever the task raises
+                state, value, failure = self._failed(context, exc)
+                return Outcome(failed=True, result=failure)
+            state = states.SUCCESS
+            if context.chord or not ignored:
+                try:
+                    task.backend.mark_as_done(uuid, value, context, not ignored)
+                except EncodeError as exc:
+                    state, value, failure = self._failed(context, exc)
+                    return Outcome(failed=True, result=failure)
+            runtime = time.monotonic() - started
+            if signals.task_success.receivers:
+                signals.task_success.send(sender=task, result=value, runtime=runtime)
+            return Outcome(failed=False, result=value, runtime=runtime)
+        finally:
+            if signals.task_postrun.receivers:
+                said = {"args": args, "kwargs": kwargs, "retval": value, "state": state}
+                signals.task_postrun.send(sender=task, task_id=uuid, task=task, **said)
+
+    def _failed(self, context: Context, exc: Exception) -> tuple[str, Any, ExceptionInfo]:
+        """What Celery does about an exception that is being handled: the state, the value, the report."""
+        state = next((state for kind, state in _STATES if isinstance(exc, kind)), states.FAILURE)
+        info = _celerys.TraceInfo(state, exc)
+        if state == states.REJECTED:
+            failure = ExceptionInfo(internal=True)
+            info.handle_reject(self._task, context)
+        elif state == states.IGNORED:
+            failure = ExceptionInfo(internal=True)
+            info.handle_ignore(self._task, context)
+        else:
+            wanted = state == states.FAILURE
+            failure = info.handle_error_state(self._task, context, call_errbacks=wanted)
+        _celerys.traceback_clear(exc)
+        return state, info.retval, failure
+
+
+def _carefully(cleanup: Callable[[], None]) -> None:
+    try:
+        cleanup()
+    except MemoryError:
+        raise
+    except Exception:
+        logger.exception("the cleanup after a task failed")
