@@ -1,7 +1,7 @@
-"""Running one request in a cell: Celery's request and tracer, without the way through a pool.
+"""Running one request in a cell: Celery's request, and a short way through it.
 
 What differs from Celery's solo pool is cost, not behaviour: a message is decoded once, acknowledged without
-a turn of the loop in between, and its task is traced in place.
+a turn of the loop in between, and its task is traced in place (`tracing`).
 """
 
 import os
