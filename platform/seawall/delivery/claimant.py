@@ -110,7 +110,7 @@ class Claimant:
         self.decided = False  # the outbox holds more than starts
         self.alone: str | None = None  # the one message that may be handed out now
         self.draining = False  # the next message waits for an empty window
-        self.acknowledged = 0
+        self.worked_off = 0  # acknowledged or parked
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
     # What is held
@@ -223,8 +223,8 @@ class Claimant:
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
             self.decided = True
-        if kind == "a":
-            self.acknowledged += 1
+        if kind in "ap":
+            self.worked_off += 1
         return True
 
     def started(self, tag: str) -> None:
