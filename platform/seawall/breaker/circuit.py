@@ -373,9 +373,8 @@ class Circuit:
             fresh[1 if failed else 0] += 1
             fresh[2] += slow
             if failed or slow:
-                self._count_calm(now)
                 last = Report(reporter="", succeeded=not failed, failed=failed, slow=slow)
-                self.local.report(now, self.local.epoch, [last])
+                self._count_calm(now, last)
                 if self.local.state is not State.CLOSED:
                     self.calm = NEVER
             else:
@@ -383,22 +382,23 @@ class Circuit:
             self._send(now)
         self._tell(before)
 
-    def _count_calm(self, now: float) -> None:
-        """Bring the unfinished round to account too, by running it to its end."""
+    def _count_calm(self, now: float, *last: Report) -> None:
+        """Bring the unfinished round to account too, by running it to its end; then what came `last`."""
         left = operator.indexOf(self.ok, _LAST) + 1  # in one go: no other thread counts meanwhile
         self._rounds += len(_ROUND) - left
-        self._take_in(now)
+        self._take_in(now, *last)
 
-    def _take_in(self, now: float) -> None:
-        """Give the local machine what was counted."""
+    def _take_in(self, now: float, *last: Report) -> None:
+        """Give the local machine what was counted, and what came last."""
         new, self._rounds = self._rounds, 0
         since, self._counted_at = now - self._counted_at, now
         if since > self.rules.window:  # most of them are older than anybody looks back
             new = round(new * self.rules.window / since)
         self._earlier += new
         unseen, self._unseen = self._unseen + new, 0
-        if unseen:
-            self.local.report(now, self.local.epoch, [Report(reporter="", succeeded=unseen)])
+        seen = [Report(reporter="", succeeded=unseen), *last] if unseen else list(last)
+        if seen:
+            self.local.report(now, self.local.epoch, seen)
 
     def _send(self, now: float) -> None:
         """Tell the hub, at once if it matters and not too often."""
