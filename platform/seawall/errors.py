@@ -66,6 +66,11 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
 class Refused(SeawallError):  # noqa: N818
     """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
 
+    __slots__ = ("name", "retry_after")
+
+    name: str
+    retry_after: float
+
     def __init__(self, message: str, *, name: str, retry_after: float) -> None:
         self.args = (message,)  # what super().__init__ does, in half the time: refusals have to be cheap
         self.name = name

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -80,6 +83,41 @@ def test_failures_open_it_refusals_cost_nothing_and_it_recovers_by_a_probe(
         ("process", "open", "half_open"),
         ("process", "half_open", "closed"),
     ], "a single process opens alone"
+
+
+def test_a_refusal_leaves_nothing_to_the_garbage_collector(url: str) -> None:
+    one = breaker("payments")
+    fail(one)
+
+    def block() -> None:
+        with one:
+            raise AssertionError
+
+    left = []
+    gc.disable()
+    try:
+        for call in (one(int), lambda: one.call(int), block):
+            for _ in range(2):
+                try:
+                    call()
+                except BreakerOpen as exc:
+                    left.append(weakref.ref(exc))
+        assert [one() for one in left] == [None] * 6
+    finally:
+        gc.enable()
+
+
+def test_calm_successes_are_all_counted_whoever_looks_meanwhile(url: str) -> None:
+    one = breaker("payments", record=KeyError)
+    beside = one(int)
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(4):
+            threads.submit(lambda: [beside() for _ in range(500)])
+        for _ in range(500):
+            with pytest.raises(Down):  # speaks for the dependency: it is not what is recorded
+                one.call(down)
+            one.snapshot()
+    assert one.snapshot().calls == 2500
 
 
 def test_it_decorates_and_is_a_context_manager_for_functions_and_coroutines(url: str) -> None:

@@ -342,6 +342,22 @@ def test_parked_messages_wait_for_their_dependency(connect: Connect) -> None:
     assert queues.counts("q").parked == {}
 
 
+def test_parked_messages_go_one_by_one_with_what_is_sent_anyway(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    for number in range(4):
+        put(connection, number)
+        delivery.park(get(channel), "payments")
+    assert not delivery.let_go("another", "payments"), "nobody here takes part in it"
+    assert delivery.let_go("q", "payments")
+    assert delivery.let_go("q", "payments")
+    assert bodies(channel, 2) == [0, 1]
+    assert get(channel) is None
+    assert Queues(channel.redis).counts("q").parked == {"payments": 2}
+    channel.close()
+    assert not delivery.let_go("q", "payments")
+
+
 def test_a_release_can_be_spread_over_time(connect: Connect) -> None:
     connection = connect()
     channel = channel_of(connection)

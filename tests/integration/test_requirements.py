@@ -93,6 +93,12 @@ def test_a_limit_is_kept_and_every_key_gets_its_turn(
     assert max(most_beside(app).values()) <= 3
 
 
+def test_the_key_of_a_limit_holds_whatever_the_arguments_do(app: Celery, start_worker: StartWorker) -> None:
+    start(start_worker, "cells", 5)
+    results = [app.tasks["dependants.serve"].delay("two\nlines", 0.05) for _ in range(12)]
+    assert [result.get(timeout=30) for result in results] == ["two\nlines"] * 12
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_what_waits_for_a_killed_holder_runs_when_its_lease_has_ended(
     app: Celery, start_worker: StartWorker, pool: str

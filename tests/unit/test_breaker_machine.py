@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from seawall.breaker.hub import Tracked
 from seawall.breaker.machine import (
     HALF_OPEN_LEASES,
     LEGAL,
@@ -19,6 +20,7 @@ from seawall.breaker.machine import (
     open_time,
     ramp,
 )
+from seawall.breaker.table import Record, View
 
 RULES = Rules(window=10, min_calls=10, open_for=60, max_open_for=600, probe_for=5, ramp_for=8, quorum=1)
 
@@ -277,6 +279,21 @@ class Circuits(RuleBasedStateMachine):
 
 Circuits.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestCircuits = Circuits.TestCase
+
+
+@pytest.mark.parametrize(
+    ("earlier", "succeeded", "failed", "due"),
+    [(9, 0, 0, 100.0 + 1.0), (9, 1, 0, 100.0 + 0.02), (9, 1, 1, 100.5)],
+    ids=["of unknown age", "a fresh success", "a failure"],
+)
+def test_only_news_are_reported_soon_while_somebody_sees_failures(
+    earlier: int, succeeded: int, failed: int, due: float
+) -> None:
+    tracked = Tracked("payments", RULES, view=View(hot_until=200.0, hot_every=0.02), reported_at=100.0)
+    tracked.add(Record(0, 1, 0, earlier, succeeded, failed, 0))
+    assert tracked.due(100.5) == due
+    tracked.forget()
+    assert tracked.due(100.5) == float("inf")
 
 
 def test_every_state_leads_back_to_closed() -> None:

@@ -225,13 +225,27 @@ def test_the_pace_decides_how_much_is_claimed_ahead(claimant: Claimant, clock: C
     line = Line(claimant, clock=clock)
     assert line._appetite(4) == 4
     for _ in range(10):  # 2,000 a second: 40 in the 20 ms that may be claimed ahead
-        claimant.acknowledged += 200
+        claimant.worked_off += 200
         clock.now += 0.1
         wanted = line._appetite(4)
     assert 40 <= wanted <= 44
     clock.now += 60
     assert line._appetite(4) < 44
     assert line._appetite(0) == 0
+
+
+@pytest.mark.parametrize("kind", ["a", "p"])
+def test_what_is_acknowledged_or_parked_makes_the_pace(claimant: Claimant, clock: Clock, kind: str) -> None:
+    line = Line(claimant, clock=clock)
+    for number in range(5):  # 1,000 a second each time
+        tags = [f"4{number}.{part}" for part in range(100)]
+        claimant.claimed(claimed(*tags))
+        for tag in tags:
+            claimant.next()
+            claimant.settle(tag, kind)
+        clock.now += 0.1
+        wanted = line._appetite(1)
+    assert wanted > 15
 
 
 def test_the_more_urgent_overtake_what_waits_and_never_make_it_more(claimant: Claimant) -> None:

@@ -7,18 +7,20 @@ Two circuits decide together. The cluster's is read from the table; a `Machine` 
 call and trips by itself, which protects a process whose own road to the dependency is bad and is all there
 is while Redis is away. A call passes if both let it.
 
-The counter of successes also names the epoch: `ok` is replaced when the epoch changes, so a straggler that
-began in an older one counts where nobody looks. Successes of calm calls go to the local machine and to the
-hub 128 at a time; a failure takes them along.
+Successes of calm calls are counted in rounds of 128 by `ok`, an iterator: `next(ok)` counts one and is False
+for the last of a round. That call hands the round on to the local machine and to the hub, unless another did
+a moment ago; a failure takes along what was not handed on yet. `ok` also names the epoch: it is replaced when
+the epoch changes, so a straggler that began in an older one counts where nobody looks.
 """
 
 import itertools
 import math
+import operator
 import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,10 +34,7 @@ from seawall.breaker.table import UNKNOWN, Record, View, calm_flag
 from seawall.errors import BreakerOpen
 from seawall.events import emit
 
-Ok = Callable[[], int]
-
-EVERY: Final = 127
-"""A mask: calm successes are handed on when their number has none of these bits."""
+Ok = Iterator[bool]
 
 ASK_AGAIN: Final = 0.05
 RAMPING_RETRY: Final = 1.0
@@ -47,6 +46,8 @@ FAILURES_AT_ONCE: Final = 10
 
 COALESCED: Final = 0.02
 NEVER: Final = -1
+_LAST: Final = False
+_ROUND: Final = (True,) * 127 + (_LAST,)
 _UNBOUND: Final = memoryview(b"\0")
 _leases = itertools.count()
 
@@ -78,7 +79,6 @@ class Circuit:
 
     __slots__ = (
         "_ask_at",
-        "_collected",
         "_counted_at",
         "_earlier",
         "_fresh",
@@ -88,10 +88,10 @@ class Circuit:
         "_message",
         "_offered",
         "_place",
-        "_reads",
         "_refuse_flag",
         "_refuse_until",
         "_refused_for",
+        "_rounds",
         "_sent_at",
         "_sequence",
         "_shared",
@@ -139,8 +139,8 @@ class Circuit:
 
     def _begin_epoch(self) -> None:
         self.calm = NEVER
-        self.ok: Ok = itertools.count().__next__
-        self._reads = self._collected = self._earlier = self._unseen = 0
+        self.ok: Ok = itertools.cycle(_ROUND)
+        self._rounds = self._earlier = self._unseen = 0
         self._fresh = [0, 0, 0]
         self._sent_at, self._counted_at = 0.0, time.monotonic()
         self._tokens, self._tokens_at = float(FAILURES_AT_ONCE), 0.0
@@ -166,7 +166,10 @@ class Circuit:
         if (offered := self._offered) is not None and self.take_back(offered):
             return offered
         if (refusal := self.refusal()) is not None:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # as in `Breaker.__call__`
         now = time.monotonic()
         decided = self.decide(now)
         if decided is None:
@@ -184,7 +187,9 @@ class Circuit:
         if now >= self._refuse_until or self.flag[0] != self._refuse_flag or self._offered is not None:
             return None
         self.refused += 1
-        return BreakerOpen(self._message, name=self.name, retry_after=self._refused_for - now)
+        refusal = BreakerOpen.__new__(BreakerOpen, self._message)  # a third of what its __init__ takes
+        refusal.name, refusal.retry_after = self.name, self._refused_for - now
+        return refusal
 
     def offer(self, call: Call) -> None:
         """The next call of this process is this one, which was admitted already."""
@@ -337,12 +342,15 @@ class Circuit:
     # After a call
 
     def settle(self, ok: Ok) -> None:
-        """Hand calm successes on; called for every 128th of them."""
+        """A round of calm successes is over: hand it on, and those before it; every 20 ms is enough."""
         now = time.monotonic()
         with self._lock:
             if ok is not self.ok:
                 return
-            self._count_calm(now)
+            self._rounds += len(_ROUND)
+            if now - self._counted_at < COALESCED:
+                return
+            self._take_in(now)
             self._send(now)
         if now >= self._look_at:
             self._look(now)
@@ -352,8 +360,8 @@ class Circuit:
         verdict = self.config.failed(exc)
         if verdict:
             self.note(ok, failed=True)
-        elif verdict is False:
-            ok()
+        elif verdict is False and not next(ok):
+            self.settle(ok)
 
     def note(self, ok: Ok, *, failed: bool = False, slow: bool = False) -> None:
         """A call ended, in the epoch of `ok`; one of an older epoch is late and not counted."""
@@ -365,9 +373,8 @@ class Circuit:
             fresh[1 if failed else 0] += 1
             fresh[2] += slow
             if failed or slow:
-                self._count_calm(now)
                 last = Report(reporter="", succeeded=not failed, failed=failed, slow=slow)
-                self.local.report(now, self.local.epoch, [last])
+                self._count_calm(now, last)
                 if self.local.state is not State.CLOSED:
                     self.calm = NEVER
             else:
@@ -375,18 +382,23 @@ class Circuit:
             self._send(now)
         self._tell(before)
 
-    def _count_calm(self, now: float) -> None:
-        """Bring the counter to account. Reading it counts one, which is taken off again."""
-        total = self.ok() - self._reads
-        self._reads += 1
-        new, self._collected = total - self._collected, total
+    def _count_calm(self, now: float, *last: Report) -> None:
+        """Bring the unfinished round to account too, by running it to its end; then what came `last`."""
+        left = operator.indexOf(self.ok, _LAST) + 1  # in one go: no other thread counts meanwhile
+        self._rounds += len(_ROUND) - left
+        self._take_in(now, *last)
+
+    def _take_in(self, now: float, *last: Report) -> None:
+        """Give the local machine what was counted, and what came last."""
+        new, self._rounds = self._rounds, 0
         since, self._counted_at = now - self._counted_at, now
         if since > self.rules.window:  # most of them are older than anybody looks back
             new = round(new * self.rules.window / since)
         self._earlier += new
         unseen, self._unseen = self._unseen + new, 0
-        if unseen:
-            self.local.report(now, self.local.epoch, [Report(reporter="", succeeded=unseen)])
+        seen = [Report(reporter="", succeeded=unseen), *last] if unseen else list(last)
+        if seen:
+            self.local.report(now, self.local.epoch, seen)
 
     def _send(self, now: float) -> None:
         """Tell the hub, at once if it matters and not too often."""

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from seawall.breaker import place as places
 from seawall.breaker.calls import Call
-from seawall.breaker.circuit import EVERY, Circuit, Ok, Snapshot
+from seawall.breaker.circuit import Circuit, Ok, Snapshot
 from seawall.breaker.config import LONGEST_KEY, Config, check_name, parse
 from seawall.breaker.machine import State
 from seawall.errors import BreakerOpen, ConfigError, SeawallError
@@ -88,7 +88,7 @@ class Breaker:
         except BaseException as exc:
             circuit.failed(exc, ok)
             raise
-        if not ok() & EVERY:
+        if not next(ok):
             circuit.settle(ok)
         return result
 
@@ -134,14 +134,17 @@ class Breaker:
             if circuit.flag[0] != circuit.calm:
                 if falls_back or (refusal := circuit.refusal()) is None:
                     return carefully(function, args, kwargs)
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # it holds this frame: each would keep the other until a garbage collection
             ok = circuit.ok
             try:
                 result = function(*args, **kwargs)
             except BaseException as exc:
                 circuit.failed(exc, ok)
                 raise
-            if not ok() & EVERY:
+            if not next(ok):
                 circuit.settle(ok)
             return result
 
@@ -201,7 +204,7 @@ class Breaker:
                 begun.failed(exc)
         elif exc is not None:
             self.circuit.failed(exc, begun)
-        elif not begun() & EVERY:
+        elif not next(begun):
             self.circuit.settle(begun)
 
     async def __aenter__(self) -> Self:

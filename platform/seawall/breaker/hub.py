@@ -58,6 +58,7 @@ class Tracked:
     calm: bool = False
     pending: dict[int, list[int]] = field(default_factory=dict)
     urgent: bool = False
+    fresh: bool = False
     reported_at: float = -math.inf
 
     @property
@@ -77,14 +78,20 @@ class Tracked:
         for number, value in enumerate((record.earlier, record.succeeded, record.failed, record.slow)):
             sums[number] += value
         self.urgent = self.urgent or bool(record.failed or record.slow)
+        self.fresh = self.fresh or bool(record.succeeded)
+
+    def forget(self) -> None:
+        """Nothing waits to be reported."""
+        self.pending, self.urgent, self.fresh = {}, False, False
 
     def due(self, now: float) -> float:
-        """When to report."""
+        """When to report. Successes of unknown age are in no hurry, they decide nothing while it is hot."""
         if not self.pending:
             return math.inf
         if self.urgent:
             return now
-        return self.reported_at + (self.view.hot_every if now < self.view.hot_until else POLL_EVERY)
+        hot = self.fresh and now < self.view.hot_until
+        return self.reported_at + (self.view.hot_every if hot else POLL_EVERY)
 
     def changes_at(self, now: float) -> float:
         """When time alone changes what calls do."""
@@ -158,7 +165,7 @@ class Hub:
                 return
             before, tracked.shared, tracked.learnt_at = tracked.shared, shared, now
             if before is None or shared.epoch > before.epoch:
-                tracked.pending, tracked.urgent = {}, False
+                tracked.forget()
             if shared.version == self._version + 1:
                 self._version = shared.version
             self._show(slot, tracked, view_of(shared, now), now)
@@ -185,7 +192,7 @@ class Hub:
             self._cut_off_at = time.monotonic()
             self._table.beat(self._cut_off_at, cut_off=True)
             for tracked in self._tracked.values():
-                tracked.pending, tracked.urgent = {}, False
+                tracked.forget()
         logger.warning("breakers: Redis cannot be reached, each process goes by its own calls: %s", exc)
         emit(BreakersCutOff(error=str(exc)))
 
@@ -312,7 +319,8 @@ class Hub:
                     for pid, sums in one.pending.items()
                 ]
                 reports.append((one.name, one.rules, one.known(now), one.epoch, seen))
-                one.pending, one.urgent, one.reported_at = {}, False, now
+                one.forget()
+                one.reported_at = now
         if not reports:
             return
         for answer in self.store.report(reports):

@@ -187,14 +187,15 @@ class Machine:
 
     def counts(self, now: float) -> Counts:
         """What the window holds."""
-        oldest = self._bucket(now) - BUCKETS + 1
-        self.window = {number: one for number, one in self.window.items() if number >= oldest}
-        held = self.window.values()
-        return Counts(
-            calls=sum(one.calls for one in held),
-            failed=sum(one.failed for one in held),
-            slow=sum(one.slow for one in held),
-        )
+        oldest, found = self._bucket(now) - BUCKETS + 1, Counts()
+        for number, one in list(self.window.items()):
+            if number < oldest:
+                del self.window[number]
+                continue
+            found.calls += one.calls
+            found.failed += one.failed
+            found.slow += one.slow
+        return found
 
     def _bucket(self, now: float) -> int:
         return int(now // (self.rules.window / BUCKETS))

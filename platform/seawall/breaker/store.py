@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, cast
 
 from redis import Redis
@@ -64,7 +64,7 @@ class Shared:
 
     def text(self, *, older: float) -> str:
         """As the scripts read it, so many seconds after it was made."""
-        fields = asdict(self)
+        fields = {name: getattr(self, name) for name in self.__slots__}
         fields.update(epoch=str(self.epoch), passed=self.passed + older)
         if self.left is None:
             del fields["left"]
@@ -99,7 +99,7 @@ class Store:
         self.asker = asker
 
     def _head(self, name: str, rules: Rules, known: str) -> list[Argument]:
-        return [name, json.dumps(asdict(rules)), self.asker, known]
+        return [name, _text(rules), self.asker, known]
 
     def ask(self, name: str, rules: Rules, lease: str, *, known: str = "") -> tuple[Answer, Shared]:
         """Ask for a probe's lease."""
@@ -172,6 +172,12 @@ class Store:
         """The numbers that its users gave a circuit; the defaults if none has used it yet."""
         stored: Any = self.client.hget(f"{ROOT}:rules", name)
         return Rules(**json.loads(stored)) if stored else Rules()
+
+
+@cache
+def _text(rules: Rules) -> str:
+    """As the scripts read them."""
+    return json.dumps(asdict(rules))
 
 
 def _flat(reports: Sequence[Report]) -> list[Argument]:

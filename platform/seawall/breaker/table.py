@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from seawall.breaker.machine import Cause, Rules, State
@@ -172,14 +172,19 @@ class Table:
         at = _HEADER + slot * _SLOT
         (sequence,) = struct.unpack_from("=I", self.memory, at + _SEQUENCE)
         struct.pack_into("=I", self.memory, at + _SEQUENCE, sequence + 1 & 0xFFFFFFFF)
-        state, cause, *rest = astuple(view)
         _VIEW.pack_into(
             self.memory,
             at + _VIEW_AT,
-            _STATES.index(state),
-            _CAUSES.index(cause),
-            min(255, rest[0]),
-            *rest[1:],
+            _STATES.index(view.state),
+            _CAUSES.index(view.cause),
+            min(255, view.free),
+            view.trips,
+            view.epoch,
+            view.since,
+            view.until,
+            view.ramp_for,
+            view.hot_until,
+            view.hot_every,
         )
         struct.pack_into("=I", self.memory, at + _SEQUENCE, sequence + 2 & 0xFFFFFFFF)
         calm = calm_flag(view.epoch)

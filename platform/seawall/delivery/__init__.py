@@ -9,7 +9,7 @@ within one lease. docs/delivery.md says which guarantee holds where.
 from seawall.delivery.bulk import submit_many
 from seawall.delivery.events import poisoned, unreadable
 from seawall.delivery.guardian import Guardian
-from seawall.delivery.hooks import bury, counts, defer, limit_of, park, started, strike
+from seawall.delivery.hooks import bury, counts, defer, let_go, limit_of, park, started, strike
 from seawall.delivery.options import Options
 from seawall.delivery.queues import Counts, DeadLetter, Queues
 from seawall.delivery.transport import SecureTransport, SentinelTransport, Transport, transport_for
@@ -26,6 +26,7 @@ __all__ = [
     "bury",
     "counts",
     "defer",
+    "let_go",
     "limit_of",
     "park",
     "poisoned",

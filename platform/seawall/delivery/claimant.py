@@ -4,7 +4,8 @@ A claimant is the name under which messages are leased. It knows every message i
 settled: the ones claimed ahead and not handed out yet, and the ones Celery has. What becomes of a message
 (a settlement: started, acknowledged, returned, struck, deferred, parked, buried) goes into the outbox and
 from there to the server, with the next claim or at the latest after `settle_within`. Settlements are
-idempotent: one whose reply was lost is sent again, so an acknowledgement survives any outage.
+idempotent: one whose reply was lost is sent again, so an acknowledgement survives any outage. To let go what
+is parked is no settlement and travels with them; done twice it costs a second look.
 
 Two things outlive the channel. When a connection is lost, Celery drops the channel but keeps running what
 had started: the claimant is then *abandoned*, keeps its lease and its outbox through the keeper, and
@@ -110,7 +111,7 @@ class Claimant:
         self.decided = False  # the outbox holds more than starts
         self.alone: str | None = None  # the one message that may be handed out now
         self.draining = False  # the next message waits for an empty window
-        self.acknowledged = 0
+        self.worked_off = 0  # acknowledged or parked
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
     # What is held
@@ -223,8 +224,19 @@ class Claimant:
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
             self.decided = True
-        if kind == "a":
-            self.acknowledged += 1
+        if kind in "ap":
+            self.worked_off += 1
+        return True
+
+    def let_go(self, queue: str, dependency: str) -> bool:
+        """Have one more message go that is parked for `dependency`; False if others have to see to it."""
+        with self._lock:
+            if queue not in self._queues or self.abandoned or self.left or os.getpid() != self.pid:
+                return False
+            known = self._outbox.get(queue, {}).get(dependency)
+            many = int(known.rpartition("\n")[2]) + 1 if known else 1
+            self._put(queue, dependency, f"l{dependency}\n{many}")
+            self.decided = True
         return True
 
     def started(self, tag: str) -> None:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from seawall.cluster import micros
 from seawall.delivery.channel import Channel
 from seawall.delivery.guardian import Estate
+from seawall.delivery.keeper import keeper
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,18 @@ def park(message: Any, dependency: str, *, at_most: float | None = None) -> bool
     """Put the message aside until `Queues.release(queue, dependency)`, or for `at_most` seconds."""
     detail = dependency if at_most is None else f"{dependency}\n{micros(at_most)}"
     return _settle(message, "p", detail)
+
+
+def let_go(queue: str, dependency: str) -> bool:
+    """Have one message that was parked for `dependency` go, with this process's next round trip to the queue.
+
+    Returns whether this process takes part in the queue; `Queues.release` does it from anywhere.
+    """
+    for claimant in keeper.claimants:
+        if claimant.let_go(queue, dependency):
+            keeper.prompt(claimant.options.settle_within)
+            return True
+    return False
 
 
 def bury(message: Any, reason: str) -> bool:

@@ -100,8 +100,8 @@ class Line:
         return max(self._most(max(room, 0)) - self.claimant.ahead, 0)
 
     def _learn_pace(self) -> None:
-        # Acknowledgements per second, averaged over the last claims.
-        now, done = self._clock(), self.claimant.acknowledged
+        # Messages worked off per second, averaged over the last claims.
+        now, done = self._clock(), self.claimant.worked_off
         elapsed = now - self._paced_at
         if elapsed > _MIN_WAIT:
             self._pace += ((done - self._paced_from) / elapsed - self._pace) / 2

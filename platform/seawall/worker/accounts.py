@@ -34,7 +34,7 @@ from seawall.breaker import State, breaker
 from seawall.breaker.calls import Call
 from seawall.breaker.circuit import Circuit
 from seawall.breaker.hub import undisturbed
-from seawall.delivery import Queues, Transport
+from seawall.delivery import Queues, Transport, let_go
 from seawall.errors import ConfigError
 from seawall.limits import shares
 from seawall.worker import gate
@@ -146,7 +146,7 @@ class Limits:
         if not number:
             return
         if shares().give(key, number):
-            self._parked.let_go(candidate.queue, _waits_for(key), 1)
+            self._parked.let_go(candidate.queue, _waits_for(key))
 
     def _arguments(self, candidate: Candidate) -> Mapping[str, Any]:
         positional, named = candidate.arguments()
@@ -164,8 +164,8 @@ class Limits:
 
 
 def _waits_for(key: str) -> str:
-    """Under which name tasks are parked for a limit."""
-    return f"limit:{key}"
+    """Under which name tasks are parked for a limit; a line feed would end it."""
+    return f"limit:{key}".replace("\n", " ")
 
 
 class Parked:
@@ -184,12 +184,12 @@ class Parked:
             self._opened = os.getpid(), channel, opened
         return self._opened[2]
 
-    def let_go(self, queue: str, dependency: str, most: int) -> None:
-        """So many of those that `queue` holds for `dependency`; they come back by themselves if it fails."""
-        if not self.possible:
+    def let_go(self, queue: str, dependency: str) -> None:
+        """One of those that `queue` holds for `dependency`; they come back by themselves if it fails."""
+        if not self.possible or let_go(queue, dependency):
             return
         try:
-            self.queues().release(queue, dependency, most=most)
+            self.queues().release(queue, dependency, most=1)
         except Exception as exc:  # noqa: BLE001 - whatever the broker's client raises
             self._opened = None
             logger.info("what waits for %s comes back by itself: %s", dependency, exc)

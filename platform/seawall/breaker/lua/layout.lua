@@ -122,11 +122,7 @@ local function expire(key, seconds)
   redis.call('EXPIRE', key, digits(math.ceil(seconds)))
 end
 
--- Writes the state; a transition is published. Returns the snapshot.
-local function save(circuit)
-  if circuit.changed then
-    redis.call('INCR', ROOT .. ':version')
-  end
+local function write(circuit)
   local fields = {}
   for field in pairs(NUMBERS) do
     table.insert(fields, field)
@@ -138,7 +134,15 @@ local function save(circuit)
   end
   redis.call('HSET', STATE, unpack(fields))
   expire(STATE, 30 * DAY)
-  expire(ROOT .. ':version', 365 * DAY)
+end
+
+-- Writes the state; a transition is published. Returns the snapshot.
+local function save(circuit)
+  if circuit.changed then
+    redis.call('INCR', ROOT .. ':version')
+    expire(ROOT .. ':version', 365 * DAY)
+  end
+  write(circuit)
   local known = snapshot(circuit)
   if circuit.changed then
     redis.call('ZADD', ROOT .. ':names', digits(NOW), NAME)

@@ -90,5 +90,5 @@ if failures and heard < HOT_FOR / 2 then
     name = NAME, hot_left = HOT_FOR / 1000000, hot_every = hot_every() / 1000000,
   }))
 end
-local known = save(circuit)
-return (epoch ~= circuit.epoch or circuit.hot_until > NOW and heard < HOT_FOR / 2) and known or ''
+write(circuit)
+return (epoch ~= circuit.epoch or circuit.hot_until > NOW and heard < HOT_FOR / 2) and snapshot(circuit) or ''

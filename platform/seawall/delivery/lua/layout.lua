@@ -59,6 +59,16 @@ local function line_up(base, id, score)
   redis.call('ZADD', base .. ':ready', score, id)
 end
 
+-- Takes away up to `most` of what is parked for `dependency`. Returns each id and the score to return to.
+local function unpark_some(base, dependency, most)
+  local parked = base .. ':parked:' .. dependency
+  local popped = redis.call('ZPOPMIN', parked, most)
+  if redis.call('EXISTS', parked) == 0 then
+    redis.call('SREM', base .. ':parked', dependency)
+  end
+  return popped
+end
+
 -- Removes `id` from what `consumer` holds. Returns the score to return to and whether it had started, or
 -- nil if the consumer does not hold it: then somebody else decided about it already.
 local function let_go(base, consumer, id)
@@ -188,6 +198,16 @@ local settle_one = {
       end
       redis.call('SADD', base .. ':parked', dependency)
       redis.call('ZADD', base .. ':parked:' .. dependency, score, id)
+    end
+  end,
+  -- let go: so many of those parked for a dependency, which stands in the place of the id
+  l = function(base, _, dependency, most)
+    local popped = unpark_some(base, dependency, most)
+    for i = 1, #popped, 2 do
+      line_up(base, popped[i], digits(popped[i + 1]))
+    end
+    if #popped > 0 then
+      wake(base)
     end
   end,
 }

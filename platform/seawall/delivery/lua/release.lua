@@ -3,8 +3,7 @@
 -- were released before this call. Returns how many were released.
 local base, dependency = KEYS[1], ARGV[1]
 local gap, before = tonumber(ARGV[3]), tonumber(ARGV[4])
-local parked = base .. ':parked:' .. dependency
-local popped = redis.call('ZPOPMIN', parked, ARGV[2])
+local popped = unpark_some(base, dependency, ARGV[2])
 for i = 1, #popped, 2 do
   if gap > 0 then
     local due = NOW + gap * (before + (i - 1) / 2) - (before > 0 and 1 or 0)
@@ -12,9 +11,6 @@ for i = 1, #popped, 2 do
   else
     line_up(base, popped[i], digits(popped[i + 1]))
   end
-end
-if redis.call('EXISTS', parked) == 0 then
-  redis.call('SREM', base .. ':parked', dependency)
 end
 if #popped > 0 then
   wake(base)
