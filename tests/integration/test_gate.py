@@ -1,5 +1,7 @@
 """The gate, in every pool: what accounts say is done, and every ending gives its share back."""
 
+import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -47,7 +49,7 @@ def test_an_account_is_kept_to_and_others_pass(app: Celery, start_worker: StartW
 def test_a_parked_request_comes_back_by_itself_or_on_release(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:
-    start_worker("support.reef", *options(pool), env=ACCOUNTS)
+    worker = start_worker("support.reef", *options(pool), env=ACCOUNTS)
     parked = app.tasks["reef.mark"].delay("parked")
     with app.connection_for_write() as connection, delivery.Queues.open(connection) as queues:
         wait_until(lambda: queues.counts("celery").parked.get("harbour"), what="the request to be parked")
@@ -58,6 +60,20 @@ def test_a_parked_request_comes_back_by_itself_or_on_release(
         assert parked.get(timeout=20) == "parked"
         assert journal(app).count("parked") == 1
         assert not queues.counts("celery").parked
+    assert "1 parked: it is closed (1)" in worker.logs()
+
+
+def test_many_parked_requests_are_told_in_a_line_a_second(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--concurrency=1", env=ACCOUNTS)
+    results = [app.tasks["reef.mark"].delay("parked") for _ in range(100)]
+    began = time.monotonic()
+    pattern = re.compile(r"(\d+) parked: it is closed")
+    wait_until(
+        lambda: sum(map(int, pattern.findall(worker.logs()))) >= 100, timeout=30, what="all to be told"
+    )
+    assert len(pattern.findall(worker.logs())) <= 2 + (time.monotonic() - began)
+    store(app).set("open", 1)
+    assert [result.get(timeout=30) for result in results] == ["parked"] * 100
 
 
 @pytest.mark.parametrize("pool", ["cells", "threads"])

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from bisect import insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 MOST_HELD: Final = 32
 _LOOK_EVERY: Final = 0.25
 _IN_TURN_AFTER: Final = 2.0
+_TELL_EVERY: Final = 1.0
+_REASONS_TOLD: Final = 3
 _ENDINGS: Final = ("on_success", "on_failure", "on_timeout")
 
 _accounts: list[Account] = []
@@ -83,6 +85,8 @@ class Gate(bootsteps.StartStopStep):
         self._held: list[Held] = []
         self._running: dict[int, tuple[Any, Candidate]] = {}
         self._ended: deque[Any] = deque()
+        self._parked: Counter[str] = Counter()  # by reason, since the last line about them
+        self._told_at = float("-inf")
         self._arrivals = 0
         self._pumping = threading.Lock()
         self._pumper = 0  # the thread that holds it
@@ -187,10 +191,21 @@ class Gate(bootsteps.StartStopStep):
         if isinstance(verdict, Admit):
             self._admit(request, entry.candidate)
         elif isinstance(verdict, Park):
-            logger.info("%s[%s] is parked: %s", request.name, request.id, verdict.reason)
+            logger.debug("%s[%s] is parked: %s", request.name, request.id, verdict.reason)
+            self._parked[verdict.reason] += 1
+            self._tell_parked()
             set_aside(request, verdict.retry_after, dependency=verdict.dependency)
         elif isinstance(verdict, Refuse):
             request.on_failure(raised(verdict.error))
+
+    def _tell_parked(self) -> None:
+        """One line now and then: an outage parks thousands."""
+        now = self._clock()
+        if self._parked and now - self._told_at >= _TELL_EVERY:
+            reasons = (f"{reason} ({many})" for reason, many in self._parked.most_common(_REASONS_TOLD))
+            logger.info("%d parked: %s", self._parked.total(), ", ".join(reasons))
+            self._parked.clear()
+            self._told_at = now
 
     def _admit(self, request: Any, candidate: Candidate) -> None:
         self._running[id(request)] = request, candidate
@@ -239,6 +254,7 @@ class Gate(bootsteps.StartStopStep):
                 self._release(request)
         if self._held or self._ended:
             self.pump()
+        self._tell_parked()
 
     def _release(self, request: Any) -> None:
         _, candidate = self._running.pop(id(request), (None, None))
