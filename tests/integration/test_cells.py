@@ -222,6 +222,16 @@ def test_a_cold_shutdown_gives_back_what_runs(
     assert not any(json.loads(history)["strikes"] for history in histories)
 
 
+def test_a_cold_shutdown_may_fall_into_a_look_at_memory(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.reef", "--concurrency=1", env={"REEF_SLOW_BOARD": "1"})
+    app.tasks["reef.nap"].delay(60.0)
+    wait_until(lambda: journal(app), timeout=20, what="the task")
+    store(app).set("look", 1)
+    wait_until(lambda: store(app).exists("looking"), timeout=20, what="a look")
+    worker.kill("SIGQUIT")
+    worker.container.wait(20)
+
+
 def test_a_soft_shutdown_lets_short_tasks_end(app: Celery, start_worker: StartWorker) -> None:
     worker = start_worker("support.reef", "--concurrency=2", env={"REEF_SOFT_SHUTDOWN": "5"})
     short = app.tasks["reef.nap"].delay(1.0)

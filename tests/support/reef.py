@@ -16,6 +16,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from seawall import Seawall
 from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
 from seawall.errors import MemoryBudgetExceeded
+from seawall.memory.board import Board
 from seawall.worker import gate
 from support.shop import note, store
 
@@ -193,6 +194,17 @@ if os.environ.get("REEF_ACCOUNTS"):
     gate.use(Moods(app))
 if seconds := os.environ.get("REEF_SOFT_SHUTDOWN"):
     app.conf.worker_soft_shutdown_timeout = float(seconds)
+if os.environ.get("REEF_SLOW_BOARD"):
+    used = Board.used
+
+    def slowly(self: Board) -> int:
+        """Once asked to, whoever looks at memory holds the board's lock while a signal falls into it."""
+        if store(app).getdel("look"):
+            store(app).set("looking", 1)
+            time.sleep(2.0)
+        return used(self)
+
+    Board.used = slowly  # type: ignore[method-assign]
 if os.environ.get("REEF_STILLBORN"):
 
     @signals.worker_process_init.connect(weak=False)

@@ -275,10 +275,13 @@ class Board:
         """For the length of the block nobody else changes the sums or the owners of rows.
 
         Raises:
-            Busy: somebody held it for longer than `patience` seconds.
+            Busy: somebody held it for longer than `patience` seconds; perhaps this thread itself, which the
+                handler of a signal has interrupted.
         """
         deadline = time.monotonic() + patience
-        with self._mine:
+        if not self._mine.acquire(timeout=patience):
+            raise Busy
+        try:
             while not self._try_lock():
                 if time.monotonic() > deadline:
                     raise Busy
@@ -291,6 +294,8 @@ class Board:
                 self._header.changing = 0
             finally:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 8, 0)
+        finally:
+            self._mine.release()
 
     def _try_lock(self) -> bool:
         try:

@@ -70,7 +70,7 @@ class Journal:
         """In this process there is no file yet. The parent's stays the parent's: only our copy is closed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the handler of a signal may write in the middle of a row's writing
         self._descriptor = -1
         self._size = 0
         self._torn = False

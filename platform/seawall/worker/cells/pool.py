@@ -78,6 +78,7 @@ class Pool(BasePool):
         self._failed_starts = 0
         self._fork_at = 0.0
         self._renew_at = 0.0
+        self._ticking = False
         self._scale_at = 0.0
         self._queues_ever: set[str] = set()
         self.deaths = Deaths(self.app, self.queue_names)
@@ -245,7 +246,19 @@ class Pool(BasePool):
     # Limits
 
     def tick(self) -> None:
-        """What is due every `_TICK` seconds."""
+        """What is due every `_TICK` seconds; nothing within itself.
+
+        Celery stops the pool in the handler of a signal, which may come in the middle.
+        """
+        if self._ticking:
+            return
+        self._ticking = True
+        try:
+            self._tick()
+        finally:
+            self._ticking = False
+
+    def _tick(self) -> None:
         now = time.monotonic()
         for cell in list(self.cells.values()):
             cell.channel.flush()
