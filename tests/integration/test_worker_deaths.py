@@ -68,6 +68,8 @@ def test_sigterm_lets_running_tasks_finish(shop_app: Celery, start_worker: Start
     wait_until(lambda: shop.journal(shop_app), what="a running task")
     worker.kill("SIGTERM")
     worker.wait_for_log("Warm shutdown")
+    # The line comes before its cells are told; when nobody answers any more they are.
+    wait_until(lambda: not shop_app.control.ping(timeout=0.5), timeout=20, what="the worker to leave")
     waiting = shop_app.tasks["shop.record"].delay("waiting")
     shop.store(shop_app).set("go", 1)
     assert running.get(timeout=20) == "running"
