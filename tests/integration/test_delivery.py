@@ -326,12 +326,16 @@ def test_a_message_can_be_deferred_without_cost(connect: Connect) -> None:
     assert "redelivered" not in message.delivery_info
 
 
-def test_parked_messages_wait_for_their_dependency(connect: Connect) -> None:
-    connection = connect()
-    channel = channel_of(connection)
+def park_four(connection: Any, channel: Any) -> None:
     for number in range(4):
         put(connection, number)
         delivery.park(get(channel), "payments")
+
+
+def test_parked_messages_wait_for_their_dependency(connect: Connect) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    park_four(connection, channel)
     assert channel.claimant is not None
     channel.claimant.flush()
     queues = Queues(channel.redis)
@@ -345,9 +349,7 @@ def test_parked_messages_wait_for_their_dependency(connect: Connect) -> None:
 def test_parked_messages_go_one_by_one_with_what_is_sent_anyway(connect: Connect) -> None:
     connection = connect()
     channel = channel_of(connection)
-    for number in range(4):
-        put(connection, number)
-        delivery.park(get(channel), "payments")
+    park_four(connection, channel)
     assert not delivery.let_go("another", "payments"), "nobody here takes part in it"
     assert delivery.let_go("q", "payments")
     assert delivery.let_go("q", "payments")

@@ -32,7 +32,7 @@ from seawall.backoff import equal_jitter
 from seawall.cluster import Argument
 from seawall.delivery import events, scripts, server
 from seawall.delivery.claimant import Claimant, Claimed
-from seawall.delivery.envelope import SUBMISSION, TYPED, Envelope, Stencil, decode_json, unwrap, wrap
+from seawall.delivery.envelope import SUBMISSION, Envelope, Stencil, from_json, unwrap, wrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line
 from seawall.delivery.options import Options
@@ -55,10 +55,10 @@ class Message(virtual.Message):
 
     def _decode(self) -> Any:
         body: Any = self.body
-        plain = isinstance(body, bytes) and self.content_type == _JSON and TYPED not in body
-        if plain and (self.accept is None or _JSON in self.accept):
-            with contextlib.suppress(ValueError):  # kombu says what is wrong with it
-                return decode_json(body.decode())
+        accepted = self.accept is None or _JSON in self.accept
+        if accepted and self.content_type == _JSON and isinstance(body, bytes):
+            with contextlib.suppress(Exception):  # kombu says what is wrong with it
+                return from_json(body)
         return super()._decode()
 
 

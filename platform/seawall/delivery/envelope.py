@@ -20,11 +20,8 @@ SUBMITTED = "seawall-submitted"
 UNIQUE_FOR_DEFAULT = 86_400.0
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-decode_json = json.JSONDecoder().decode
-"""As `json.loads`, without its search for an encoding."""
-
-TYPED = b'"__type__"'
-"""Marks, in kombu's JSON, a value that JSON lacks."""
+_decode = json.JSONDecoder().decode  # `json.loads` searches for an encoding first
+_TYPED = b'"__type__"'  # kombu's JSON for values that JSON lacks
 
 
 class Envelope(NamedTuple):
@@ -124,8 +121,7 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     Raises:
         ValueError: it is not a message.
     """
-    text = claimed.body.decode()
-    message = loads_extended(text) if TYPED in claimed.body else decode_json(text)
+    message = from_json(claimed.body)
     if not isinstance(message, dict) or not isinstance(message.get("properties"), dict):
         raise ValueError("not a kombu message")  # noqa: TRY004 - undecodable either way
     properties = message["properties"]
@@ -135,6 +131,16 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
         place["redelivered"] = True
         place["strikes"] = json.loads(claimed.history)["strikes"]
     return message
+
+
+def from_json(body: bytes) -> Any:
+    """What kombu's JSON says; plain JSON needs none of kombu's types.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    text = body.decode()
+    return loads_extended(text) if _TYPED in body else _decode(text)
 
 
 def to_json(value: Any) -> str:

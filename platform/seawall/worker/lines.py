@@ -22,6 +22,7 @@ from seawall.worker.discretion import secrecy_of
 
 _defaults: Any = defaults  # celery-types lacks half of it
 _CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAULT_TASK_LOG_FMT})
+_UID: Final = "seawall.lines"
 
 
 class TaskScope:
@@ -56,17 +57,16 @@ class TaskScope:
 
 def connect() -> None:
     """Listen to Celery's signals. Safe to repeat."""
-    uid = "seawall.lines"
-    signals.after_setup_logger.connect(_format_lines, dispatch_uid=uid)
-    signals.after_setup_task_logger.connect(_format_lines, dispatch_uid=uid)
-    signals.task_prerun.connect(_entered, dispatch_uid=uid)
-    signals.task_postrun.connect(_left, dispatch_uid=uid)
+    signals.after_setup_logger.connect(_format_lines, dispatch_uid=_UID)
+    signals.after_setup_task_logger.connect(_format_lines, dispatch_uid=_UID)
+    signals.task_prerun.connect(_entered, dispatch_uid=_UID)
+    signals.task_postrun.connect(_left, dispatch_uid=_UID)
 
 
 def disconnect() -> None:
     """Whoever runs tasks here calls `enter` and `leave` by itself: a signal costs more than what it does."""
-    signals.task_prerun.disconnect(dispatch_uid="seawall.lines")
-    signals.task_postrun.disconnect(dispatch_uid="seawall.lines")
+    signals.task_prerun.disconnect(dispatch_uid=_UID)
+    signals.task_postrun.disconnect(dispatch_uid=_UID)
 
 
 @contextlib.contextmanager

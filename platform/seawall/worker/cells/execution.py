@@ -45,7 +45,6 @@ class Execution:
     def __init__(self, cell: "Cell") -> None:
         self._cell = cell
         self._row = cell.row
-        self._app = cell.app
         self._pid = os.getpid()
         self._hostname = cell.hostname
         self._tracers: dict[Any, Tracer] = {}
