@@ -5,6 +5,7 @@ differences. `--storms` adds the outages under 4 processes of 20 threads.
 """
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
@@ -80,17 +81,24 @@ def overhead(url: str) -> None:
             with database.connection():
                 pass
 
-        names = ("raw", "held", "pool", "psycopg_pool", "checkout")
-        taken: dict[str, list[float]] = {name: [] for name in names}
+        def held() -> float:
+            with database.connection() as connection:
+                return cpu(lambda: connection.execute(query).fetchone())
+
+        cpu = partial(mean, clock=time.thread_time)
+        turns: dict[str, Callable[[], float]] = {
+            "raw": lambda: cpu(lambda: raw.execute(query).fetchone()),
+            "held": held,
+            "pool": lambda: cpu(lambda: database.fetch_one(query)),
+            "psycopg_pool": lambda: cpu(alone),
+            "checkout": lambda: cpu(checked_out),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(_ROUNDS):
-            with database.connection() as held:
-                taken["held"].append(mean(lambda: held.execute(query).fetchone(), clock=time.thread_time))
-            taken["raw"].append(mean(lambda: raw.execute(query).fetchone(), clock=time.thread_time))
-            taken["pool"].append(mean(partial(database.fetch_one, query), clock=time.thread_time))
-            taken["psycopg_pool"].append(mean(alone, clock=time.thread_time))
-            taken["checkout"].append(mean(checked_out, clock=time.thread_time))
+            for name in random.sample(list(turns), len(turns)):  # each finds the server as another left it
+                taken[name].append(turns[name]())
         stock.close()
-    cost = {name: statistics.median(taken[name]) * 1e6 for name in names}
+    cost = {name: statistics.median(taken[name]) * 1e6 for name in turns}
     show("one statement, raw connection", f"{cost['raw']:.1f} us")
     show("on a connection of ours that is held", f"{cost['held'] - cost['raw']:+.1f} us")
     show("checkout + statement + return: database()", f"{cost['pool'] - cost['raw']:+.1f} us")

@@ -28,6 +28,7 @@ def test_a_killed_server_costs_errors_only_while_it_is_away(
         report = survive(url, tmp_path, killed, processes=processes, threads=threads)
     assert_healed(report)
     assert report.errors > 0
+    assert report.median_refusal < 0.5, report  # after the first second nobody waits for a refusal
 
 
 @pytest.mark.parametrize(("processes", "threads"), SIZES)

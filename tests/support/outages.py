@@ -70,7 +70,7 @@ def _after(running: Load, ready: float) -> list[Seen]:
 def _report(url: str, seen: Sequence[Seen], began: float, ready: float) -> Report:
     errors = sorted(error for each in seen for error in each.errors)
     first = [min((at for at in each.ok if at > ready), default=float("inf")) - ready for each in seen]
-    refusals = sorted(took for at, took, what in errors if "DatabaseUnavailable" in what and at < ready)
+    refusals = sorted(took for at, took, what in errors if "cannot be used" in what and at < ready)
     return Report(
         ok=sum(len(each.ok) for each in seen),
         wrong=sum(len(each.wrong) for each in seen),

@@ -66,7 +66,7 @@ class Journal:
 class Connection(ForkSafe[DictRow]):
     """A connection that is entered in its database's journal."""
 
-    idle_since = 0.0
+    heard_at = 0.0  # when the server answered last, seconds of the monotonic clock
     label = ""
     patience: float | None = None
     slow_query: float = float("inf")
@@ -89,8 +89,8 @@ class Connection(ForkSafe[DictRow]):
         connection.journal = journal
         for name, value in ours.items():
             setattr(connection, name, value)
-        connection.idle_since = time.monotonic()
-        events.emit(ConnectionOpened(seconds=connection.idle_since - started))
+        connection.heard_at = time.monotonic()
+        events.emit(ConnectionOpened(seconds=connection.heard_at - started))
         return connection
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
@@ -121,7 +121,8 @@ class Cursor(psycopg.Cursor[DictRow]):
         except BaseException as exc:
             self._tell(query, time.monotonic() - started, exc)
             raise
-        seconds = time.monotonic() - started
+        self._conn.heard_at = ended = time.monotonic()
+        seconds = ended - started
         if seconds >= self._conn.slow_query or events.observed():
             self._tell(query, seconds, None)
         return self

@@ -17,6 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from seawall.database.connection import Connection
 
+_IDLE = TransactionStatus.IDLE.value  # the enum's own attribute costs more than the comparison
 _FADING = 0.5  # seconds a closed connection's backend may still be seen in the server
 
 
@@ -113,40 +114,36 @@ class ElasticPool(ConnectionPool[Connection]):
 
     def getconn(self, timeout: float | None = None) -> Connection:
         """A connection, at once if one is idle: the short way of what psycopg_pool does."""
+        connection = self.take()
+        return super().getconn(timeout) if connection is None else connection
+
+    def take(self) -> Connection | None:
+        """An idle connection that needs no check, or None."""
         with self._lock:
             idle = self._pool
             if not idle or self._closed or not self._trusted(idle[0]):
-                connection = None
-            else:
-                connection = idle.popleft()
-                self._nconns_min = min(self._nconns_min, len(idle))
-                self._stats[self._REQUESTS_NUM] += 1
-        if connection is None:
-            return super().getconn(timeout)
+                return None
+            connection = idle.popleft()
+            self._nconns_min = min(self._nconns_min, len(idle))
+            self._stats[self._REQUESTS_NUM] += 1
         connection._pool = self  # noqa: SLF001 - as its other half does
         return connection
 
     def putconn(self, conn: Connection) -> None:
         """Take a connection back, or close it if there are more than the cap."""
-        if not self._kept(conn):
-            self._put_carefully(conn)
-
-    def _kept(self, conn: Connection) -> bool:
-        """Whether nothing had to be done for it, and nobody waits: it is idle now."""
         if (
-            self._closed  # in a child the lock below may have been held at the fork: it is not touched
-            or conn._pool is not self  # noqa: SLF001
-            or conn.pgconn.transaction_status != TransactionStatus.IDLE
-            or conn._expire_at <= conn.idle_since  # noqa: SLF001
-            or conn._created_at <= self._drained_at  # noqa: SLF001
+            not self._closed  # in a child the lock below may have been held at the fork: it is not touched
+            and conn._pool is self  # noqa: SLF001
+            and conn.pgconn.transaction_status == _IDLE
+            and conn._expire_at > conn.heard_at  # noqa: SLF001
+            and conn._created_at > self._drained_at  # noqa: SLF001
         ):
-            return False
-        with self._lock:
-            if self._waiting or self._closed or self._nconns > self._max_size:
-                return False
-            conn._pool = None  # noqa: SLF001
-            self._pool.append(conn)
-            return True
+            with self._lock:
+                if not self._waiting and not self._closed and self._nconns <= self._max_size:
+                    conn._pool = None  # noqa: SLF001
+                    self._pool.append(conn)
+                    return
+        self._put_carefully(conn)
 
     def _put_carefully(self, conn: Connection) -> None:
         # The first look is without the lock: a cap lowered just now is seen at the next return.

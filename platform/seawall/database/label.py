@@ -13,16 +13,17 @@ _process = "seawall"
 def name_process(name: str) -> None:
     """What this process is, such as `worker1@host`; forked children inherit it."""
     global _process  # noqa: PLW0603 - one process, one name
-    _process = name
+    _process = _shown(name)
 
 
 def current() -> str:
     """The process and, if one runs here, the task."""
     scope = logs.scope.get()
-    return _shown(_process, "" if scope is None else str(scope.fields.get("task", "")))
+    if scope is None or not (task := scope.fields.get("task")):
+        return _process
+    return _shown(f"{_process} {task}")
 
 
 @functools.lru_cache(maxsize=256)
-def _shown(process: str, task: str) -> str:
-    name = f"{process} {task}" if task else process
+def _shown(name: str) -> str:
     return name.encode(errors="replace")[:_MOST].decode(errors="ignore")

@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TRUSTED_IDLE = 1.0  # seconds a connection may have been idle and still be used without trying it
+_TRUSTED_IDLE = 1.0  # seconds since the last answer on a connection that is used without trying it
 _CHECK_PATIENCE = 1.0  # seconds such a trial may take
 _RECONNECT = 1.0  # seconds until the pool starts its ever longer pauses between attempts anew
 _GRACE = 5.0  # seconds the server has to end a statement by itself before its connection is given up
@@ -333,8 +333,8 @@ class Database:
         )
 
     def _trusted(self, connection: Connection) -> bool:
-        """Whether it was used a moment ago, and under the name of what runs now."""
-        if time.monotonic() - connection.idle_since >= _TRUSTED_IDLE:
+        """Whether the server answered on it a moment ago, and to the name of what runs now."""
+        if time.monotonic() - connection.heard_at >= _TRUSTED_IDLE:
             return False
         return self._named or connection.label == label.current()
 
@@ -405,36 +405,35 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     def __enter__(self) -> Connection:
         circuit = self._circuit
         if circuit is None:
-            self._take()
-            return self._connection
+            return self._take()
         circuit.before()
         self._started = time.monotonic()
         try:
-            self._take()
+            return self._take()
         except BaseException as exc:
             circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
             raise
-        return self._connection
 
-    def _take(self) -> None:
-        check_out = self._database._check_out  # noqa: SLF001
-        if not events.observed():
-            self._pool, self._connection = check_out()
-            return
+    def _take(self) -> Connection:
+        database = self._database
+        pool = database._pool  # noqa: SLF001
+        if pool is not None and not events.observed() and (idle := pool.take()) is not None:
+            self._pool, self._connection = pool, idle
+            return idle
         asked = time.monotonic()
-        self._pool, self._connection = check_out()
-        events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
+        self._pool, self._connection = database._check_out()  # noqa: SLF001
+        if events.observed():
+            events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
+        return self._connection
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        connection = self._connection
-        connection.idle_since = now = time.monotonic()
         try:
-            self._pool.putconn(connection)
+            self._pool.putconn(self._connection)
         finally:
             if (circuit := self._circuit) is not None:
-                circuit.after(outcome_of(error), error, now - self._started)
+                circuit.after(outcome_of(error), error, time.monotonic() - self._started)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
