@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def seconds_for_others(app: Celery, many: int) -> float:
     return time.monotonic() - begun
 
 
+def others_until(app: Celery, end: float) -> float:
+    """How many others a second are done until `end`, submitted as fast as a hundred at a time are."""
+    begun, done = time.time(), 0
+    while time.time() < end:
+        seconds_for_others(app, 100)
+        done += 100
+    return done / (time.time() - begun)
+
+
 def test_a_thousand_tasks_outlive_an_outage_and_nobody_else_notices(
     app: Celery, start_worker: StartWorker, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +67,7 @@ def test_a_thousand_tasks_outlive_an_outage_and_nobody_else_notices(
         start_worker("support.dependants", "--concurrency=2")
     seconds_for_others(app, 100)
     calm = seconds_for_others(app, 1000)
+    calm_rate = others_until(app, time.time() + OUTAGE / 2)
     store(app).set("down", 1)
     breaking = submitted(app, "pay", [(-1,)] * 60)
     wait_until(lambda: len(moments(app)) >= 10, timeout=60)
@@ -65,7 +76,7 @@ def test_a_thousand_tasks_outlive_an_outage_and_nobody_else_notices(
     before = len(moments(app))
     waiting = submitted(app, "pay", [(number,) for number in range(1000)])
     beside = seconds_for_others(app, 1000)
-    wait_until(lambda: time.time() > opened + OUTAGE, timeout=60)
+    beside_rate = others_until(app, opened + OUTAGE)
     probes = len(moments(app)) - before
     assert not any(result.ready() for result in waiting)
     store(app).delete("down")
@@ -75,13 +86,15 @@ def test_a_thousand_tasks_outlive_an_outage_and_nobody_else_notices(
     calls = [at for at in moments(app) if at > back]
     per_tenth = [sum(1 for at in calls if 0 <= at - calls[0] - tick / 10 < 0.1) for tick in range(40)]
     with capsys.disabled():
-        print(f"\nothers: 1,000 in {calm:.1f} s before the outage, {beside:.1f} s in it")  # noqa: T201
+        print(f"\nothers: {calm_rate:.0f} a second before the outage, {beside_rate:.0f} in it; ", end="")  # noqa: T201
+        print(f"1,000 at once {calm:.1f} s before it, {beside:.1f} s in line behind what it parks")  # noqa: T201
         print(f"calls in the outage: {probes}; failed before it opened: ", end="")  # noqa: T201
         print(sum(result.failed() for result in breaking))  # noqa: T201
         print(f"first call {calls[0] - back:.1f} s after the end, all done {done - back:.1f} s")  # noqa: T201
         print(f"calls per 100 ms: {per_tenth}")  # noqa: T201
     assert probes <= 2 + OUTAGE / 1.0
     assert beside < 2 * calm + 2
+    assert beside_rate > calm_rate / 2
     assert max(per_tenth[:5]) <= max(per_tenth), "it grows"
 
 
@@ -107,7 +120,6 @@ def test_limits_hold_and_all_tenants_progress_while_cells_are_killed(
     tenants = [f"t{number // 50}" for number in range(many)]
     if order == "shuffled":
         random.Random(1).shuffle(tenants)  # noqa: S311 - no secret
-    best = ideal(tenants, cells=cells, limit=limit, each=each)
     worker = start_worker("support.dependants", f"--concurrency={cells}")
     seconds_for_others(app, 100)
     begun = time.monotonic()
@@ -119,10 +131,14 @@ def test_limits_hold_and_all_tenants_progress_while_cells_are_killed(
     wait_until(lambda: store(app).llen("served") >= many, timeout=300)
     took = time.monotonic() - begun
     served: Any = store(app).lrange("served", 0, -1)
-    assert Counter(tenant.decode() for tenant in served) == Counter(tenants)
+    assert Counter(line.decode().split()[0] for line in served) == Counter(tenants)
+    # Calls to Redis, which the task makes for the test, are its own work too.
+    best = ideal(tenants, cells=cells, limit=limit, each=mean(float(line.split()[1]) for line in served))
+    nominal = ideal(tenants, cells=cells, limit=limit, each=each)
     lines: Any = store(app).lrange("beside", 0, -1)
     most = max(int(line.split()[1]) for line in lines)
     with capsys.disabled():
-        print(f"\n{order}: ideal {best:.1f} s, took {took:.1f} s; most of a tenant at once: {most}")  # noqa: T201
+        print(f"\n{order}: ideal {best:.1f} s ({nominal:.1f} s at {each} s each), took {took:.1f} s")  # noqa: T201
+        print(f"most of a tenant at once: {most}")  # noqa: T201
     assert most == limit
     assert took < 1.1 * best

@@ -410,6 +410,39 @@ def test_a_flushed_server_learns_again_that_it_is_open(url: str) -> None:
     assert one.state is State.FORCED_OPEN
 
 
+def test_the_fleet_knows_of_a_failure_before_the_caller_does(url: str) -> None:
+    one = breaker("told")
+    one.call(int)
+    wait_until(lambda: one.circuit.look().epoch > 0)  # type: ignore[union-attr]
+    with connect(url) as client:
+        for failures in (1, 2, 3):
+            with pytest.raises(Down):
+                one.call(down)
+            (shared,) = Store(client, "test").overview()
+            assert shared.failed == failures
+
+
+def test_in_an_event_loop_a_failure_is_reported_by_the_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = breaker("looped")
+    one.call(int)
+    wait_until(lambda: one.circuit.look().epoch > 0)  # type: ignore[union-attr]
+    hub, told = one.circuit.place.hub, list[object]()
+    assert hub is not None
+    monkeypatch.setattr(hub, "tell", told.append)
+
+    async def fails() -> None:
+        with pytest.raises(Down):
+            one.call(down)
+
+    asyncio.run(fails())
+    assert not told
+    with connect(url) as client:
+        wait_until(lambda: Store(client, "test").overview()[0].failed == 1)
+    with pytest.raises(Down):
+        one.call(down)
+    assert len(told) == 1
+
+
 def test_a_calm_call_costs_no_command(url: str) -> None:
     one = breaker("calm")
     one.call(int)

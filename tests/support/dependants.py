@@ -42,7 +42,11 @@ def other(_self: Any, number: int) -> int:
 
 
 def serve(self: Any, tenant: str, seconds: float) -> str:
-    """Say how many of this tenant are at work at once, not counting what a killed process left behind."""
+    """Say how many of this tenant are at work at once, not counting what a killed process left behind.
+
+    At the end it says how many seconds it has been at work, with what it says.
+    """
+    begun = time.monotonic()
     name, here = f"{os.getpid()} {self.request.id}", f"inside:{tenant}"
     redis = store(self.app)
     redis.sadd(here, name)
@@ -50,7 +54,7 @@ def serve(self: Any, tenant: str, seconds: float) -> str:
     redis.rpush("beside", f"{tenant} {sum(_lives(int(one.split()[0])) for one in inside)}")
     time.sleep(seconds)
     redis.srem(here, name)
-    redis.rpush("served", tenant)
+    redis.rpush("served", f"{tenant} {time.monotonic() - begun:.4f}")
     return tenant
 
 

@@ -7,12 +7,16 @@ Two circuits decide together. The cluster's is read from the table; a `Machine` 
 call and trips by itself, which protects a process whose own road to the dependency is bad and is all there
 is while Redis is away. A call passes if both let it.
 
+A process that has a hub reports its failures itself, before the exception goes on: that is a round trip, and
+what it learns holds for its next call. In an event loop and in a worker's children the hub's thread does it.
+
 Successes of calm calls are counted in rounds of 128 by `ok`, an iterator: `next(ok)` counts one and is False
 for the last of a round. That call hands the round on to the local machine and to the hub, unless another did
 a moment ago; a failure takes along what was not handed on yet. `ok` also names the epoch: it is replaced when
 the epoch changes, so a straggler that began in an older one counts where nobody looks.
 """
 
+import asyncio
 import itertools
 import math
 import operator
@@ -28,6 +32,7 @@ from seawall.breaker import place as places
 from seawall.breaker.calls import Call, is_admitted
 from seawall.breaker.config import Config
 from seawall.breaker.events import BreakerChanged
+from seawall.breaker.hub import Hub
 from seawall.breaker.machine import Machine, ProbeOutcome, Report, State, ramp
 from seawall.breaker.store import Shared
 from seawall.breaker.table import UNKNOWN, Record, View, calm_flag
@@ -379,7 +384,10 @@ class Circuit:
                     self.calm = NEVER
             else:
                 self._unseen += 1
-            self._send(now)
+            hub = self._place.hub if failed and self._place and _may_wait() else None
+            record = self._send(now, hub)
+        if hub is not None and record is not None:
+            hub.tell(record)
         self._tell(before)
 
     def _count_calm(self, now: float, *last: Report) -> None:
@@ -400,12 +408,12 @@ class Circuit:
         if seen:
             self.local.report(now, self.local.epoch, seen)
 
-    def _send(self, now: float) -> None:
-        """Tell the hub, at once if it matters and not too often."""
+    def _send(self, now: float, hub: Hub | None = None) -> Record | None:
+        """Tell the hub, at once if it matters and not too often. The caller tells `hub` itself, if given."""
         view, place, (good, bad, slow) = self._view, self._place, self._fresh
         if view is None or place is None:
             self._earlier, self._fresh = 0, [0, 0, 0]  # nobody to tell: Redis was never reached
-            return
+            return None
         if bad or slow:
             self._tokens = min(
                 float(FAILURES_AT_ONCE), self._tokens + (now - self._tokens_at) * FAILURES_AT_ONCE
@@ -414,12 +422,14 @@ class Circuit:
             if self._tokens >= 1:
                 self._tokens -= 1
             elif now - self._sent_at < COALESCED:
-                return
+                return None
         elif now - self._sent_at < (view.hot_every or COALESCED):
-            return
+            return None
         record = Record(self.slot, os.getpid(), view.epoch, self._earlier, good, bad, slow)
-        if place.table.send(record):
-            self._earlier, self._fresh, self._sent_at = 0, [0, 0, 0], now
+        if hub is None and not place.table.send(record):
+            return None
+        self._earlier, self._fresh, self._sent_at = 0, [0, 0, 0], now
+        return record
 
     def lasted(self, seconds: float) -> tuple[bool, bool]:
         """Whether a call of so many seconds was slow, and whether it was too late to be of use."""
@@ -521,3 +531,12 @@ class Circuit:
             self.local.reset(time.monotonic())
             self._refuse_until = 0.0
         self._tell(before)
+
+
+def _may_wait() -> bool:
+    """Whether a round trip stops nothing but this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False

@@ -1,9 +1,10 @@
 """The one thread of a worker that talks with Redis about circuits.
 
 It subscribes to the changes, writes them into the table that all processes of the worker read, and reports
-what they see of their calls: a failure at once, successes once a second, or every 20 ms while somebody in
-the fleet sees failures. Once a second it reads one version that grows with every change of any circuit, so a
-lost message costs a second. After each subscribe it reads every circuit again.
+what they see of their calls: a failure at once (one of its own process in the thread that saw it, `tell`),
+successes once a second, or every 20 ms while somebody in the fleet sees failures. Once a second it reads one
+version that grows with every change of any circuit, so a lost message costs a second. After each subscribe it
+reads every circuit again.
 
 While Redis is away it says so in the table and tries again with growing pauses; the processes go by what they
 see themselves. What they saw in that time is not reported later: it is no news then.
@@ -196,6 +197,20 @@ class Hub:
         logger.warning("breakers: Redis cannot be reached, each process goes by its own calls: %s", exc)
         emit(BreakersCutOff(error=str(exc)))
 
+    def tell(self, record: Record) -> None:
+        """Report in the caller's thread what it saw; with Redis away, at most a timeout."""
+        with _busy:
+            if self._cut_off_at is not None:
+                return
+            with self._lock:
+                self._find_circuits()
+                if (tracked := self._tracked.get(record.slot)) is not None:
+                    tracked.add(record)
+            try:
+                self._report(time.monotonic())
+            except OUTAGE as exc:
+                self.cut_off(exc)
+
     # The thread
 
     def _run(self) -> None:
@@ -253,9 +268,10 @@ class Hub:
         """Wait for something to do, and do it. Returns when to poll and to read everything next."""
         now = time.monotonic()
         wait = max(0.0, min(poll_at - now, self._next(now)))
-        select.select([self._table.reader, subscription.connection._sock], [], [], wait)  # noqa: SLF001
+        heard = subscription.connection._sock  # noqa: SLF001
+        ready, _, _ = select.select([self._table.reader, heard], [], [], wait)
         with _busy:
-            while (message := subscription.get_message(timeout=0)) is not None:
+            while heard in ready and (message := subscription.get_message(timeout=0)) is not None:
                 self._hear(read_message(message["data"]))
             self._collect()
             now = time.monotonic()

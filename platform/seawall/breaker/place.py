@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOST_AFTER: Final = 5.0
 """Seconds without a sign of the hub after which a child stops following it."""
 
-FIRST_ANSWER: Final = 0.1
+FIRST_ANSWER: Final = cluster.TIMEOUT
 """Seconds that a child waits for the hub to say where a new circuit is."""
 
 
