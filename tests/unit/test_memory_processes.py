@@ -257,6 +257,39 @@ def test_a_task_above_its_budget_is_told_once_and_may_clean_up() -> None:
     assert [event.hard for event in heard] == [False]
 
 
+class Late(Meter):
+    """Something happens between a reading and what follows from it."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def total(self) -> int:
+        self._happens()
+        return super().total()
+
+
+@pytest.mark.parametrize("another_begins", [False, True])
+def test_what_a_task_used_is_not_held_against_its_process_or_the_next_task(another_begins: bool) -> None:
+    board = Board.create(PLENTY)
+    runs = Runs(board, lambda _: None)
+    greedy = runs.run("id-1", "shop.greedy", limited(MB, 2 * MB), MB)
+
+    def ends() -> None:
+        greedy.__exit__(None, None, None)
+        if another_begins:
+            runs.run("id-2", "shop.modest", limited(MB, 2 * MB), MB).__enter__()
+
+    guard = Guard(board, meter=Late(ends))
+    release()
+    greedy.__enter__()
+    block = filled(8)
+    found = guard.look([], 1.0)
+    assert not any(act(each, lambda _: True) for each in found)
+    assert block
+    guard.close()
+
+
 def test_a_task_above_its_limit_loses_its_process() -> None:
     board, said = Board.create(PLENTY), FORK.Queue()
     guard = Guard(board)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from seawall import events
 from seawall.memory.board import Board, Busy, Kind, Row
@@ -55,6 +55,29 @@ class Overrun:
     def stands(self) -> bool:
         """Whether the same task still runs: asked just before acting."""
         return self.row.pid == self.pid and self.row.generation == self.generation
+
+
+class _Running(NamedTuple):
+    """A task that ran both before and after its process was measured."""
+
+    row: Row
+    pid: int
+    generation: int
+    using: int
+    """Bytes beyond its start."""
+
+    def over(self, limit: int, *, hard: bool) -> Overrun:
+        row = self.row
+        return Overrun(
+            pid=self.pid,
+            generation=self.generation,
+            id=row.id.decode(errors="replace"),
+            name=row.name.decode(errors="replace"),
+            used=self.using,
+            limit=limit,
+            hard=hard,
+            row=row,
+        )
 
 
 class Guard:
@@ -104,23 +127,27 @@ class Guard:
     def look(self, pids: Collection[int], now: float) -> list[Overrun]:
         """Read this process and `pids`, those that run its tasks; what is to be done."""
         begun = self._clock()
+        before = [(row, row.pid, row.generation) for row in self._board.rows(Kind.RUN)]
         resident = self._meter.read([os.getpid(), *pids], now)
-        runs = [row for row in self._board.rows(Kind.RUN) if row.generation and row.pid in resident]
-        using = {row.pid: max(0, resident[row.pid] - row.begun) for row in runs}
-        for row in runs:
-            row.used = max(row.used, using[row.pid])
+        runs = [
+            _Running(row, pid, generation, max(0, resident[pid] - row.begun))
+            for row, pid, generation in before
+            if generation and pid in resident and row.generation == generation
+        ]
+        for run in runs:
+            run.row.used = max(run.row.used, run.using)
         self._slots = max(self._slots, len(pids))  # pools grow
-        used = self._update(runs, using, now)
-        found = self._overruns(runs, using, used)
+        used = self._update(runs, now)
+        found = self._overruns(runs, used)
         cost = self._clock() - begun - self._meter.exact_cost
-        self.interval = max(self._nearest(runs, using, used), cost / SHARE)
+        self.interval = max(self._nearest(runs, used), cost / SHARE)
         return found
 
-    def _update(self, runs: list[Row], using: dict[int, int], now: float) -> int:
+    def _update(self, runs: list[_Running], now: float) -> int:
         """Tell the board; what all workers use."""
         mine = self._meter.total()
         beside = max(self._meter.most(now), self._expected if now < self._settled_at else 0)
-        inside = sum(min(using[row.pid], row.size) for row in runs)
+        inside = sum(min(run.using, run.row.size) for run in runs)
         self._read_group(now)
         bereaved = self._bereaved(now)
         try:
@@ -178,30 +205,31 @@ class Guard:
             )
         self._kills = kills
 
-    def _overruns(self, runs: list[Row], using: dict[int, int], used: int) -> list[Overrun]:
+    def _overruns(self, runs: list[_Running], used: int) -> list[Overrun]:
         found = []
-        for row in runs:
-            size = using[row.pid]
-            if row.hard and size > row.hard:
-                found.append(_overrun(row, size, row.hard, hard=True))
-            elif row.soft and size > row.soft and row.told != row.generation:
-                found.append(_overrun(row, size, row.soft, hard=False))
+        for run in runs:
+            row = run.row
+            if row.hard and run.using > row.hard:
+                found.append(run.over(row.hard, hard=True))
+            elif row.soft and run.using > row.soft and row.told != run.generation:
+                found.append(run.over(row.soft, hard=False))
         if not found and used > self._board.budget * self._marks.exhausted:
-            found += self._worst(runs, using, hard=used > self._board.budget)
+            found += self._worst(runs, hard=used > self._board.budget)
         return found
 
-    def _worst(self, runs: list[Row], using: dict[int, int], *, hard: bool) -> list[Overrun]:
+    def _worst(self, runs: list[_Running], *, hard: bool) -> list[Overrun]:
         """With the budget spent, the task that is furthest beyond what it reserved has to go."""
-        beyond = [row for row in runs if using[row.pid] > row.size and (hard or row.told != row.generation)]
-        worst = max(beyond, key=lambda row: using[row.pid] - row.size, default=None)
-        return [] if worst is None else [_overrun(worst, using[worst.pid], worst.size, hard=hard)]
+        beyond = [
+            run for run in runs if run.using > run.row.size and (hard or run.row.told != run.generation)
+        ]
+        worst = max(beyond, key=lambda run: run.using - run.row.size, default=None)
+        return [] if worst is None else [worst.over(worst.row.size, hard=hard)]
 
-    def _nearest(self, runs: list[Row], using: dict[int, int], used: int) -> float:
+    def _nearest(self, runs: list[_Running], used: int) -> float:
         """Seconds in which the nearest limit could be passed."""
         room = [max(0, self._board.budget - used)]
-        for row in runs:
-            limits = [limit for limit in (row.soft, row.hard) if limit > using[row.pid]]
-            room += [limit - using[row.pid] for limit in limits]
+        for run in runs:
+            room += [limit - run.using for limit in (run.row.soft, run.row.hard) if limit > run.using]
         return min(LATEST, max(SOONEST, min(room) / GROWTH)) if runs else LATEST
 
     def retained(self, pids: Collection[int]) -> dict[int, int]:
@@ -213,19 +241,6 @@ class Guard:
         self._meter.close()
         self._board.forget(os.getpid())
         self._row = None
-
-
-def _overrun(row: Row, used: int, limit: int, *, hard: bool) -> Overrun:
-    return Overrun(
-        pid=row.pid,
-        generation=row.generation,
-        id=row.id.decode(errors="replace"),
-        name=row.name.decode(errors="replace"),
-        used=used,
-        limit=limit,
-        hard=hard,
-        row=row,
-    )
 
 
 def act(overrun: Overrun, send: Callable[[Overrun], bool]) -> bool:
