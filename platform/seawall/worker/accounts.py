@@ -52,7 +52,8 @@ AWAY: Final = 0.5
 _TICK: Final = 0.1
 _LONGEST_PROBE: Final = 5.0
 
-_in_use: list["Limits"] = []
+_in_use: list["Breakers | Limits"] = []
+_watches: list["Watch"] = []
 
 
 def dependency_of(breaker_name: str) -> str:
@@ -298,6 +299,7 @@ class Room(Watch):
 
 def open_accounts(app: Any, *, elsewhere: bool) -> None:
     """Have the gate ask for what the app's tasks require; `elsewhere`: they run in other processes."""
+    close_accounts()  # of a worker that is still in this process, as in tests: the last one counts
     policies = [policy for task in app.tasks.values() if (policy := getattr(task, "policy", None))]
     required = sorted({name for policy in policies for name in policy.requires})
     limited = any(policy.limit for policy in policies)
@@ -305,34 +307,53 @@ def open_accounts(app: Any, *, elsewhere: bool) -> None:
         return
     parked = Parked(app)
     if required:
-        gate.use(Breakers(elsewhere=elsewhere, parks=parked.possible))
+        _in_use.append(Breakers(elsewhere=elsewhere, parks=parked.possible))
         for name in required:
             breaker(name)
-    if required and parked.possible:
-        _begin(Circuits(parked, required))
     if limited:
-        limits = Limits(app, parked)
-        _in_use.append(limits)
-        gate.use(limits)
-        if parked.possible:
-            _begin(Room(parked))
+        _in_use.append(Limits(app, parked))
+    if required and parked.possible:
+        _watches.append(Circuits(parked, required))
+    if limited and parked.possible:
+        _watches.append(Room(parked))
+    for account in _in_use:
+        gate.use(account)
 
 
-def _begin(watch: Watch) -> None:
-    signals.worker_ready.connect(watch.start, weak=False)
-    signals.worker_shutdown.connect(watch.stop, weak=False)
+def connect() -> None:
+    """Listen to the worker's signals. Safe to repeat."""
+    signals.worker_ready.connect(_start_watches, dispatch_uid="seawall.accounts")
+
+
+def _start_watches(**_: Any) -> None:
+    for watch in _watches:
+        watch.start()
+
+
+def close_accounts(**_: Any) -> None:
+    """Undo `open_accounts`. Safe to repeat."""
+    for watch in _watches:
+        watch.stop()
+    for account in _in_use:
+        gate.disuse(account)
+    _watches.clear()
+    _in_use.clear()
 
 
 def renew(pids: list[int]) -> None:
     """Processes that run tasks for this one live: their shares stay theirs."""
-    if _in_use and pids:
+    if pids and _limits_are_in_use():
         _carefully(lambda: shares().renew(pids))
 
 
 def lost(pid: int) -> None:
     """A process that ran tasks for this one is dead: its shares are free."""
-    if _in_use:
+    if _limits_are_in_use():
         _carefully(lambda: shares().lost(pid))
+
+
+def _limits_are_in_use() -> bool:
+    return any(isinstance(account, Limits) for account in _in_use)
 
 
 def _carefully(work: Callable[[], None]) -> None:

@@ -21,8 +21,7 @@ from seawall.database import guard_databases, name_process
 from seawall.delivery import poisoned
 from seawall.logs import name_worker
 from seawall.tether import die_with
-from seawall.worker import lines, memory, readiness, recording
-from seawall.worker.accounts import open_accounts
+from seawall.worker import accounts, ending, lines, memory, readiness, recording
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,15 @@ def connect() -> None:
     supervisor.connect()
     uid = "seawall.lifecycle"
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
-    signals.worker_shutdown.connect(memory.close, dispatch_uid=uid)
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
     recording.connect()
+    accounts.connect()
+    ending.connect()
+    for end in (memory.close, recording.end, readiness.end, accounts.close_accounts):  # in this order
+        ending.ended.connect(end)
     signals.worker_ready.connect(_announce_ready, dispatch_uid=uid)
     _let_signals_interrupt(signals.worker_shutting_down)
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
@@ -81,6 +83,7 @@ def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
         fail_poisoned(app, sender, message, history)
 
     app = sender.app
+    poisoned.disconnect(dispatch_uid="seawall.lifecycle")  # of a worker that was here before
     poisoned.connect(fail, weak=False, dispatch_uid="seawall.lifecycle")
 
 
@@ -109,7 +112,7 @@ def _open_accounts(sender: Any = None, **_: Any) -> None:
     pool = concurrency.get_implementation(sender.pool_cls)
     if servers.redis_is_known():
         guard_databases()  # before a task that requires "postgres" makes a breaker of that name
-    open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
+    accounts.open_accounts(sender.app, elsewhere=issubclass(pool, TaskPool))
     if servers.redis_is_known():
         share()
 

@@ -277,6 +277,7 @@ class Step(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         """Before anything has started."""
         global _watch  # noqa: PLW0603 - one worker a process
+        close()  # of a worker that is still in this process, as in tests: the last one counts
         prefork = _is_prefork(worker.pool_cls)
         forks = prefork or _is_cells(worker.pool_cls)
         if prefork:  # a cell calls by itself, when the task is settled

@@ -117,16 +117,16 @@ class Readiness:
 
         close()  # the children that are forked next have connections of their own
 
-    def consumes(self, **_: Any) -> None:
+    def consumes(self) -> None:
         """The worker is ready, in Celery's sense."""
         self._consumes = True
 
-    def leaves(self, **_: Any) -> None:
+    def leaves(self) -> None:
         """It was told to end, and drains."""
         self._leaving = True
 
-    def stop(self, **_: Any) -> None:
-        """Stop the services: the worker has drained."""
+    def stop(self) -> None:
+        """Stop the services: the worker has ended. Safe to repeat."""
         self._consumes = False
         self.runtime.stop()
         if self._account is not None:
@@ -255,13 +255,28 @@ def connect(notify: Callable[[str], bool]) -> None:
     def begin(sender: Any = None, **_: Any) -> None:
         readiness = Readiness(sender, notify)
         _current[:] = [readiness]
-        signals.worker_shutting_down.connect(readiness.leaves, weak=False, dispatch_uid=f"{uid}.leaves")
-        signals.worker_ready.connect(readiness.consumes, weak=False, dispatch_uid=f"{uid}.consumes")
-        signals.worker_shutdown.connect(readiness.stop, weak=False, dispatch_uid=f"{uid}.stop")
         readiness.wait()
 
     uid = "seawall.readiness"
     signals.worker_init.connect(begin, weak=False, dispatch_uid=uid)
+    signals.worker_ready.connect(_on_ready, dispatch_uid=uid)
+    signals.worker_shutting_down.connect(_on_shutting_down, dispatch_uid=uid)
+
+
+def _on_ready(**_: Any) -> None:
+    for readiness in _current:
+        readiness.consumes()
+
+
+def _on_shutting_down(**_: Any) -> None:
+    for readiness in _current:
+        readiness.leaves()
+
+
+def end(**_: Any) -> None:
+    """The worker has ended: its services stop. Safe to repeat."""
+    for readiness in _current:
+        readiness.stop()
 
 
 def _after_fork() -> None:

@@ -28,7 +28,6 @@ def connect() -> None:
     """Listen to the worker's signals. Safe to repeat."""
     uid = "seawall.recording"
     signals.worker_init.connect(_begin, dispatch_uid=uid)
-    signals.worker_shutdown.connect(_end, dispatch_uid=uid)
     delivery.unreadable.connect(_no_message, dispatch_uid=uid)
 
 
@@ -67,7 +66,8 @@ def _begin(sender: Any = None, **_: Any) -> None:
     recorder.start()
 
 
-def _end(**_: Any) -> None:
+def end(**_: Any) -> None:
+    """The worker has ended: write what there is. Safe to repeat."""
     if _current:
         _silence.pop()()
         _current.pop().stop()
