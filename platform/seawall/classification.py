@@ -10,9 +10,10 @@ import errno
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from seawall.errors import ConfigError
-from seawall.failure import Category, Failure, Severity, Verdict, digest, fingerprint
+from seawall.failure import Category, Failure, Severity, Verdict, digest, fingerprint, name_of, path_of
 
 _DEPTH: Final = 20
 """Links of a chain, and levels of groups, that are looked at."""
@@ -192,15 +193,28 @@ _TABLE: Final[tuple[tuple[_Rule, str], ...]] = (
 _RULES: Final[dict[str, _Rule]] = {path: rule for rule, paths in _TABLE for path in paths.split()}
 
 _own: dict[type[BaseException], Verdict] = {}
-_known: dict[type[BaseException], _Rule | None] = {}
+_known: WeakKeyDictionary[type[BaseException], _Rule | None] = WeakKeyDictionary()
+"""What was found for a class, as long as there is one: those that are made at run time do not stay for it."""
 
 
 def classify(exc: BaseException, *, task: str = "") -> Failure:
-    """What `exc` is. Never raises; costs tens of microseconds. `task` names whose failure it is."""
-    if isinstance(exc, BaseExceptionGroup):
-        return _classify_group(exc, task)
+    """What `exc` is. Never raises; costs tens of microseconds. `task` names whose failure it is.
+
+    Whatever a foreign exception does when it is looked at, even an exit, is a part of its failure.
+    """
     verdict = verdict_of(exc)
-    return Failure(verdict.category, verdict.severity, verdict.retryable, fingerprint(exc, task))
+    return Failure(verdict.category, verdict.severity, verdict.retryable, _fingerprint_of(exc, task))
+
+
+def _fingerprint_of(exc: BaseException, task: str) -> str:
+    try:
+        return (
+            _fingerprint_of_group(exc, task)
+            if isinstance(exc, BaseExceptionGroup)
+            else fingerprint(exc, task)
+        )
+    except BaseException:  # noqa: BLE001 - see `classify`
+        return digest(["unreadable", path_of(type(exc)), task])
 
 
 def register_failure(
@@ -227,7 +241,14 @@ def register_failure(
 
 
 def verdict_of(exc: BaseException) -> Verdict:
-    """What the outermost known exception of the chain says; `UNKNOWN` without one."""
+    """What the outermost known exception of the chain says; `UNKNOWN` without one. Never raises."""
+    try:
+        return _judged(exc)
+    except BaseException:  # noqa: BLE001 - see `classify`
+        return UNKNOWN
+
+
+def _judged(exc: BaseException) -> Verdict:
     link: BaseException | None = exc
     for _ in range(_DEPTH):
         if link is None:
@@ -279,13 +300,12 @@ def _find(kind: type[BaseException]) -> _Rule | None:
 
 def _path(kind: type) -> str:
     """The top-level package and the class: libraries move their modules, not their names."""
-    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    return f"{name_of(kind, '__module__').partition('.')[0]}.{name_of(kind, '__name__')}"
 
 
-def _classify_group(group: BaseExceptionGroup[BaseException], task: str) -> Failure:
-    verdict = _worst(group)
+def _fingerprint_of_group(group: BaseExceptionGroup[BaseException], task: str) -> str:
     parts = sorted({fingerprint(leaf, task) for leaf in islice(_leaves(group), _LEAVES)})
-    return Failure(verdict.category, verdict.severity, verdict.retryable, digest(["group", task, *parts]))
+    return digest(["group", task, *parts])
 
 
 def _worst(group: BaseExceptionGroup[BaseException]) -> Verdict:

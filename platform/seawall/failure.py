@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from hashlib import sha1
@@ -10,17 +9,72 @@ from typing import Final
 
 _FRAMES: Final = 6
 _MESSAGE: Final = 300
+"""Characters of a message, as normalised, that tell failures apart."""
+_SEEN: Final = 4096
+"""Characters of a message that are normalised: a long payload shrinks before it is cut."""
+_LINKS: Final = 100_000
+"""Steps of a traceback that are walked."""
 _VARIABLE: Final = re.compile(
-    r"""'[^']*'|"[^"]*"              # quoted values
-    |\b[a-z][a-z0-9+.-]*://\S+       # URLs
-    |(?:/[\w.@~+-]+)+/?              # paths
-    |\b0x[0-9a-f]+\b                 # addresses
-    |\b[\w-]*(?:\.[\w-]+)+           # hosts, versions, dotted names
-    |\b[0-9a-f]{8}[0-9a-f-]*\b       # hashes, UUIDs
-    |[\w-]*\d[\w-]*                  # numbers, and names that hold one
+    r"""(?P<kept>                            # what says which fault it is:
+        \b(?:HTTP(?:/\d(?:\.\d)?)?|status(?:[ _-]code)?|errno|SQLSTATE|exit[ ]?(?:code|status))
+            (?:[ :=]{1,3}|[ ]?\[)-?\w{1,5}\b    # codes,
+        |\A\w{0,60}\(?[1-5]\d\d\b(?=[,)])       # also where they begin the message,
+        |\bStatusCode\.\w{1,40}
+        |\A\((?:\w{1,60}\.){1,6}\w{1,60}\)       # the class of a wrapped error,
+        |\b(?:varying|varchar|char|numeric)\(\d{1,9}(?:,\d{1,9})?\)|\b(?:u?int|float)\d\d?\b
+    )
+    |'\[(?:[^\]']|'(?!\[))*+\](?:'|\Z)         # a quoted list
+    |\u201c[^\u201d]*+\u201d?+|`[^`]*+`?+
+    |(?<!\w)'(?:[^']|'(?=\w))*+'?+         # quoted values; an apostrophe inside of a word is none, and one
+    |"[^"]*+"?+                             # that the cut has left open ends with the text
+    |\b[a-z][a-z0-9+.-]{0,30}://\S++         # URLs
+    |(?:/[\w.@~+-]++)++/?(?:\?[\w.@~+&=%-]*+)? # paths
+    |(?<!\w)[\w.+-]{1,64}@[\w.-]++           # mail addresses
+    |\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d++)?)?(?:Z|[+-]\d\d:?\d\d)?  # times
+    |\b0x[0-9a-f]++\b                       # addresses
+    |(?<![\w.-])[\w-]++(?:\.[\w-]++)++(?::\d++)?  # hosts, versions, dotted names
+    |\b[\w-]{1,63}:\d{2,5}\b               # hosts with a port
+    |\b[0-9a-f]{8}[0-9a-f-]{0,120}+\b       # hashes, UUIDs
+    |(?<![\w-])(?=[\w-]*?\d)[\w-]++         # numbers, and names that hold one
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_NAMED: Final = re.compile(
+    r"""\b(?:attribute|property|module|named|argument:?|variable|keyword|command|field|column|relation|table
+        |constraint|index|sequence|view|schema|function|extension|trigger|type|kind|near|operator
+        |import[ ]name)[ ]\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SAID_OF_NAMES: Final = (" object", " command", " setting", " is undefined", " is not defined")
+_TYPES: Final = frozenset(
+    {
+        "int",
+        "float",
+        "complex",
+        "str",
+        "bytes",
+        "bytearray",
+        "bool",
+        "list",
+        "tuple",
+        "set",
+        "dict",
+        "NoneType",
+    }
+    | {"function", "method", "type", "module", "object", "coroutine", "generator"}
+    | {"Decimal", "date", "datetime", "UUID"}
+)
+_STATUS: Final = re.compile(r"[1-5]\d\d [A-Za-z -]{1,40}")
+_LONGEST_NAME: Final = 80
+_WRAPPED: Final = re.compile(r"""\A\((\d{1,5}), b?(["'])(.*)\2\)\Z""")
+"""`(1062, "Duplicate entry ...")`, as database drivers and mail servers have it: the text is no value."""
+_INVALID: Final = re.compile(r"\A\d+ validation errors? for ")
+_FIELDS: Final = re.compile(r"^(?:(\S.*)|.*\[type=(\w+).*)$", re.MULTILINE)
+_MOST_FIELDS: Final = 10
+_LIST: Final = re.compile(r"\*(?:\s{0,2}[,;:=]\s{0,2}\*|\s\*)++")
+_BRACKETS: Final = re.compile(r"[\[({]\*(?:[\])}]|\Z)|\[\]")
+"""Values beside each other are one, however many there are, and so are rows of them."""
+_ROUNDS: Final = 3
 
 
 class Category(Enum):
@@ -70,9 +124,21 @@ def fingerprint(exc: BaseException, task: str = "") -> str:
 
     Line numbers, ids, hosts, numbers, paths and quoted values do not count; neither does the machine.
     """
-    kind = type(exc)
-    parts = [f"{kind.__module__}.{kind.__qualname__}", task, *_functions(exc), normalised(exc)]
-    return digest(parts)
+    return digest([path_of(type(exc)), task, *_functions(exc), normalised(exc)])
+
+
+def path_of(kind: type) -> str:
+    """Module and name of a class, whatever it keeps there."""
+    return f"{name_of(kind, '__module__')}.{name_of(kind, '__qualname__')}"
+
+
+def name_of(kind: type, name: str) -> str:
+    """`__module__` or the like, as `type` itself has it: a class may answer with anything, or raise."""
+    try:
+        found = type.__getattribute__(kind, name)
+        return str(found) if type(found) is str else "?"
+    except Exception:  # noqa: BLE001 - a foreign metaclass
+        return "?"
 
 
 def digest(parts: list[str]) -> str:
@@ -81,27 +147,76 @@ def digest(parts: list[str]) -> str:
 
 
 def normalised(exc: BaseException) -> str:
-    """The first line of the message without what differs from one occurrence to the next."""
+    """What the message says first, without what differs from one occurrence to the next."""
+    if isinstance(exc, RecursionError):
+        return ""  # it says what the last call happened to be
+    return _without_variables(_told(message_of(exc)[:_SEEN]))
+
+
+def _told(message: str) -> str:
+    """The line that says what it is: the first one, and what it announces."""
+    first, _, rest = message.partition("\n")
+    if _INVALID.match(first):
+        told = [field or kind for field, kind in _FIELDS.findall(rest)[:_MOST_FIELDS]]
+        return " ".join(["validation of", first.rpartition(" for ")[2], *filter(None, told)])
+    if first.endswith(":"):
+        return f"{first} {rest.partition(chr(10))[0].strip()}"
+    if first.endswith(")") and (wrapped := _WRAPPED.match(first)):
+        return f"errno {wrapped[1]} {wrapped[3]}"
+    return first
+
+
+def message_of(exc: BaseException) -> str:
+    """`str(exc)`, whatever that does."""
     try:
-        message = str(exc)[:_MESSAGE].partition("\n")[0]
+        said = str(exc)
+        return said if type(said) is str else str.__str__(said)
     except Exception as broken:  # noqa: BLE001 - a foreign __str__ may do anything; its failure is the message
-        message = f"unprintable: {type(broken).__name__}"
-    return _without_variables(message)
+        return f"unprintable: {name_of(type(broken), '__name__')}"
 
 
 @functools.lru_cache(maxsize=1024)
 def _without_variables(message: str) -> str:
     """Most of an error's cost; an outage says the same again and again."""
-    return _VARIABLE.sub("*", message)
+    shown = _VARIABLE.sub(_variable, message)
+    for _ in range(_ROUNDS):
+        shown = _BRACKETS.sub("*", _LIST.sub("*", shown).rstrip(" ,;:=[({"))
+    return shown[:_MESSAGE]
+
+
+def _variable(found: re.Match[str]) -> str:
+    """A status or a column's name tells failures apart, and an identifier or a value does not."""
+    text = found[0]
+    if found["kept"] or (text[0] in "'\"" and _is_name(found, text[1:-1])):
+        return text
+    return "*"
+
+
+def _is_name(found: re.Match[str], quoted: str) -> bool:
+    """Whether what is quoted is a part of a program or of a schema, or a status."""
+    if _STATUS.fullmatch(quoted):
+        return True
+    if not 0 < len(quoted) <= _LONGEST_NAME or " " in quoted:
+        return False
+    before = found.string[max(0, found.start() - 20) : found.start()]
+    return (
+        quoted in _TYPES
+        or bool(_NAMED.search(before))
+        or found.string.startswith(_SAID_OF_NAMES, found.end())
+        or (before.endswith(" for key ") and "Duplicate entry " in found.string)
+    )
 
 
 def _functions(exc: BaseException) -> list[str]:
-    """The innermost functions of the traceback, recursion folded."""
-    innermost: deque[str] = deque(maxlen=_FRAMES)
+    """The innermost functions of the traceback, each once: how deep a recursion went makes no difference."""
+    found: dict[str, None] = {}
     step = exc.__traceback__
-    while step is not None:
-        code = step.tb_frame.f_code
-        if not innermost or innermost[-1] != code.co_qualname:
-            innermost.append(code.co_qualname)
+    for _ in range(_LINKS):
+        if step is None:
+            break
+        name = step.tb_frame.f_code.co_qualname
+        found.pop(name, None)
+        found[name] = None
         step = step.tb_next
-    return list(innermost)
+    innermost = list(found)[-_FRAMES:]
+    return sorted(innermost) if isinstance(exc, RecursionError) else innermost

@@ -11,6 +11,7 @@ Levels, files and which handlers there are stay Celery's or the application's bu
 import functools
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -19,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from seawall.config import settings
-from seawall.redaction import HIDDEN, is_secret, redact, redact_text
+from seawall.redaction import FIELD, HIDDEN, LINE, ends, is_secret, redact, shortened
 
 if TYPE_CHECKING:
     from structlog.stdlib import ProcessorFormatter
@@ -28,6 +29,18 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "taskName", "data", "_logger", "_name", "_from_structlog",
 }  # fmt: skip
 """What every record has, and Celery's own context of a line: not what its author added with `extra`."""
+
+
+_OURS: Final = frozenset(
+    {
+        "timestamp", "level", "event", "logger", "task", "task_id", "attempt", "queue", "worker", "process",
+        "exception",
+    }
+)  # fmt: skip
+"""The fields that every line means the same by (docs/logging.md)."""
+
+_DEEPEST: Final = 8
+"""Levels of a field that are written; one that holds itself has no end."""
 
 
 class Scope(Protocol):
@@ -133,14 +146,23 @@ def _describe(_logger: Any, _name: str, event: MutableMapping[str, Any], *, exac
         "logger": record.name,
     }
     line |= _context(record)
-    line |= structlog.contextvars.get_contextvars()
-    if not own:
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
     raised = event.pop("exc_info", None)
-    line.update(event)
+    _add(line, structlog.contextvars.get_contextvars())
+    if not own:
+        _add(line, {key: value for key, value in vars(record).items() if key not in _STANDARD})
+    if own and "exception" in event:  # rendered by structlog
+        line["exception"] = event.pop("exception")
+    _add(line, event)
     if raised:
         line["exception"] = _traceback(raised)
     return line
+
+
+def _add(line: dict[str, Any], added: Mapping[Any, Any]) -> None:
+    """What an author added never replaces what a line says of itself: then it is called `extra_...`."""
+    for key, value in added.items():
+        name = str(key)
+        line[f"extra_{name}" if name in _OURS else name] = value
 
 
 def _context(record: logging.LogRecord) -> dict[str, Any]:
@@ -163,17 +185,52 @@ def _traceback(exc_info: Any) -> str:
 
 def _redact(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> dict[str, Any]:
     hidden = secrets()
-    return {key: HIDDEN if is_secret(key) else redact(value, values=hidden) for key, value in line.items()}
+    return {key: HIDDEN if is_secret(key) else _field(key, value, hidden) for key, value in line.items()}
+
+
+def _field(key: str, value: Any, hidden: tuple[str, ...]) -> Any:
+    try:
+        if key == "exception" and isinstance(value, str):
+            return ends(value, LINE, hidden)
+        return redact(value, values=hidden, bound=FIELD)
+    except Exception as exc:  # noqa: BLE001 - a foreign mapping may do anything
+        return f"unprintable: {type(exc).__name__}"
 
 
 def _render_json(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> str:
-    return json.dumps(line, default=_shown, ensure_ascii=False)
+    """One object of JSON as its standard has it: no NaN, and no half of a surrogate pair but escaped."""
+    try:
+        text = json.dumps(line, default=_shown, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        text = json.dumps(_encodable(line, _DEEPEST), ensure_ascii=False, allow_nan=False)
+    return _writable(text)
+
+
+def _writable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _encodable(value: Any, depth: int) -> Any:
+    """What JSON can say of `value`: keys are text, and what it has no word for is text as well."""
+    if isinstance(value, Mapping) and depth:
+        return {_word(key): _encodable(each, depth - 1) for key, each in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [_encodable(each, depth - 1) for each in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return value if isinstance(value, int) and abs(value) < 1 << 64 else _shown(value)
+
+
+def _word(key: object) -> str:
+    return key if isinstance(key, str) else _shown(key)
 
 
 def _shown(value: object) -> str:
     """What JSON does not know; nothing that is logged may break a line."""
     try:
-        return redact_text(repr(value), secrets())
+        return shortened(repr(value), LINE, secrets())
     except Exception as exc:  # noqa: BLE001 - a foreign __repr__ may do anything
         return f"unprintable: {type(exc).__name__}"
 
@@ -181,9 +238,17 @@ def _shown(value: object) -> str:
 def _console(*, colours: bool) -> Any:
     from structlog.dev import ConsoleRenderer, plain_traceback
 
-    return ConsoleRenderer(
+    renderer = ConsoleRenderer(
         colors=colours, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
     )
+
+    def render(logger: Any, name: str, line: MutableMapping[str, Any]) -> str:
+        try:
+            return _writable(renderer(logger, name, dict(line)))
+        except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
+            return _writable(renderer(logger, name, _encodable(line, _DEEPEST)))
+
+    return render
 
 
 def _colours(*, terminal: bool) -> bool:

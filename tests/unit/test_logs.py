@@ -118,3 +118,73 @@ def test_a_root_logger_with_handlers_is_left_alone() -> None:
     assert before  # pytest's own
     assert logs.setup() is False
     assert root.handlers == before
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def _loop() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize("chosen", ["json", "console"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"event": "overwritten"},
+        {"level": "x", "timestamp": "y", "logger": "z", "task": 1, "worker": 2, "exception": 3},
+        {"value": float("nan")},
+        {"value": [float("inf"), {"x": float("-inf")}]},
+        {"value": {(1, 2): 3, None: 4, Broken: 5}},
+        {"value": Broken()},
+        {"value": {Broken(): Broken()}},
+        {"value": _loop()},
+        {"value": 10**5000},
+        {"value": "\ud800"},
+        {"\udfff": "x"},
+        {5: "x"},
+        {"value": b"\xff"},
+        {"value": "x" * 1_000_000},
+        {"value": list(range(100_000))},
+    ],
+)
+def test_a_line_is_written_whatever_was_added_to_it(
+    written: Any, monkeypatch: pytest.MonkeyPatch, chosen: str, extra: Any
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    text = written(chosen, lambda logger: logger.info("the message", extra=extra))
+    text.encode()
+    assert "the message" in text
+    assert len(text) < 100_000
+    if chosen == "json":
+        assert "\n" not in text[:-1]
+        line = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert (line["event"], line["level"], line["logger"]) == ("the message", "info", "tests.logs")
+
+
+def test_what_was_added_under_a_name_of_ours_is_kept_beside_it(written: Any) -> None:
+    line = json.loads(written("json", lambda logger: logger.info("paid", extra={"event": "x", "task": 5})))
+    assert (line["event"], line["extra_event"], line["extra_task"]) == ("paid", "x", 5)
+
+
+def test_a_line_of_a_megabyte_is_cut_without_half_a_secret(written: Any) -> None:
+    text = "y" * (65_536 - 20) + " token=" + "4711-0815" * 5 + "y" * 1_000_000
+    line = json.loads(written("json", lambda logger: logger.info("%s", text)))
+    assert "4711" not in line["event"]
+    assert len(line["event"]) < 66_000
+
+
+def test_a_traceback_of_structlog_stays_the_line_s_own(written: Any) -> None:
+    def act(_: logging.Logger) -> None:
+        logs.configure_structlog()
+        try:
+            raise ValueError("no")  # noqa: TRY301
+        except ValueError:
+            structlog.get_logger("tests.logs").exception("it failed")
+
+    assert "ValueError: no" in json.loads(written("json", act))["exception"]

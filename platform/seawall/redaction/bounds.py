@@ -1,0 +1,38 @@
+"""How much of a text or a value is looked at and shown: nothing is worked out that nobody will see."""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from seawall.redaction.texts import beginning, redact_text
+
+NODES: Final = 1000
+"""Elements of an argument, however deep, that are visited to show it in logs, events and `argsrepr`."""
+
+SHOWN: Final = 4096
+"""Characters of each text in an argument that is shown, and of an object's own words."""
+
+KEPT: Final = 16_384
+"""Characters of an exception's message, and of a traceback in an event, a dead letter or an error group."""
+
+LINE: Final = 65_536
+"""Characters of a line's message, of its traceback and of each of its fields."""
+
+
+class Bound(NamedTuple):
+    """How much of a value is looked at: elements, however deep, and characters of each text."""
+
+    nodes: int
+    characters: int
+
+
+ARGUMENTS: Final = Bound(NODES, SHOWN)
+MESSAGE: Final = Bound(NODES, KEPT)
+FIELD: Final = Bound(NODES, LINE)
+
+
+def shortened(text: str, most: int, values: Iterable[str] = ()) -> str:
+    """The beginning of `text` without secrets, at most `most` characters and a note of what is missing."""
+    if len(text) <= most:
+        return redact_text(text, values)
+    shown = beginning(text, most, values)
+    return f"{shown}... ({len(text)} characters)"

@@ -1,0 +1,114 @@
+"""The one rule for names: what is called so is a secret, as a key, an argument, a header, a flag or in text.
+
+A name is taken apart into words (`dbPassword`, `X-Api-Key`, `PGPASSWORD2`); some words are secret by
+themselves, some as the end of a longer one without a boundary (`accesstoken`), some kinds of key only with
+what they open (`api_key`, but not `primary_key`). Names that say how many, how long or of which kind are none
+(`max_tokens`, `token_type`). `add` gives the application's own, which are secret in any spelling.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_LONGEST: Final = 128
+"""Characters of a name that are looked at, its last ones."""
+
+_WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET: Final = frozenset(
+    {
+        "pwd", "pw", "pin", "otp", "totp", "jwt", "cvv", "cvc", "csc", "cookie", "secret", "token",
+        "password", "passwd", "passphrase", "passcode", "authorization", "credential", "cred", "apikey",
+        "sessid", "sessionid", "bearer",
+    }
+)  # fmt: skip
+_INSIDE: Final = ("password", "passwd", "passphrase")
+_SPELT: Final = re.compile(r"p[a4][s5]{2}w[o0]?r?d(?![a-z])", re.IGNORECASE)
+"""`passw0rd`, `pa55word`: digits for letters."""
+_ENDINGS: Final = (
+    "secret", "token", "cookie", "jwt", "pwd", "credential", "authorization", "passcode",
+    "apikey", "accesskey", "secretkey", "privatekey", "authkey", "sessionid", "sessid",
+)  # fmt: skip
+_LAST: Final = frozenset({"pass", "auth"})
+"""Secret only where a name ends with them: `smtp_pass`, `basic_auth`; not `pass_rate`, `auth_url`."""
+
+_OF_PASS: Final = frozenset(
+    {
+        "db", "user", "my", "root", "admin", "smtp", "mail", "email", "mysql", "pg", "redis", "ftp", "ldap",
+        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert",
+    }
+)  # fmt: skip
+"""What `pass` is short for a password of: `dbpass`, but not `compass`."""
+
+_PAIRS: Final = re.compile(
+    r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
+    r"|client|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
+    r"|saml_?response)(?:_|$)"
+)
+_ABOUT: Final = frozenset(
+    {
+        "count", "type", "length", "len", "size", "limit", "usage", "expiry", "expires", "expired", "at",
+        "in", "ttl", "age", "policy", "enabled", "required", "valid", "version", "status", "field", "url",
+        "uri", "endpoint", "file", "path", "index", "total", "rate", "memory", "memories", "lifetime",
+        "used", "left", "remaining",
+    }
+)  # fmt: skip
+_COUNTED: Final = frozenset(
+    {
+        "max", "min", "num", "n", "total", "prompt", "completion", "input", "output", "has", "is", "no",
+        "needs", "requires", "used", "remaining",
+    }
+)  # fmt: skip
+
+_own: set[str] = set()
+
+
+def add(names: Iterable[str]) -> None:
+    """Names that are secret in this process from now on, whatever their case and their separators are."""
+    _own.update(filter(None, map(_plain, names)))
+    _judge.cache_clear()
+
+
+def own() -> frozenset[str]:
+    """The application's names, in lower case and without separators."""
+    return frozenset(_own)
+
+
+def is_secret(name: str | bytes) -> bool:
+    """Whether what is called `name` is not to be shown: `api_key`, `dbPassword`, `X-Auth-Token`."""
+    text = name[-_LONGEST:]
+    return _judge(text if isinstance(text, str) else text.decode("latin-1"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _judge(name: str) -> bool:
+    if _own and _plain(name) in _own:
+        return True
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if not words or words[-1] in _ABOUT or (words[0] in _COUNTED and len(words) > 1):
+        return False
+    words = list(map(_singular, words))
+    if (
+        _SPELT.search(name)
+        or _is_last(words[-1])
+        or name == "sig"
+        or ("signature" in words and words[0] == "x")
+    ):
+        return True
+    return any(map(_is_secret_word, words)) or _PAIRS.search("_".join(words)) is not None
+
+
+def _is_secret_word(word: str) -> bool:
+    return word in _SECRET or word.endswith(_ENDINGS) or any(each in word for each in _INSIDE)
+
+
+def _is_last(word: str) -> bool:
+    return word in _LAST or (word.endswith("pass") and word[:-4] in _OF_PASS)
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word  # noqa: PLR2004
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()

@@ -1,0 +1,240 @@
+"""Secrets in text: what parses is taken apart, and only the rest is a matter of patterns.
+
+`redact_text` looks for a name, asks `names.is_secret`, and then reads what stands there as a value: quoted
+(with any number of backslashes, as JSON within JSON has them), a container, the rest of a header's line, or
+what goes on to the next `name=`. What is a secret by its own form is found by `forms`.
+
+Texts are strangers' and of any size, so no pattern here looks at a character more often than a fixed number
+of times: repetitions are possessive behind a boundary, or bounded. What is not closed is hidden to the end.
+A text is cut before it is searched. A secret that the cut falls on would be half a secret that no rule knows,
+so `MARGIN` more characters are searched than are shown, and as many are left out at the cut.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from seawall.redaction.forms import without_forms
+from seawall.redaction.names import is_secret, own
+from seawall.redaction.urls import HIDDEN, hide_in_setting
+
+_HINTS: Final = (
+    "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
+    "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "samlresponse",
+)  # fmt: skip
+"""One of these is in every secret name: a quick look before the slow one."""
+
+_FORMS: Final = (
+    "://", "basic", "identified", "-u", "--user", "--proxy-user", "private-lines", "input_value=",
+    "failing row", "akia", "asia", "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza",
+    "npm_", "sg.", "pypi-", "bot", "sshpass", "mysql", "docker", "redis-cli", "@tcp(", "@unix(",
+    "response=", "openssl", "zip", "7z", "az login", "ldap", "smbclient", "vault", "nonnumeric",
+    "invalid url",
+)  # fmt: skip
+
+
+def _head(hints: Iterable[str]) -> re.Pattern[str]:
+    """A name that may be secret, and what stands between a name and its value."""
+    return re.compile(
+        rf"""
+        (?<![\w.-])(?=[\w.-]*?(?:{"|".join(map(re.escape, hints))}))
+        (?P<name>[\w.-]++)
+        (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
+        (?:
+            \s?,\s?(?:\\{{0,15}}+['"]value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
+            |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:))[ \t]{{0,8}}+
+            |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
+            |[ \t]{{1,8}}+(?:is|was|to)[ \t:]{{1,8}}+(?=['"])
+            |(?P<markup>>)
+            |(?P<flag>[ \t]{{1,8}}+)
+        )
+        """,
+        re.IGNORECASE | re.VERBOSE,
+    )
+
+
+_HEAD: Final = _head(_HINTS)
+_OPENER: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)(['\"])|[\[({]")
+_CALL: Final = re.compile(r"[A-Za-z_][\w.]{0,63}+(?=\()")
+_QUOTES: Final = {quote: re.compile(rf"(?:\\{{0,15}}+){quote}") for quote in "'\""}
+_BRACKETS: Final = re.compile(r"'(?:[^'\\]|\\.)*+'?|\"(?:[^\"\\]|\\.)*+\"?|[\[({\])}]", re.DOTALL)
+_NESTED: Final = re.compile(r"[\[({\])}]")
+_UNQUOTED: Final = re.compile(
+    r"""(?:
+        (?!\\{0,15}+['"](?:[\s,;:)\]}>]|\Z))            # a quote that closes what the pair stands in
+        (?![,;&\s]{1,4}+[a-z_][\w.-]{0,63}+['"]?+[ \t]{0,2}+(?:=(?![=\s]|\Z)|:|%3d))  # the next name
+        [^\n]
+    )*+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_MEMBER: Final = re.compile(r"[^,}\])\n]*+")
+_LINE: Final = {quote: re.compile(rf"[^\r\n{quote}]*+") for quote in ("", "'", '"')}
+_ELEMENT: Final = re.compile(r"[^<]*+")
+_WORD: Final = re.compile(r"[^\s'\"]*+")
+_DONE: Final = re.compile(r"\*\*\*(?=[\s,;:&)\]}>'\"\\<@]|\Z)")
+_HEADERS: Final = ("authorization", "cookie")
+
+_BLOCK: Final = re.compile(r"(?:[|>][0-9+-]{0,2})?[ \t]{0,8}+\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)")
+_INDENTED: Final = 256
+"""Characters before a name in which its line may begin."""
+
+
+LONGEST: Final = 131_072
+"""Characters of a text that are searched: of a longer one only the beginning and the end are left."""
+
+MARGIN: Final = 4096
+"""Characters behind or before a cut that are searched and not shown: no secret that has a form is longer."""
+
+
+def redact_text(text: str, values: Iterable[str] = ()) -> str:
+    """`text`, such as an exception's message, without what looks like a secret, and without `values`.
+
+    Of one that is longer than `LONGEST`, the beginning and the end, so that none costs more.
+    """
+    return _searched(text, values) if len(text) <= LONGEST else ends(text, LONGEST, values)
+
+
+def ends(text: str, most: int, values: Iterable[str] = ()) -> str:
+    """Both ends without secrets: a traceback begins with where it was called and ends with what happened."""
+    if len(text) <= most:
+        return _searched(text, values)
+    tail = _searched(text[-(most * 3 // 4 + MARGIN) :], values)[MARGIN:]
+    return f"{beginning(text, most // 4, values)}\n... ({len(text)} characters) ...\n{tail}"
+
+
+def beginning(text: str, most: int, values: Iterable[str]) -> str:
+    """The first characters of `text` without secrets, and without half of one."""
+    found = _searched(text[: most + MARGIN], values)
+    return found[: max(0, min(most, len(found) - MARGIN))]
+
+
+def _searched(text: str, values: Iterable[str]) -> str:
+    for value in values:
+        if value in text:
+            text = text.replace(value, HIDDEN)
+    seen = text.lower()
+    names = any(hint in seen for hint in (*_HINTS, *own()))
+    if names or any(form in seen for form in _FORMS):
+        text = without_forms(text, seen)
+    return _without_named(text) if names or own() else text
+
+
+def hide_passwords(text: str) -> str:
+    """`text`, which is nothing but a URL or several, as a setting holds them, without their passwords."""
+    return redact_text(hide_in_setting(text))
+
+
+def _without_named(text: str) -> str:
+    """What stands behind a secret name."""
+    head = _head_with(own()) if own() else _HEAD
+    pieces: list[str] = []
+    shown = place = 0
+    while found := head.search(text, place):
+        if not _names_a_secret(found):
+            place = found.end("name")
+            continue
+        start, end = _value(text, found)
+        pieces += (text[shown:start], HIDDEN if end > start else "")
+        shown = end
+        place = max(end, found.end("name"))
+    pieces.append(text[shown:])
+    return "".join(pieces)
+
+
+@functools.lru_cache(maxsize=8)
+def _head_with(names: frozenset[str]) -> re.Pattern[str]:
+    """With an application's own names, whose letters may stand apart (`card_number`, `cardNumber`)."""
+    return _head((*_HINTS, *(name[:2] for name in sorted(names))))
+
+
+def _names_a_secret(found: re.Match[str]) -> bool:
+    name, before = found["name"], found.string[max(0, found.start() - 1) : found.start()]
+    quoted = bool(found["close"])
+    if found["pair"] is not None and (not quoted or found["bracket"]):
+        return False
+    if before in {"?", "&"} and name.lower() in {"signature", "key"}:
+        return True
+    if found["markup"] and before != "<":
+        return False
+    if found["flag"] and not name.startswith("--"):
+        return False
+    return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
+
+
+def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
+    """Where the value begins and ends of which `found` is the name."""
+    start = found.end()
+    if done := _DONE.match(text, start):
+        return done.end(), done.end()
+    if found[0].rstrip(" \t").endswith(":") and (end := _end_of_block(text, found)):
+        return start, end
+    call = _CALL.match(text, start)
+    opener = _OPENER.match(text, call.end() if call else start)
+    if opener is None:
+        return start, _end_unquoted(text, start, found)
+    if opener[2]:
+        begin, (end, after) = opener.end(), _end_of_quoted(text, opener)
+    else:
+        begin, end = start, _end_of_container(text, opener.start())
+        after = end
+    if after < len(text) and text[after].isalnum() and not found["close"]:
+        return begin, _end_unquoted(text, after, found)  # 'a'b: the quote did not end it
+    return begin, end
+
+
+def _end_of_quoted(text: str, opener: re.Match[str]) -> tuple[int, int]:
+    """Where quoted text ends, and its quote: the first with as many backslashes as it began with."""
+    depth = len(opener[1])
+    for mark in _QUOTES[opener[2]].finditer(text, opener.end()):
+        backslashes = len(mark[0]) - 1
+        if backslashes <= depth if depth else backslashes % 2 == 0:
+            return mark.end() - 1 - min(backslashes, depth), mark.end()
+    return len(text), len(text)
+
+
+def _end_of_container(text: str, start: int) -> int:
+    depth = 0
+    escaped = text[start + 1 : start + 2] == "\\"
+    for mark in (_NESTED if escaped else _BRACKETS).finditer(text, start):
+        if mark[0] in "[({":
+            depth += 1
+        elif mark[0] in "])}":
+            depth -= 1
+            if depth == 0:
+                return mark.end()
+    return len(text)
+
+
+def _end_of_block(text: str, found: re.Match[str]) -> int:
+    """Where the lines end that YAML puts below a key, deeper than it or as a list; 0 if there are none."""
+    block = _BLOCK.match(text, found.end())
+    if block is None:
+        return 0
+    line = text[max(0, found.start() - _INDENTED) : found.start()].rpartition("\n")[2]
+    depth, own = len(block["indent"]), len(line) - len(line.lstrip(" \t"))
+    if depth < own or (depth == own and not block["item"]):
+        return 0
+    return _deeper(depth, items=depth == own).match(text, block.end()).end()  # type: ignore[union-attr]
+
+
+@functools.lru_cache(maxsize=64)
+def _deeper(depth: int, *, items: bool) -> re.Pattern[str]:
+    """The rest of a line, and all lines after it that are blank or begin with so many blanks."""
+    begin = rf"[ \t]{{{depth}}}" + (r"(?=[ \t-])" if items else "")
+    return re.compile(rf"[^\n]*+(?:\n(?:[ \t]*+(?=\n|\Z)|{begin}[^\n]*+))*+")
+
+
+def _end_unquoted(text: str, start: int, found: re.Match[str]) -> int:
+    """Where a value without quotes ends; each of these patterns matches anywhere."""
+    name = found["name"].lower()
+    if found["markup"]:
+        return _ELEMENT.match(text, start).end()  # type: ignore[union-attr]
+    if found["flag"]:
+        return _WORD.match(text, start).end()  # type: ignore[union-attr]
+    if found["close"]:
+        return _MEMBER.match(text, start).end()  # type: ignore[union-attr]
+    if any(each in name for each in _HEADERS):
+        around = text[max(0, found.start() - 1) : found.start()]
+        return _LINE[around if around in _LINE else ""].match(text, start).end()  # type: ignore[union-attr]
+    return _UNQUOTED.match(text, start).end()  # type: ignore[union-attr]

@@ -1,0 +1,77 @@
+"""Passwords in URLs, also in those that nobody should have written: with raw `/`, `,`, `;`, `'`, `)` or `@`.
+
+A URL that a parser refuses must not be printed whole either, so the rule is one of its own: what stands
+between `://` and the last `@` that can end it is the user's. A user without a password is a token where the
+scheme knows no users of that kind (`redis://TOKEN@host`, `https://TOKEN@host`). The path of a webhook is its
+password.
+"""
+
+import re
+from typing import Final
+
+HIDDEN: Final = "***"
+
+_URL: Final = re.compile(r"://(?:(?!://)[^\s\"<>])*+")
+_WHOLE: Final = re.compile(r"://(?:(?!://)[^\n])*+", re.DOTALL)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z", re.IGNORECASE)
+_LONGEST_SCHEME: Final = 32
+_AUTHORITY: Final = re.compile(r"[^/?#]*+")
+_WEBHOOK: Final = re.compile(r"/webhook\w{0,16}+/[^/\s]", re.IGNORECASE)
+_LOOKED_AT: Final = 256
+_WEB: Final = frozenset({"http", "https", "ws", "wss"})
+_NAMELESS: Final = _WEB | {"redis", "rediss", "valkey", "valkeys", "sentinel", "nats", "unix"}
+"""Schemes whose users have no name that is worth showing: alone, it is a token."""
+_TOKEN: Final = 16
+"""Characters from which a name with a digit in it is rather a token."""
+
+
+def hide_in_text(text: str) -> str:
+    """`text` with the password of each URL in it replaced by `***`; a URL ends at a blank."""
+    return _URL.sub(_shown, text) if "://" in text else text
+
+
+def hide_in_setting(text: str) -> str:
+    """The same for a text that is nothing but URLs, such as a setting: blanks are part of them."""
+    return _WHOLE.sub(_shown, text) if "://" in text else text
+
+
+def _shown(found: re.Match[str]) -> str:
+    start = found.start()
+    scheme = _SCHEME.search(found.string[max(0, start - _LONGEST_SCHEME) : start])
+    return "://" + _without_password(scheme[0].lower() if scheme else "", found[0][3:])
+
+
+def _without_password(scheme: str, rest: str) -> str:
+    end = _end_of_user(scheme, rest)
+    shown = _user(scheme, rest[:end]) + "@" if end >= 0 else ""
+    place = rest[end + 1 :]
+    host = place[: _AUTHORITY.match(place).end()]  # type: ignore[union-attr]
+    if scheme in _WEB and _is_webhook(host.lower(), place[:_LOOKED_AT]) and len(place) > len(host) + 1:
+        place = f"{host}/{HIDDEN}"
+    return shown + place
+
+
+def _is_webhook(host: str, place: str) -> bool:
+    return host.startswith(("hook.", "hooks.")) or "webhook" in host or _WEBHOOK.search(place) is not None
+
+
+def _end_of_user(scheme: str, rest: str) -> int:
+    """Where the `@` is that ends user and password; -1 without one."""
+    last = rest.rfind("@")
+    if last < 0:
+        return -1
+    authority = rest[: _AUTHORITY.match(rest).end()]  # type: ignore[union-attr]
+    inner = authority.rfind("@")
+    _, colon, port = authority.partition(":")
+    if inner >= 0:  # a password may go on behind what looks like the path
+        return rest.partition("?")[0].rfind("@") if colon and ":" in authority[:inner] else inner
+    odd = colon and not authority.startswith("[") and not (scheme in _WEB and port.isdecimal())
+    return last if odd else -1
+
+
+def _user(scheme: str, user: str) -> str:
+    name, colon, password = user.partition(":")
+    tokenlike = len(name) >= _TOKEN and any(map(str.isdigit, name[:_LOOKED_AT]))
+    if not colon:
+        return HIDDEN if tokenlike or (scheme in _NAMELESS and name != "git") else name
+    return f"{HIDDEN if tokenlike or (name and not password) else name}:{HIDDEN}"

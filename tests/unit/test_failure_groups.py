@@ -1,0 +1,243 @@
+"""Which failures are the same problem; and exceptions that do anything when they are looked at."""
+
+import gc
+import itertools
+import json
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seawall import Failure, Seawall, classify
+from support import failure_pairs
+
+SAME = [
+    ("Can't find user 'alice'", "Can't find user 'bob'"),
+    ("can't find user 'o'neill' in shop", "can't find user 'bob' in shop"),
+    ("user's order \"1\" isn't paid", "user's order \"22\" isn't paid"),
+    (f"bad payload '{'a b ' * 90}'", "bad payload 'x'"),
+    (f"bad payload '{'word ' * 3000}'", "bad payload 'x'"),
+    (f'bad payload {{"a": "{"x y " * 200}"}}', 'bad payload {"a": "x"}'),
+    (f"rows {list(range(2000))}", "rows [1]"),
+    ("missing ids [1, 2, 3]", "missing ids [4]"),
+    ("missing ids ['a', 'b']", "missing ids ['c']"),
+    ("rows (1, 2), (3, 4), (5, 6)", "rows (1, 2)"),
+    ("got {'a': 1, 'b': [2, 3]}", "got {'c': 4}"),
+    ("order 17 of host db1.example.org", "order 4711 of host db2.example.net"),
+    ("HTTP 404 for /a/b", "HTTP 404 for /c"),
+    ("https://a.example/1 refused", "https://b.example/2?x=1 refused"),
+]
+DIFFERENT = [
+    ("HTTP 404", "HTTP 500"),
+    ("HTTP/1.1 404 Not Found", "HTTP/1.1 503 Not Found"),
+    ("status code 404", "status code 500"),
+    ("status=404 for 17", "status=429 for 17"),
+    ("[Errno 2] x", "[Errno 13] x"),
+    ("exit code 1", "exit code 137"),
+    ("Can't find user 'alice'", "Can't find order 'alice'"),
+    ("Can't find user 'alice' in a", "Can't find user 'alice' in b"),
+    ("it isn't here and it isn't there", "it isn't here and it wasn't there"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_the_same_problem_is_one_group(one: str, other: str) -> None:
+    assert classify(ValueError(one)).fingerprint == classify(ValueError(other)).fingerprint
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_different_problems_are_two_groups(one: str, other: str) -> None:
+    assert classify(ValueError(one)).fingerprint != classify(ValueError(other)).fingerprint
+
+
+def test_what_libraries_print_neither_explodes_nor_merges() -> None:
+    def group(message: str) -> str:
+        return classify(ValueError(message)).fingerprint
+
+    same = [pair for pairs in failure_pairs.SAME.values() for pair in pairs]
+    different = [pair for pairs in failure_pairs.DIFFERENT.values() for pair in pairs]
+    exploded = [pair for pair in same if group(pair[0]) != group(pair[1])]
+    merged = [pair for pair in different if group(pair[0]) == group(pair[1])]
+    assert len(exploded) <= 0.02 * len(same), exploded
+    assert len(merged) <= 0.03 * len(different), merged
+    assert len(exploded + merged) <= 0.02 * len(same + different)
+
+
+def test_how_deep_a_recursion_went_makes_no_difference() -> None:
+    def down(left: int) -> None:
+        if not left:
+            raise ValueError("bottom")
+        across(left - 1)
+
+    def across(left: int) -> None:
+        down(left)
+
+    def endless(_: int) -> None:
+        across_endless()
+
+    def across_endless() -> None:
+        endless(0)
+
+    def raised(function: Callable[[int], None], depth: int) -> str:
+        try:
+            function(depth)
+        except (ValueError, RecursionError) as exc:
+            return classify(exc).fingerprint
+        raise AssertionError
+
+    assert len({raised(down, depth) for depth in (1, 2, 3, 20, 200)}) == 1
+    limit = sys.getrecursionlimit()
+    found = set()
+    try:
+        for each in (limit, limit + 1, limit + 350):
+            sys.setrecursionlimit(each)
+            found.add(raised(endless, 0))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert len(found) == 1
+
+
+HOSTILE = (
+    "__str__", "__repr__", "__class__", "__cause__", "__context__", "__suppress_context__", "__traceback__",
+    "args", "response", "status", "code", "errno", "reason", "exceptions", "__eq__", "__hash__",
+    "__getattribute__", "__dict__", "__reduce__", "__format__", "__bool__",
+)  # fmt: skip
+WEIRD: list[Any] = [None, 5, "", "\ud800", b"x", object(), [], {}, 10**5000, float("nan"), int, ...]
+RAISED: list[type[BaseException]] = [
+    RuntimeError, RecursionError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError,
+]  # fmt: skip
+BASES: list[type[BaseException]] = [
+    Exception, BaseException, OSError, ConnectionError, KeyError, UnicodeDecodeError, SyntaxError,
+]  # fmt: skip
+
+
+def _raises(error: type[BaseException]) -> property:
+    def fail(self: object) -> None:
+        raise error
+
+    return property(fail)
+
+
+def _method_raises(error: type[BaseException]) -> Any:
+    def fail(self: object, *_: object) -> None:
+        raise error
+
+    return fail
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> Any:
+    """An object that may be anything but helpful."""
+    base = draw(st.sampled_from([*BASES, object]))
+    chosen = draw(st.dictionaries(st.sampled_from(HOSTILE), st.integers(0, 2), max_size=6))
+    body: dict[str, Any] = {}
+    for name, how in chosen.items():
+        if how == 0:
+            body[name] = _raises(draw(st.sampled_from(RAISED)))
+        elif how == 1:
+            body[name] = _method_raises(draw(st.sampled_from(RAISED)))
+        else:
+            body[name] = draw(st.sampled_from(WEIRD))
+    if "__dict__" in body:
+        body.pop("__dict__")
+    kind: Any = type(draw(st.sampled_from(["X", "a" * 500])), (base,), body)
+    for name in ("__module__", "__qualname__", "__name__"):
+        if draw(st.booleans()):
+            try:
+                setattr(kind, name, draw(st.sampled_from([None, 5, "", "\ud800", b"x"])))
+            except (TypeError, UnicodeEncodeError, ValueError):
+                continue
+    return kind.__new__(kind)
+
+
+@given(hostile(), st.sampled_from(["", "shop.charge"]))
+@settings(max_examples=300, deadline=None)
+def test_classifying_never_raises(exc: Any, task: str) -> None:
+    _classified(exc, task)
+
+
+@pytest.mark.slow
+@given(hostile())
+@settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+def test_a_hundred_thousand_hostile_objects_are_classified(exc: Any) -> None:
+    _classified(exc, "")
+    if not issubclass(type(exc), BaseException):  # `isinstance` asks the object
+        return
+    for kind in (Exception, RuntimeError, KeyError):
+        around = kind(exc, "x")
+        _classified(around, "")
+        around.__context__ = exc
+        _classified(around, "")
+        around.__cause__ = exc
+        _classified(around, "")
+        _classified(ExceptionGroup("x", [around]), "")
+
+
+def _classified(exc: Any, task: str) -> None:
+    try:
+        found = classify(exc, task=task)
+    except BaseException as escaped:
+        raise AssertionError(f"{type(escaped).__name__} came out") from escaped
+    assert type(found) is Failure
+
+
+def test_a_class_without_a_module_is_classified() -> None:
+    kind = type("Nowhere", (ConnectionError,), {"__module__": None})
+    assert classify(kind("x")).retryable
+
+
+def test_classes_that_are_made_at_run_time_are_not_kept() -> None:
+    made = [type(f"Dynamic{number}", (ValueError,), {}) for number in range(20)]
+    for kind in made:
+        classify(kind("x"))
+    left = [weakref.ref(kind) for kind in made]
+    del made, kind
+    gc.collect()
+    assert [each() for each in left] == [None] * len(left)
+
+
+@pytest.fixture
+def sent() -> Iterator[Callable[[BaseException], BaseException]]:
+    """What a caller gets when a task raises, through JSON."""
+    app = Seawall("groups", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+    def send(exc: BaseException) -> BaseException:
+        stored = json.dumps(app.backend.prepare_exception(exc))  # type: ignore[arg-type] # it takes any
+        got = app.backend.exception_to_python(json.loads(stored))
+        assert isinstance(got, BaseException)
+        return got
+
+    yield send
+    app.close()
+
+
+def test_a_group_reaches_its_caller_as_itself(sent: Callable[[BaseException], BaseException]) -> None:
+    secret = "Xk9vQ2mZ7rT4"
+    inner = ExceptionGroup("inner", [FileNotFoundError(2, "no such file"), KeyError(f"token={secret}")])
+    got = sent(ExceptionGroup(f"password={secret}", [ValueError("a"), inner]))
+    expected = ExceptionGroup("inner", [FileNotFoundError(2, "no such file"), KeyError("token=***")])
+    assert repr(got) == repr(ExceptionGroup("password=***", [ValueError("a"), expected]))
+    assert type(sent(BaseExceptionGroup("x", [KeyboardInterrupt("y")]))) is BaseExceptionGroup
+
+
+def test_of_a_group_of_any_size_a_bounded_part_reaches_the_caller(
+    sent: Callable[[BaseException], BaseException],
+) -> None:
+    wide = ExceptionGroup(
+        "wide", [ExceptionGroup("row", [ValueError(n) for n in range(50)]) for _ in range(50)]
+    )
+    deep: Exception = ValueError("bottom")
+    for _ in range(5_000):
+        deep = ExceptionGroup("level", [deep])
+    for exc in (wide, deep):
+        got = sent(exc)
+        assert isinstance(got, ExceptionGroup)
+        assert len(json.dumps(repr(got))) < 20_000
+
+
+def test_a_message_of_megabytes_is_normalised_by_its_beginning() -> None:
+    assert {classify(ValueError(a * 1_000_000 + b)).fingerprint for a, b in itertools.product("a", "xy")}

@@ -1,0 +1,253 @@
+"""Every form in which a secret is known to turn up, in text and in values; and what is no secret."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from celery.utils.saferepr import saferepr
+
+from seawall import classify
+from seawall.config import settings
+from seawall.records.occurrences import reason
+from seawall.redaction import (
+    ARGUMENTS,
+    KEPT,
+    LINE,
+    LONGEST,
+    MESSAGE,
+    ends,
+    is_secret,
+    names,
+    redact,
+    redact_arguments,
+    redact_exception,
+    redact_text,
+    shortened,
+)
+from support import secret_forms as corpus
+from support.adversarial import PIECES
+from support.harmless_fields import fields
+from support.slow_redaction import redact_slowly
+
+FORMS = list(corpus.texts())
+MOST_FALSE = 0.01
+
+
+@pytest.mark.parametrize("place", range(len(corpus.SURROUNDINGS)))
+def test_no_form_of_a_secret_comes_out_of_a_text(place: int) -> None:
+    around = corpus.SURROUNDINGS[place]
+    leaks = Counter(form for form, text, secret in FORMS if secret in redact_text(around(text)))
+    assert not leaks, f"{leaks.total()} of {len(FORMS)}: {leaks.most_common(20)}"
+
+
+def test_what_was_redacted_stays_as_it_is() -> None:
+    shown = [redact_text(text) for _, text, _ in FORMS]
+    assert [redact_text(each) for each in shown] == shown
+
+
+def mixed(seed: int) -> str:
+    """Up to 2 KB of forms with secrets, harmless fields and pieces of both, in any order."""
+    chance = random.Random(seed)  # noqa: S311 - texts
+    parts = []
+    for _ in range(chance.randint(1, 12)):
+        part = chance.choice(chance.choice(SOURCES))
+        if chance.random() < 0.4:
+            cut = chance.randint(0, len(part))
+            part = chance.choice([part[:cut], part[cut:], part[:cut] + chance.choice(PIECES) + part[cut:]])
+        parts.append(part)
+    return chance.choice(["\n", " ", ", ", ""]).join(parts)[:2000]
+
+
+SOURCES: Final = ([text for _, text, _ in FORMS], fields(), PIECES)
+
+
+@pytest.mark.parametrize("texts", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_redacting_quickly_shows_what_redacting_slowly_shows(texts: int) -> None:
+    for seed in range(texts):
+        text = mixed(seed)
+        assert redact_text(text) == redact_slowly(text), f"mixed({seed})"
+
+
+@pytest.mark.parametrize("secret", corpus.SECRETS)
+@pytest.mark.parametrize("place", range(len(corpus.VALUES)))
+def test_no_form_of_a_secret_comes_out_of_a_value(place: int, secret: str) -> None:
+    value = corpus.VALUES[place](secret)
+    assert secret not in repr(redact(value))
+    assert secret not in redact_text(repr(value))
+
+
+def test_harmless_texts_are_shown_as_they_are() -> None:
+    changed = [(text, shown) for text in corpus.HARMLESS if (shown := redact_text(text)) != text]
+    assert len(changed) <= MOST_FALSE * len(corpus.HARMLESS), changed[:20]
+
+
+def test_of_2000_harmless_fields_at_most_one_in_a_hundred_is_hidden() -> None:
+    found = fields()
+    changed = [
+        text for text in found if redact_text(text) != text or redact({"note": text}) != {"note": text}
+    ]
+    assert len(changed) <= MOST_FALSE * len(found), changed[:20]
+
+
+def test_harmless_values_are_shown_as_they_are() -> None:
+    values = [{name: "5"} for name in corpus.HARMLESS_NAMES]
+    changed = [(value, shown) for value in values if (shown := redact(value)) != value]
+    assert not changed
+
+
+@pytest.mark.parametrize("name", corpus.NAMES)
+def test_a_secret_name_is_known(name: str) -> None:
+    assert is_secret(name)
+
+
+S = "Xk9vQ2mZ7rT4"
+
+
+class TwoArguments(Exception):  # noqa: N818
+    def __init__(self, user: str, password: str) -> None:
+        super().__init__(f"{user}: password={password}")
+        self.password = password
+
+
+def _broken_source() -> SyntaxError:
+    try:
+        compile(f"password = '{S}' $", "f.py", "exec")
+    except SyntaxError as exc:
+        return exc
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        FileNotFoundError(2, "no such file", f"/x?password={S}"),
+        FileNotFoundError(2, f"password={S}", "/x", None, f"/y?token={S}"),
+        ExceptionGroup(
+            f"token={S}", [ValueError(f"password={S}"), ExceptionGroup("x", [KeyError(f"jwt={S}")])]
+        ),
+        BaseExceptionGroup("x", [KeyboardInterrupt(f"password={S}")]),
+        _broken_source(),
+        UnicodeDecodeError("utf-8", f"password={S}".encode(), 0, 1, "no"),
+        UnicodeEncodeError("ascii", f"password={S}", 0, 1, "no"),
+        ImportError(f"password={S}", name=f"token={S}", path=f"/x?token={S}"),
+        TwoArguments("ann", S),
+        ValueError({"password": S}, [("Authorization", f"Token {S}")]),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_an_exception_keeps_its_class_and_shows_no_secret(exc: BaseException) -> None:
+    before = repr(exc)
+    shown = redact_exception(exc)
+    texts = f"{shown!r} {shown} {vars(shown)} {getattr(shown, 'text', '')} {getattr(shown, 'filename', '')}"
+    assert S not in texts
+    assert type(shown) is type(exc)
+    assert repr(exc) == before
+
+
+def test_an_exception_s_message_of_megabytes_is_cut() -> None:
+    assert len(str(redact_exception(ValueError("y" * 30_000_000)))) < 17_000
+
+
+@pytest.mark.parametrize(
+    "form", [f"password={S}", f"postgres://u:{S}@h/d", f'{{"token": "{S}"}}', f"Bearer {S}"]
+)
+def test_no_part_of_a_secret_is_left_at_a_cut(form: str) -> None:
+    for place in range(len(form) + 1):
+        for cut in (shortened, ends):
+            for most in (200,) if place % 5 else (200, 4096):
+                head = "y " * 3000
+                text = f"{head[: most - place]} {form} {head}"
+                assert S[:4] not in cut(text, most)
+                assert S[-4:] not in cut(text, most)
+                text = f"{head} {form} {head[: most * 3 // 4 - place]}"
+                assert S[-4:] not in cut(text, most)
+
+
+def _called(text: str) -> str:
+    """`argsrepr`, as a message carries it."""
+    shown, _ = redact_arguments((text,), {}, bound=ARGUMENTS)
+    return saferepr(shown, 1024)
+
+
+CUTS: Final[dict[str, tuple[int, Callable[[str], object]]]] = {
+    "result": (MESSAGE.characters, lambda text: redact_exception(ValueError(text))),
+    "event": (KEPT, lambda text: ends(text, KEPT)),
+    "traceback": (LINE, lambda text: ends(text, LINE)),
+    "log": (LINE, lambda text: shortened(text, LINE)),
+    "argsrepr": (ARGUMENTS.characters, _called),
+    "argsrepr in all": (1024, _called),
+    "reason": (500, lambda text: reason(ValueError(text), classify(ValueError(text)))),
+    "text": (LONGEST, redact_text),
+}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [pytest.param(each, marks=[pytest.mark.slow] if most > KEPT else []) for each, (most, _) in CUTS.items()],
+)
+def test_no_part_of_a_secret_is_left_where_an_output_ends(where: str) -> None:
+    most, output = CUTS[where]
+    form = f"password='{S}'"
+    fill = "y " * most
+    for place in range(0, len(form) + 8, 2):
+        for cut in (most, most // 4):  # both ends are shown of some
+            shown = str(output(f"{fill[: cut - place]} {form} {fill}"))
+            assert S[:4] not in shown
+            assert S[-4:] not in shown
+        shown = str(output(f"{fill} {form} {fill[: most * 3 // 4 - place]}"))
+        assert S[:4] not in shown
+        assert S[-4:] not in shown
+
+
+class Counted(list[Any]):
+    """Counts what is looked at."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for each in super().__iter__():
+            self.seen += 1
+            yield each
+
+
+def test_showing_arguments_visits_a_bounded_part_of_them() -> None:
+    many = Counted(range(100_000))
+    nested = {str(number): ["x" * 100] * 10 for number in range(10_000)}
+    shown = redact_arguments((many, "y" * 5_000_000, b"z" * 5_000_000), {"nested": nested}, bound=ARGUMENTS)
+    assert many.seen <= ARGUMENTS.nodes + 1
+    assert len(repr(shown)) < 100_000
+
+
+def test_an_object_among_arguments_says_no_secret_and_breaks_nothing() -> None:
+    class Said:
+        def __repr__(self) -> str:
+            return f"Said(password={S!r})"
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    shown = repr(redact_arguments((Said(), Broken(), 10**5000), {"n": 10**5000}, bound=ARGUMENTS))
+    assert S not in shown
+    assert "Said(password=" in shown
+
+
+@pytest.fixture
+def _own_names() -> Iterator[None]:
+    yield
+    names._own.clear()
+    names._judge.cache_clear()
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_the_settings_add_names_in_any_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"cardNumber={S}", f'{{"card_number": "{S}"}}', f"CARD-NUMBER: {S}"]
+    assert all(redact_text(text) == text for text in texts)
+    monkeypatch.setenv("SEAWALL_REDACT", '["card_number"]')
+    settings.cache_clear()
+    settings()
+    assert not any(S in redact_text(text) for text in texts)
+    assert redact({"CardNumber": S}) == {"CardNumber": "***"}

@@ -1,0 +1,216 @@
+"""Text of strangers, however it is made up, costs no more than in proportion to its size.
+
+What patterns look at is counted, by a matcher of our own that takes the same steps as `re`, so no test
+measures time (`tests/benchmarks/texts.py` does). A text that holds a part twice as often may cost twice as
+much.
+"""
+
+import importlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+
+import seawall
+from seawall import failure, redaction
+from seawall.redaction import LONGEST, forms, names, redact_text, texts, urls, values
+from support.adversarial import PIECES
+from support.adversarial import texts as adversarial
+from support.regex_steps import Steps, near_misses
+
+STEEPEST: Final = 1.1
+"""Slope of the logarithms of cost and size: 1 is linear, 2 is quadratic."""
+TIMES: Final = (8, 16, 32)
+"""How often a part is repeated: more than `regex_steps.SMALL`, from where on a bounded repetition is full."""
+
+
+def slope(count: Callable[[int], int], factor: int = 1) -> float:
+    """How fast what `count` counts grows with the times that a part is repeated."""
+    costs = [count(times * factor) for times in TIMES]
+    first, second = (max(1, after - before) for before, after in itertools.pairwise(costs))
+    return math.log2(second / first)
+
+
+def modules() -> Iterator[ModuleType]:
+    """Every module of ours that has patterns."""
+    root = Path(seawall.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        if "re.compile(" in path.read_text():
+            parts = path.relative_to(root).with_suffix("").parts
+            yield importlib.import_module(".".join(("seawall", *parts)).removesuffix(".__init__"))
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[Any], str]]:
+    """Each pattern, and in which way it is used: one that is only tried in one place is not looked for."""
+    for module in modules():
+        source = Path(str(module.__file__)).read_text()
+        for name, value in vars(module).items():
+            found = value.values() if isinstance(value, dict) else [value]
+            used = set(re.findall(rf"\b{name}(?:\[.*?\])?\.(\w+)\(", source))
+            way = next((way for way in ("match", "fullmatch") if used == {way}), "finditer")
+            for number, pattern in enumerate(each for each in found if isinstance(each, re.Pattern)):
+                yield f"{module.__name__}.{name}{number or ''}", pattern, way
+
+
+PATTERNS = {name: (pattern, way) for name, pattern, way in patterns()}
+
+
+def steepest(pattern: re.Pattern[Any], way: str) -> tuple[float, str]:
+    """The slope of the text that costs most."""
+    steps = Steps(pattern)
+
+    def cost(make: Callable[[int], str], times: int) -> int:
+        return steps.of(make(times), way)
+
+    return max((slope(partial(cost, make)), make(8)) for make in near_misses(pattern))
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
+    found, text = steepest(*PATTERNS[name])
+    assert found <= STEEPEST, f"slope {found:.2f} for {text!r}"
+
+
+@pytest.mark.parametrize(
+    "quadratic",
+    [
+        r"\w+://", r"\s+$", r"(?:a|b)*c", r"a{3,}b", r"password=(\S*);",
+        r"(?=.*b)a", r"(?:[a-z]{1,64}\.)+com", r"(\w+) \1!", r"(?i:TOKEN\s*)+=",
+    ],
+)  # fmt: skip
+def test_a_quadratic_pattern_would_be_found(quadratic: str) -> None:
+    assert steepest(re.compile(quadratic), "finditer")[0] > 1.5
+
+
+def test_the_matcher_that_counts_finds_what_re_finds() -> None:
+    for name, (pattern, _) in PATTERNS.items():
+        steps = Steps(pattern, small=None)
+        for make in itertools.islice(near_misses(pattern), 0, 40, 3):
+            text: Any = make(2)
+            if isinstance(pattern.pattern, bytes):
+                text = text.encode("latin-1", "replace")
+            assert steps.spans(make(2)) == [found.span() for found in pattern.finditer(text)], (name, text)
+
+
+class Counting:
+    """Stands for a pattern: gives its answers, and counts what it looks at for them."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern, self._steps = pattern, Steps(pattern, small=NAME)
+
+    def search(self, text: str, start: int = 0) -> re.Match[str] | None:
+        found = self._pattern.search(text, start)
+        self._look(text, start, found)
+        return found
+
+    def finditer(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
+        for found in self._pattern.finditer(text, start):
+            self._look(text, start, found)
+            yield found
+            start = found.end()
+        self._look(text, start, None)
+
+    def _look(self, text: str, start: int, found: re.Match[str] | None) -> None:
+        COUNTED[0] -= self._steps.count
+        for place in range(start, (found.start() if found else len(text)) + 1):
+            self._steps.match(text, place)
+        COUNTED[0] += self._steps.count
+
+    def __getattr__(self, way: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            text = args[1] if way == "sub" else args[0]
+            COUNTED[0] -= self._steps.count
+            if way in {"match", "fullmatch"}:
+                self._steps.match(text, *args[1:], whole=way == "fullmatch")
+            else:
+                self._steps.spans(text)
+            COUNTED[0] += self._steps.count
+            return getattr(self._pattern, way)(*args)
+
+        return call
+
+
+NAME: Final = 16
+"""Characters of the longest name among the pieces."""
+
+COUNTED = [0]
+"""Steps of all patterns of the functions below."""
+
+
+def counting(value: Any) -> Any:
+    """`value`, with a counter for each pattern in it."""
+    if isinstance(value, re.Pattern):
+        return Counting(value)
+    return {key: Counting(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+FUNCTIONS: Final[dict[str, Callable[[str], object]]] = {
+    "redact_text": lambda text: redact_text(text, ("4711-0815",)),
+    "hide_passwords": redaction.hide_passwords,
+    "redact": lambda text: redaction.redact({"a": [text, text.encode(errors="replace")]}),
+    "redact_arguments": lambda text: redaction.redact_arguments(
+        (text,), {"a": text}, bound=redaction.ARGUMENTS
+    ),
+    "redact_exception": lambda text: redaction.redact_exception(OSError(2, text, text)),
+    "normalised": lambda text: failure.normalised(ValueError(text)),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "redact_text",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in FUNCTIONS if each != "redact_text"),
+    ],
+)
+def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (texts, forms, urls, names, values, failure):
+        for each, value in list(vars(module).items()):
+            if isinstance(value, re.Pattern) or each in {"_QUOTES", "_LINE"}:
+                monkeypatch.setattr(module, each, counting(value))
+    monkeypatch.setattr(
+        texts, "_deeper", lambda *args, really=texts._deeper, **kw: Counting(really(*args, **kw))
+    )
+
+    def cost(first: str, piece: str, last: str, times: int) -> int:
+        failure._without_variables.cache_clear()
+        COUNTED[0] = 0
+        FUNCTIONS[name](first + piece * times + last)
+        return COUNTED[0]
+
+    for piece in PIECES:
+        long = piece * max(1, 8 // len(piece))
+        for first, last in (("", ""), ("token='", " http://x")):
+            found = slope(partial(cost, first, long, last), factor=2)
+            assert found <= STEEPEST, f"slope {found:.2f} for {first + piece!r}"
+
+
+def test_no_more_of_a_text_is_searched_than_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+    really = forms.without_forms
+
+    def looked_at(text: str, seen: str) -> str:
+        searched.append(len(text))
+        return really(text, seen)
+
+    monkeypatch.setattr(texts, "without_forms", looked_at)
+    secret = "Xk9vQ2mZ7rT4"
+    text = f"password={secret}\n{'://' * 3_500_000}\ntoken={secret}"
+    shown = redact_text(text)
+    assert shown.startswith("password=***\n")
+    assert shown.endswith("\ntoken=***")
+    assert f"({len(text)} characters)" in shown
+    assert sum(searched) <= LONGEST + 2 * texts.MARGIN
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_redacting_ten_megabytes_ends() -> None:
+    for text in adversarial(10_000_000):
+        redact_text(text, ("4711-0815",))
