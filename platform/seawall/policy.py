@@ -9,19 +9,19 @@ import inspect
 import random
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, get_args
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from seawall import backoff
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.priority import Priority, parse_priority
-from seawall.quantity import parse_bytes, parse_duration
+from seawall.quantity import Bytes, Count, Duration, Number, Seconds, check_fields, quantity_of, shown
 
 HARD_LIMIT_GRACE: Final = 10.0
 """Seconds between the soft time limit, which a task may handle, and the hard one, which kills it."""
 
-_MOST_BUDGET: Final = 10.0
 _ATTRIBUTE: Final = "__seawall_policy__"
 
 Jitter = Literal["full", "equal", "none"]
@@ -31,20 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _check_type(name: str, value: Any, kind: type | tuple[type, ...] = (list, tuple)) -> Any:
     if not isinstance(value, kind):
         wanted = kind.__name__ if isinstance(kind, type) else "list"
-        raise ConfigError(f"{name}={value!r} is not a {wanted}: pass a {wanted}")
+        raise ConfigError(f"{name}={shown(value)} is not a {wanted}: pass a {wanted}")
     return value
-
-
-def _check_int(name: str, value: object, *, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ConfigError(f"{name}={value!r} is out of range: use an int of {at_least} or more")
-
-
-def _check_share(value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_BUDGET:
-        raise ConfigError(f"retry.budget={value!r} is out of range: use a share such as 0.2, 10 at most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +52,17 @@ class Retry:
             0 leaves only the few that are always granted.
     """
 
-    max_attempts: int = 3
-    base: float = 1.0
-    factor: float = 2.0
-    cap: float = 300.0
+    max_attempts: Count = 3
+    base: Seconds = 1.0
+    factor: Annotated[float, Number(least=1, most=1000)] = 2.0
+    cap: Seconds = 300.0
     jitter: Jitter = "full"
     on: tuple[type[BaseException], ...] | type[BaseException] | None = None
     per_category: Mapping[Category, "Retry"] | None = None
-    budget: float | None = None
+    budget: Annotated[float, Number(most=10)] | None = None
 
     def __post_init__(self) -> None:
-        _check_int("retry.max_attempts", self.max_attempts, at_least=1)
-        object.__setattr__(self, "base", parse_duration(self.base, field="retry.base"))
-        object.__setattr__(self, "cap", parse_duration(self.cap, field="retry.cap"))
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float) or self.factor < 1:
-            raise ConfigError(f"retry.factor={self.factor!r} is too small: use a number of 1 or more")
+        check_fields(self, "retry.{}")
         if self.jitter not in get_args(Jitter):
             raise ConfigError(f"retry.jitter={self.jitter!r} is unknown: use one of {get_args(Jitter)}")
         types = (self.on,) if isinstance(self.on, type) else self.on
@@ -91,7 +75,6 @@ class Retry:
                 raise ConfigError(
                     f"retry.per_category={{{category!r}: {retry!r}}} is wrong: use {{Category.X: Retry(...)}}"
                 )
-        _check_share(self.budget)
 
     def of(self, category: Category) -> "Retry":
         """What holds for failures of `category`."""
@@ -122,12 +105,12 @@ class Limit:
     """
 
     key: str
-    n: int
+    n: Count
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
             raise ConfigError(f"limit.key={self.key!r} is empty: use a template such as 'tenant:{{tenant}}'")
-        _check_int("limit.n", self.n, at_least=1)
+        check_fields(self, "limit.{}")
 
     def arguments(self) -> set[str]:
         """The names of the task's arguments that `key` uses."""
@@ -144,9 +127,9 @@ class Policy:
 
     priority: int = Priority.NORMAL
     retry: Retry = field(default_factory=Retry)
-    timeout: float = 300.0
-    memory: int | None = None
-    memory_limit: int | None = None
+    timeout: Annotated[float, Duration(least=0.001)] = 300.0
+    memory: Bytes | None = None
+    memory_limit: Bytes | None = None
     requires: tuple[str, ...] = ()
     limit: Limit | None = None
     redact: frozenset[str] = frozenset()
@@ -208,13 +191,13 @@ def _parse(given: dict[str, Any]) -> dict[str, Any]:
     parse: dict[str, Callable[[Any], Any]] = {
         "priority": parse_priority,
         "retry": lambda value: _check_type("retry", value, Retry),
-        "timeout": _parse_timeout,
-        "memory": lambda value: parse_bytes(value, field="memory"),
-        "memory_limit": lambda value: parse_bytes(value, field="memory_limit"),
         "requires": lambda value: _parse_names("requires", value, "breaker"),
         "limit": lambda value: _check_type("limit", value, Limit),
         "redact": lambda value: frozenset(_parse_names("redact", value, "argument")),
     }
+    for each in fields(Policy):
+        if kind := quantity_of(each.type):
+            parse.setdefault(each.name, partial(kind.parse, field=each.name))
     parsed = {name: parse[name](value) for name, value in given.items()}
     if (budget := parsed.get("memory")) is not None:
         parsed.setdefault("memory_limit", budget + budget // 2)
@@ -225,18 +208,11 @@ def _parse(given: dict[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _parse_timeout(value: object) -> float:
-    seconds = parse_duration(value, field="timeout")
-    if seconds <= 0:
-        raise ConfigError(f"timeout={value!r} leaves no time to run: use seconds above 0, such as '30s'")
-    return seconds
-
-
 def _parse_names(field: str, value: object, what: str) -> tuple[str, ...]:
     if isinstance(value, str) or not all(
         isinstance(name, str) and name for name in _check_type(field, value)
     ):
-        raise ConfigError(f"{field}={value!r} is no list of {what} names: write {field}=['payments']")
+        raise ConfigError(f"{field}={shown(value)} is no list of {what} names: write {field}=['payments']")
     return tuple(_check_type(field, value))
 
 

@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import Final
 
 from seawall.errors import ConfigError
+from seawall.quantity import shown
 
 
 class Priority(IntEnum):
@@ -31,9 +32,11 @@ def parse_priority(value: object) -> int:
             return Priority[value.upper()]
         except KeyError:
             names = ", ".join(Priority.__members__)
-            raise ConfigError(f"priority={value!r} is unknown: use one of {names} or a number 0-9") from None
+            raise ConfigError(
+                f"priority={shown(value)} is unknown: use one of {names} or a number 0-9"
+            ) from None
     if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
         raise ConfigError(
-            f"priority={value!r} is out of range: use an int from 0 to 9 (9 is most urgent) or a Priority"
+            f"priority={shown(value)} is out of range: use a Priority or an int from 0 to 9 (most urgent)"
         )
     return int(value)

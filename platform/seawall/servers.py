@@ -7,8 +7,9 @@ process ends, however it ends (`seawall.embedded`).
 import functools
 from typing import TYPE_CHECKING
 
-from seawall.config import REDIS_SCHEMES, scheme_of, settings
+from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.urls import REDIS_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
     from seawall.embedded import Attachment

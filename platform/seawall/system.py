@@ -8,13 +8,15 @@ where they can be; or one error that names what is missing, with nothing left ru
 """
 
 import atexit
+import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seawall import boundary, logs, servers, startup
 from seawall.config import settings
@@ -41,6 +43,8 @@ class Features:
         database: wait until PostgreSQL executes a statement.
         migrations: look whether the database is migrated; see `startup.migrations`.
         health: answer at `health.address`, if that is set.
+        sigterm: SIGTERM ends the process as `sys.exit(143)` in its main thread does, so that services are
+            stopped; a second one ends it at once. A handler that the process has or sets stays.
     """
 
     logging: bool = True
@@ -50,6 +54,7 @@ class Features:
     database: bool = True
     migrations: bool = True
     health: bool = True
+    sigterm: bool = True
 
 
 class System:
@@ -188,12 +193,28 @@ def bootstrap(
         system = System(app, declared, features)
         system._start()  # noqa: SLF001 - only a started one is given away
         _current.append(system)
+        if features.sigterm:
+            _exchange_sigterm(signal.SIG_DFL, _exit_on_sigterm)
         return system
 
 
 def _forget(system: System) -> None:
     if system in _current:
         _current.remove(system)
+        _exchange_sigterm(_exit_on_sigterm, signal.SIG_DFL)
+
+
+def _exchange_sigterm(present: object, wanted: Any) -> None:
+    """Handle SIGTERM by `wanted` if it is `present` that handles it: a server's or an application's stays."""
+    if signal.getsignal(signal.SIGTERM) is present:
+        with contextlib.suppress(ValueError):  # a thread that is not the main one may not
+            signal.signal(signal.SIGTERM, wanted)
+
+
+def _exit_on_sigterm(number: int, _frame: object) -> None:
+    """Leave as the end of the script would, with the status that a shell gives a process that it killed."""
+    _exchange_sigterm(_exit_on_sigterm, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 _current: list[System] = []
@@ -206,6 +227,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _inherited.extend(_current)
     _current.clear()
+    _exchange_sigterm(_exit_on_sigterm, signal.SIG_DFL)
 
 
 def _at_exit() -> None:

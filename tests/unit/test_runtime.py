@@ -332,8 +332,8 @@ def test_a_critical_service_may_not_rely_on_one_that_may_be_missing(world: World
     [
         ({"name": ""}, "name='' is no name"),
         ({"name": "a", "requires": "b"}, "requires='b' is one text"),
-        ({"name": "a", "attempts": 0}, "attempts=0 is no count"),
-        ({"name": "a", "timeout": 0}, "timeout=0 leaves no time"),
+        ({"name": "a", "attempts": 0}, "attempts=0 is out of range"),
+        ({"name": "a", "timeout": 0}, "timeout=0 is out of range"),
         ({"name": "a", "timeout": "soon"}, "timeout='soon' is not a duration"),
     ],
 )

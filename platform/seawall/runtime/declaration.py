@@ -4,13 +4,14 @@ A service is a class with `start` and `stop`, a generator function that yields o
 the `yield` is its stop), or a plain function that has nothing to stop. Declaring one starts nothing.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from seawall.errors import ConfigError
-from seawall.quantity import parse_duration
+from seawall.quantity import Count, Wait, check_fields
 
 _ATTRIBUTE: Final = "__seawall_service__"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,10 +47,13 @@ class Declaration:
     factory: Callable[[], Service]
     requires: tuple[str, ...] = ()
     critical: bool = True
-    attempts: int = 3
-    timeout: float = 30.0
-    within: float | None = None
+    attempts: Count = 3
+    timeout: Wait = 30.0
+    within: Wait | None = None
     check: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"service {self.name!r}: {{}}")
 
 
 def service(  # noqa: PLR0913 - all keyword-only
@@ -72,25 +76,20 @@ def service(  # noqa: PLR0913 - all keyword-only
     named = _name(name)
     if isinstance(requires, str):
         raise ConfigError(f"service {named!r}: requires={requires!r} is one text: write ({requires!r},)")
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-        raise ConfigError(f"service {named!r}: attempts={attempts!r} is no count: write 1 or more")
-    seconds = parse_duration(timeout, field="timeout")
-    if seconds <= 0:
-        raise ConfigError(f"service {named!r}: timeout={timeout!r} leaves no time: write seconds above 0")
     if check is not None and not callable(check):
         raise ConfigError(f"service {named!r}: check={check!r} cannot be called: pass a function")
+    nothing = Declaration(
+        name=named,
+        factory=_FromGenerator,  # type: ignore[arg-type] # until it decorates something
+        requires=tuple(_name(each) for each in requires),
+        critical=critical,
+        attempts=attempts,
+        timeout=timeout,  # type: ignore[arg-type] # parsed there
+        check=check,
+    )
 
     def declare(declared: F) -> F:
-        declaration = Declaration(
-            name=named,
-            factory=_factory(named, declared),
-            requires=tuple(_name(each) for each in requires),
-            critical=critical,
-            attempts=attempts,
-            timeout=seconds,
-            check=check,
-        )
-        setattr(declared, _ATTRIBUTE, declaration)
+        setattr(declared, _ATTRIBUTE, dataclasses.replace(nothing, factory=_factory(named, declared)))
         return declared
 
     return declare
