@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from seawall.breaker.machine import Rules
 from seawall.breaker.store import CHANGES, ROOT, Store
 from support.breakers import Fleet, fleet
 from support.delivery import Server, own_server
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 LEAKED = 60
 """Calls that may reach a dead dependency; the benchmark shows about 15, a loaded machine has more."""
@@ -28,11 +29,19 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @contextmanager
 def healthy(server: Server, folder: Path, many: int, *, children: int = 0, **options: Any) -> Iterator[Fleet]:
-    """A fleet of so many processes (or one process with so many children) that has been well for a while."""
+    """A fleet of so many processes (or one process with so many children), all well for a while.
+
+    One that has made few calls so far takes some failures by chance for trouble, as its rules say.
+    """
     options = {"open_for": 1.0, "max_open_for": 1.0, "ramp_for": 0.2} | options
     with fleet(server.url, folder / "fleet", **options) as found:
         found.start(1 if children else many, children=children)
-        wait_until(lambda: found.counts()["succeeded"] > 20 * max(many, children), timeout=60)
+
+        def well() -> bool:
+            made = Counter(entry.by for entry in found.entries("succeeded"))
+            return sum(calls > 50 for calls in made.values()) >= max(many, children)
+
+        wait_until(well, timeout=60)
         yield found
 
 
@@ -149,7 +158,7 @@ def test_while_redis_is_frozen_killed_or_emptied_calls_go_on_and_the_circuit_sta
         frozen = time.monotonic()
         wait_until(lambda: found.counts(after=frozen)["succeeded"] > 1000, timeout=60)
         stalls = longest_gap(found, frozen, time.monotonic())
-        assert stalls < 2.0, "calls do not wait for Redis"
+        assert stalls < 2.0 * busyness(), "calls do not wait for Redis"
         found.fail(100)
         wait_until(lambda: len(found.entries("process closed open", after=frozen)) == 3, timeout=30)
         found.fail(0)

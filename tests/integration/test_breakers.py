@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import pickle
+import signal
 import threading
 import time
 import weakref
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 from seawall import BreakerOpen, ConfigError, LimitReached, SeawallError, breaker
-from seawall.breaker import Breaker, BreakerChanged, BreakersCutOff, Place, State, close, face
+from seawall.breaker import Breaker, BreakerChanged, BreakersCutOff, Place, State, close, face, hub
 from seawall.breaker import place as places
+from seawall.breaker.circuit import lease_name
 from seawall.breaker.store import ROOT, Store
 from seawall.cluster import connect
 from seawall.events import Event, subscribe
@@ -196,7 +198,7 @@ def test_a_fallback_replaces_refused_calls_and_only_those(url: str) -> None:
         with pytest.raises(Down):
             guarded(1)
     assert guarded(2) == "later 2"
-    assert asyncio.run(one.call_async(asyncio.sleep, 5)) == "later 5"
+    assert asyncio.run(one.acall(asyncio.sleep, 5)) == "later 5"
     with pytest.raises(BreakerOpen), one:
         pass
 
@@ -268,10 +270,10 @@ def test_two_configurations_under_one_name_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"failure_rate": 1.5}, "failure_rate=1.5 is no share"),
+        ({"failure_rate": 1.5}, "failure_rate=1.5 is out of range"),
         ({"min_calls": 0}, "min_calls=0 is out of range"),
         ({"open_for": "soon"}, "open_for='soon' is not a duration"),
-        ({"window": 0}, "window=0 is too short"),
+        ({"window": 0}, "window=0 is out of range"),
         ({"mode": "off"}, "mode='off' is unknown"),
         ({"ignore": "KeyError"}, "ignore='KeyError' selects nothing"),
         ({"slow_rate": 0.5}, "slow_rate=0.5 has no slow_call"),
@@ -456,3 +458,193 @@ def test_a_calm_call_costs_no_command(url: str) -> None:
             for stats in (before, client.info("commandstats"))
         ]
         assert scripts[1] - scripts[0] <= 5, "reports, a second apart"
+
+
+def probing(name: str = "payments", **options: Any) -> Breaker:
+    """A breaker whose next call is the trial call."""
+    one = breaker(name, open_for=0.1, ramp_for=0, **options)
+    fail(one)
+    wait_until(lambda: one.snapshot().retry_after == 0)
+    return one
+
+
+def in_a_block(one: Breaker) -> int:
+    with one, one:
+        return 7
+
+
+def in_functions(one: Breaker) -> int:
+    return one(one(lambda: 7))()
+
+
+def in_calls(one: Breaker) -> int:
+    return one.call(lambda: one.call(lambda: 7))
+
+
+def in_coroutines(one: Breaker) -> Any:
+    async def inner() -> Any:
+        async with one:
+            return await one.acall(asyncio.sleep, 0, 7)
+
+    return asyncio.run(one.acall(inner))
+
+
+def in_tasks(one: Breaker) -> Any:
+    async def outer() -> Any:
+        async with one:
+            return sum(await asyncio.gather(*(one(asyncio.sleep)(0, part) for part in (3, 4))))
+
+    return asyncio.run(outer())
+
+
+@pytest.mark.parametrize("nested", [in_a_block, in_functions, in_calls, in_coroutines, in_tasks])
+def test_the_trial_call_may_call_the_same_breaker_inside(url: str, nested: Any) -> None:
+    one = probing()
+    assert nested(one) == 7
+    assert one.state is State.CLOSED
+
+
+def test_a_call_inside_the_trial_call_does_not_settle_it(url: str) -> None:
+    one = probing()
+
+    def work() -> None:
+        one.call(int)
+        raise Down
+
+    with pytest.raises(Down):
+        one.call(work)
+    assert one.state is State.OPEN
+
+
+def test_an_ignored_exception_of_the_trial_call_is_an_answer_and_closes(url: str) -> None:
+    one = probing(ignore=KeyError)
+    with pytest.raises(KeyError):
+        one.call(dict[str, int]().__getitem__, "no such order")
+    assert one.state is State.CLOSED
+
+
+@pytest.mark.parametrize("option", ["ignore", "record"])
+def test_a_selector_that_raises_hides_no_exception_of_a_call(url: str, option: str) -> None:
+    one = breaker("payments", **{option: lambda _: 1 / 0})  # type: ignore[arg-type]
+    fail(one, times=20)
+    assert one.state is State.OPEN
+
+
+def test_a_judge_of_results_that_raises_hides_no_result(url: str) -> None:
+    one = breaker("payments", record_result=lambda result: result["status"] >= 500)
+    assert one.call(lambda: "no dict") == "no dict"
+
+
+def test_generator_functions_are_refused_where_they_are_decorated(url: str) -> None:
+    one = breaker("payments")
+
+    def rows() -> Iterator[int]:
+        yield 1
+
+    async def pages() -> Any:
+        yield 1
+
+    for function in (rows, pages):
+        with pytest.raises(ConfigError, match="generator function"):
+            one(function)
+
+
+def test_work_that_has_not_begun_when_the_call_ends_is_refused(url: str) -> None:
+    one = breaker("payments")
+
+    async def later() -> None:
+        """Never awaited."""
+
+    def prepared() -> Any:
+        return later()
+
+    for work in (later, prepared, lambda: (number for number in range(3))):
+        with pytest.raises(ConfigError, match="has not begun"):
+            one.call(work)
+    with pytest.raises(ConfigError, match="has not begun"):
+        one(prepared)()
+
+
+def test_an_object_with_a_coroutine_for_its_call_is_awaited_in_the_call(url: str) -> None:
+    one = breaker("payments")
+
+    class Client:
+        async def __call__(self) -> None:
+            raise Down
+
+    guarded: Any = one(Client())
+    for _ in range(10):
+        with contextlib.suppress(Down, BreakerOpen):
+            asyncio.run(guarded())
+    assert one.state is State.OPEN
+
+
+@pytest.mark.parametrize("name", ["\ud800", "", "a\n", "x" * 101, b"bytes", None])
+def test_a_name_that_is_none_is_refused(url: str, name: Any) -> None:
+    with pytest.raises(ConfigError, match="breaker name"):
+        breaker(name)
+
+
+@pytest.mark.parametrize("value", [10**12, 10**400, 0, -1, True, 1.5, float("nan")])
+@pytest.mark.parametrize("option", ["min_calls", "probes", "quorum", "max_keys"])
+def test_a_count_out_of_range_is_refused(url: str, option: str, value: Any) -> None:
+    words = "out of range: use 1 to 1,000,000|not a whole number"
+    with pytest.raises(ConfigError, match=f"{option}=.* is ({words})"):
+        breaker("payments", **{option: value})
+
+
+def test_the_probe_of_a_killed_process_is_free_for_the_next_call_long_before_its_lease_ends(url: str) -> None:
+    one = breaker("payments", open_for=0.2, ramp_for=0, quorum=1)
+    fail(one)
+    wait_until(lambda: one.snapshot().retry_after == 0)
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            places.use(Place(lambda: connect(url)))
+            probe_for_good(one, writer)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    assert os.read(reader, 7) == b"probing"
+    with connect(url) as client:
+        left = Store(client, "test").overview()[0].left
+        assert left is not None
+        assert left > 25, "the lease is for a call without a call_timeout"
+        with pytest.raises(BreakerOpen):
+            one.call(lambda: 7)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        wait_until(lambda: Store(client, "test").overview()[0].free == 1, what="the probe to be free")
+
+    def answered() -> bool:
+        with contextlib.suppress(BreakerOpen):  # it may say for a moment what it said before
+            return one.call(lambda: 7) == 7
+        return False
+
+    wait_until(answered)
+    assert one.snapshot().cluster is State.CLOSED
+
+
+def probe_for_good(one: Breaker, writer: int) -> None:
+    """Take the probe as soon as it is to be had, say so, and never end it."""
+
+    def probe() -> bool:
+        os.write(writer, b"probing")
+        signal.pause()
+        return True
+
+    def taken() -> bool:
+        with contextlib.suppress(BreakerOpen):
+            return one.call(probe)
+        return False
+
+    wait_until(taken)
+
+
+def test_the_probes_of_living_processes_and_of_other_machines_are_left_alone(url: str) -> None:
+    here, there = lease_name("h", os.getpid(), 1), lease_name("h", 2**22 + 1, 1)
+    assert not hub._is_of_the_dead(here)
+    assert hub._is_of_the_dead(there)
+    for lease in ("h/4194305:1", "h/4194305:1@", "h/4194305:1@another", "of the dead", "@", ""):
+        assert not hub._is_of_the_dead(lease)

@@ -58,16 +58,18 @@ class Call:
 
     def ended(self, result: Any = None) -> None:
         """It returned."""
-        config = self._circuit.config
-        bad = config.record_result is not None and bool(config.record_result(result))
-        self._settle(failed=bad)
+        self._settle(failed=self._circuit.config.is_bad(result))
 
     def failed(self, exc: BaseException) -> None:
         """It raised."""
-        verdict = self._circuit.config.failed(exc)
-        if verdict and self.probing:
-            with contextlib.suppress(AttributeError):  # an exception with slots carries no mark
-                exc.__seawall_probe__ = self._circuit.name  # type: ignore[attr-defined]
+        config = self._circuit.config
+        verdict = config.failed(exc)
+        if self.probing:
+            if verdict:
+                with contextlib.suppress(AttributeError):  # an exception with slots carries no mark
+                    exc.__seawall_probe__ = self._circuit.name  # type: ignore[attr-defined]
+            elif verdict is None and config.shows_life(exc):
+                verdict = False
         self._settle(failed=verdict)
 
     def _settle(self, *, failed: bool | None) -> None:

@@ -9,50 +9,32 @@ is while Redis is away. A call passes if both let it.
 
 A process that has a hub reports its failures itself, before the exception goes on: that is a round trip, and
 what it learns holds for its next call. In an event loop and in a worker's children the hub's thread does it.
-
-Successes of calm calls are counted in rounds of 128 by `ok`, an iterator: `next(ok)` counts one and is False
-for the last of a round. That call hands the round on to the local machine and to the hub, unless another did
-a moment ago; a failure takes along what was not handed on yet. `ok` also names the epoch: it is replaced when
-the epoch changes, so a straggler that began in an older one counts where nobody looks.
 """
 
-import asyncio
 import itertools
 import math
-import operator
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
+from seawall import holdings, identity
 from seawall.breaker import place as places
 from seawall.breaker.calls import Call, is_admitted
 from seawall.breaker.config import Config
-from seawall.breaker.events import BreakerChanged
-from seawall.breaker.hub import Hub
-from seawall.breaker.machine import Machine, ProbeOutcome, Report, State, ramp
+from seawall.breaker.counting import NEVER, Counting, Ok
+from seawall.breaker.machine import Machine, ProbeOutcome, State, ramp
 from seawall.breaker.store import Shared
-from seawall.breaker.table import UNKNOWN, Record, View, calm_flag
+from seawall.breaker.table import UNKNOWN, View, calm_flag
 from seawall.errors import BreakerOpen
-from seawall.events import emit
-
-Ok = Iterator[bool]
 
 ASK_AGAIN: Final = 0.05
 RAMPING_RETRY: Final = 1.0
 LOOK_EVERY: Final = 1.0
 """Seconds after which it looks whether the hub still lives."""
 
-FAILURES_AT_ONCE: Final = 10
-"""Failures that a process sends the hub at once, and as many more each second; others wait 20 ms."""
-
-COALESCED: Final = 0.02
-NEVER: Final = -1
-_LAST: Final = False
-_ROUND: Final = (True,) * 127 + (_LAST,)
 _UNBOUND: Final = memoryview(b"\0")
 _leases = itertools.count()
 
@@ -79,40 +61,33 @@ class Snapshot:
     cut_off: bool
 
 
-class Circuit:
+class Probe(NamedTuple):
+    """One that an attempt may have been granted."""
+
+    circuit: "Circuit"
+    lease: str
+
+    def give_back(self) -> None:
+        """Somebody else may make it."""
+        self.circuit.give_back(self.lease)
+
+
+class Circuit(Counting):
     """A name's circuit in this process. Made by `Breaker`; `calm`, `flag` and `ok` are read at each call."""
 
     __slots__ = (
         "_ask_at",
-        "_counted_at",
-        "_earlier",
-        "_fresh",
         "_ignored_epoch",
-        "_lock",
         "_look_at",
         "_message",
         "_offered",
-        "_place",
         "_refuse_flag",
         "_refuse_until",
         "_refused_for",
-        "_rounds",
-        "_sent_at",
         "_sequence",
         "_shared",
-        "_tokens",
-        "_tokens_at",
-        "_unseen",
-        "_view",
-        "calm",
-        "config",
         "flag",
-        "local",
-        "name",
-        "ok",
         "refused",
-        "rules",
-        "slot",
     )
 
     def __init__(self, name: str, config: Config) -> None:
@@ -125,30 +100,22 @@ class Circuit:
 
     def unbind(self) -> None:
         """Forget what this process knew; after a fork nothing of it is true. The next call starts anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # so that a thread that was interrupted in it may leave it
         self.local = Machine(replace(self.rules, probes=1, quorum=1))
         self._offered: Call | None = None
         self._leave()
 
     def _leave(self) -> None:
-        self._place: places.Place | None = None
+        self._place = None
         self.slot = 0
         self.flag = _UNBOUND
         self._shared: Shared | None = None
-        self._view: View | None = None
+        self._view = None
         self._sequence = -1
         self._ask_at = self._look_at = self._refuse_until = self._refused_for = 0.0
         self._refuse_flag = UNKNOWN
         self._ignored_epoch = NEVER
         self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        self.calm = NEVER
-        self.ok: Ok = itertools.cycle(_ROUND)
-        self._rounds = self._earlier = self._unseen = 0
-        self._fresh = [0, 0, 0]
-        self._sent_at, self._counted_at = 0.0, time.monotonic()
-        self._tokens, self._tokens_at = float(FAILURES_AT_ONCE), 0.0
 
     def _bind(self) -> places.Place:
         place = places.current()
@@ -162,14 +129,19 @@ class Circuit:
 
     # Before a call
 
+    @holdings.sheltered
     def admit(self) -> Call:
         """Let a call pass.
 
         Raises:
             BreakerOpen: not now.
         """
-        if (offered := self._offered) is not None and self.take_back(offered):
-            return offered
+        if (offered := self._offered) is not None:
+            probe = Probe(self, offered.lease or offered.local_lease)
+            holdings.note(probe)
+            if self.take_back(offered):
+                return offered
+            holdings.forget(probe)
         if (refusal := self.refusal()) is not None:
             try:
                 raise refusal
@@ -251,7 +223,9 @@ class Circuit:
         if sequence != self._sequence:
             view = place.table.view(self.slot)
             with self._lock:
-                if self._view is None or view.epoch != self._view.epoch:
+                if self._view is None:
+                    self._ask_at = 0.0  # what is under way began in this epoch, though nobody knew it yet
+                elif view.epoch != self._view.epoch:
                     self._count_calm(now)  # this process's own circuit goes on
                     self._begin_epoch()
                     self._ask_at = 0.0
@@ -269,12 +243,16 @@ class Circuit:
         if local.state is State.CLOSED and not local.ramping:
             return Call(self)
         lease = self._lease()
+        probe = Probe(self, lease)
+        holdings.note(probe)
         with self._lock:
             before = local.state
             answer = local.ask(now, lease)
             share = local.admitted_share(now)
             until = local.until
         self._tell(before)
+        if answer != "granted":
+            holdings.forget(probe)
         if answer == "refused":
             return ASK_AGAIN if until is None else max(0.0, until - now)
         if answer == "closed" and self._left_out(share):
@@ -290,7 +268,11 @@ class Circuit:
     def ask(self) -> Call | float:
         """Ask Redis for a probe: a round trip."""
         place, lease, now = self.place, self._lease(), time.monotonic()
+        probe = Probe(self, lease)
+        holdings.note(probe)
         answer = None if place.cut_off else place.ask(self, lease)
+        if answer != "granted":
+            holdings.forget(probe)
         if answer is None:  # Redis is away and the time is over: this process finds out for itself
             self._go_by_ourselves(now)
             return self._decide_locally(now, None)
@@ -342,22 +324,14 @@ class Circuit:
         return shared or self.local.admitted_share(now) < 1.0
 
     def _lease(self) -> str:
-        return f"{places.current().host}/{os.getpid()}:{next(_leases)}"
+        return lease_name(places.current().host, os.getpid(), next(_leases))
 
     # After a call
 
     def settle(self, ok: Ok) -> None:
         """A round of calm successes is over: hand it on, and those before it; every 20 ms is enough."""
         now = time.monotonic()
-        with self._lock:
-            if ok is not self.ok:
-                return
-            self._rounds += len(_ROUND)
-            if now - self._counted_at < COALESCED:
-                return
-            self._take_in(now)
-            self._send(now)
-        if now >= self._look_at:
+        if self._hand_on(ok, now) and now >= self._look_at:
             self._look(now)
 
     def failed(self, exc: BaseException, ok: Ok) -> None:
@@ -367,69 +341,6 @@ class Circuit:
             self.note(ok, failed=True)
         elif verdict is False and not next(ok):
             self.settle(ok)
-
-    def note(self, ok: Ok, *, failed: bool = False, slow: bool = False) -> None:
-        """A call ended, in the epoch of `ok`; one of an older epoch is late and not counted."""
-        now = time.monotonic()
-        with self._lock:
-            if ok is not self.ok:
-                return
-            before, fresh = self.local.state, self._fresh
-            fresh[1 if failed else 0] += 1
-            fresh[2] += slow
-            if failed or slow:
-                last = Report(reporter="", succeeded=not failed, failed=failed, slow=slow)
-                self._count_calm(now, last)
-                if self.local.state is not State.CLOSED:
-                    self.calm = NEVER
-            else:
-                self._unseen += 1
-            hub = self._place.hub if failed and self._place and _may_wait() else None
-            record = self._send(now, hub)
-        if hub is not None and record is not None:
-            hub.tell(record)
-        self._tell(before)
-
-    def _count_calm(self, now: float, *last: Report) -> None:
-        """Bring the unfinished round to account too, by running it to its end; then what came `last`."""
-        left = operator.indexOf(self.ok, _LAST) + 1  # in one go: no other thread counts meanwhile
-        self._rounds += len(_ROUND) - left
-        self._take_in(now, *last)
-
-    def _take_in(self, now: float, *last: Report) -> None:
-        """Give the local machine what was counted, and what came last."""
-        new, self._rounds = self._rounds, 0
-        since, self._counted_at = now - self._counted_at, now
-        if since > self.rules.window:  # most of them are older than anybody looks back
-            new = round(new * self.rules.window / since)
-        self._earlier += new
-        unseen, self._unseen = self._unseen + new, 0
-        seen = [Report(reporter="", succeeded=unseen), *last] if unseen else list(last)
-        if seen:
-            self.local.report(now, self.local.epoch, seen)
-
-    def _send(self, now: float, hub: Hub | None = None) -> Record | None:
-        """Tell the hub, at once if it matters and not too often. The caller tells `hub` itself, if given."""
-        view, place, (good, bad, slow) = self._view, self._place, self._fresh
-        if view is None or place is None:
-            self._earlier, self._fresh = 0, [0, 0, 0]  # nobody to tell: Redis was never reached
-            return None
-        if bad or slow:
-            self._tokens = min(
-                float(FAILURES_AT_ONCE), self._tokens + (now - self._tokens_at) * FAILURES_AT_ONCE
-            )
-            self._tokens_at = now
-            if self._tokens >= 1:
-                self._tokens -= 1
-            elif now - self._sent_at < COALESCED:
-                return None
-        elif now - self._sent_at < (view.hot_every or COALESCED):
-            return None
-        record = Record(self.slot, os.getpid(), view.epoch, self._earlier, good, bad, slow)
-        if hub is None and not place.table.send(record):
-            return None
-        self._earlier, self._fresh, self._sent_at = 0, [0, 0, 0], now
-        return record
 
     def lasted(self, seconds: float) -> tuple[bool, bool]:
         """Whether a call of so many seconds was slow, and whether it was too late to be of use."""
@@ -441,6 +352,7 @@ class Circuit:
         """A probe of the cluster ended: a round trip."""
         if self._place is not None:
             self._place.finish(self, lease, epoch, outcome)
+        holdings.forget(Probe(self, lease))
 
     def finish_locally(self, lease: str, outcome: ProbeOutcome) -> None:
         """A probe of this process ended."""
@@ -448,26 +360,16 @@ class Circuit:
             before = self.local.state
             self.local.finish(time.monotonic(), lease, self.local.epoch, outcome)
         self._tell(before)
+        holdings.forget(Probe(self, lease))
 
-    def _tell(self, before: State) -> None:
-        """Say what the local machine did, outside the lock."""
-        local = self.local
-        if local.state is before:
-            return
-        emit(
-            BreakerChanged(
-                name=self.name,
-                scope="process",
-                old=before,
-                new=local.state,
-                cause=local.cause,
-                calls=local.seen.calls,
-                failed=local.seen.failed,
-                slow=local.seen.slow,
-                open_for=local.open_time if local.state is State.OPEN else None,
-                epoch=local.epoch,
-            )
-        )
+    def give_back(self, lease: str) -> None:
+        """After an interruption: a probe that may have been granted, here or in the cluster, is not made."""
+        holdings.unlock(self._lock)
+        if self._place is not None:
+            self._place.table.unlock()
+        shared = self._shared
+        self.finish_locally(lease, "released")
+        self.finish(lease, shared.epoch if shared else 0, "released")
 
     # Looking and operating
 
@@ -533,10 +435,6 @@ class Circuit:
         self._tell(before)
 
 
-def _may_wait() -> bool:
-    """Whether a round trip stops nothing but this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return True
-    return False
+def lease_name(host: str, pid: int, number: int) -> str:
+    """A probe's lease; `Hub` finds its holder by it."""
+    return f"{host}/{pid}:{number}@{identity.machine()}"

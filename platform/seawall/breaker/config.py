@@ -1,12 +1,16 @@
 """What `breaker(name, ...)` was given, validated once and frozen."""
 
+import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, TypedDict, get_args
+from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 
 from seawall.breaker.machine import Rules
 from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused
-from seawall.quantity import parse_duration
+from seawall.quantity import DAY, Duration, Number, Seconds, Whole, check_fields, shown
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["on", "observe", "disabled"]
 Selector = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
@@ -46,27 +50,35 @@ class Options(TypedDict, total=False):
     max_keys: int
 
 
+_Rate = Annotated[float, Number(least=1e-6, most=1)]
+_Time = Annotated[float, Duration(least=0.001)]
+_Calls = Annotated[int, Whole(least=1, most=1_000_000)]  # counted exactly in the table and in the scripts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The options of one breaker. Two breakers of one name must have equal ones; see `breaker`."""
 
-    failure_rate: float = 0.5
-    slow_call: float | None = None
-    slow_rate: float | None = None
-    window: float = 30.0
-    min_calls: int = 10
-    open_for: float = 60.0
-    max_open_for: float = 600.0
-    probes: int = 1
-    call_timeout: float | None = None
-    ramp_for: float | None = None
-    quorum: int = 2
+    failure_rate: _Rate = 0.5
+    slow_call: _Time | None = None
+    slow_rate: _Rate | None = None
+    window: Annotated[float, Duration(least=0.1, most=DAY)] = 30.0
+    min_calls: _Calls = 10
+    open_for: _Time = 60.0
+    max_open_for: _Time = 600.0
+    probes: _Calls = 1
+    call_timeout: _Time | None = None
+    ramp_for: Seconds | None = None
+    quorum: _Calls = 2
     fallback: Any = None
     ignore: Selector = ()
     record: Selector | None = None
     record_result: Callable[[Any], bool] | None = None
     mode: Mode = "on"
-    max_keys: int = 200
+    max_keys: _Calls = 200
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def rules(self) -> Rules:
@@ -90,7 +102,21 @@ class Config:
         """Whether an exception speaks against the dependency; None if it says nothing about it."""
         if not isinstance(exc, Exception) or isinstance(exc, _disregarded) or _selects(self.ignore, exc):
             return None  # cancelled, interrupted, refused by ourselves, or ignored on request
-        return True if self.record is None else _selects(self.record, exc)
+        return True if self.record is None else _selects(self.record, exc, otherwise=True)
+
+    def shows_life(self, exc: BaseException) -> bool:
+        """Whether an ignored exception is an answer of the dependency, and so proves that it is there."""
+        return isinstance(exc, Exception) and not isinstance(exc, _disregarded) and _selects(self.ignore, exc)
+
+    def is_bad(self, result: Any) -> bool:
+        """Whether a result speaks against the dependency; a `record_result` that raises says nothing."""
+        if self.record_result is None:
+            return False
+        try:
+            return bool(self.record_result(result))
+        except Exception:
+            logger.exception("record_result=%r raised, and the call's own outcome stands", self.record_result)
+            return False
 
 
 def parse(options: dict[str, Any]) -> Config:
@@ -108,7 +134,9 @@ def parse(options: dict[str, Any]) -> Config:
         for name, value in options.items()
     }
     if parsed.get("slow_rate") is not None and parsed.get("slow_call") is None:
-        raise ConfigError(f"slow_rate={parsed['slow_rate']!r} has no slow_call: say from which second on")
+        raise ConfigError(
+            f"slow_rate={shown(parsed['slow_rate'])} has no slow_call: say from which second on"
+        )
     return Config(**parsed)
 
 
@@ -118,41 +146,24 @@ def check_name(name: object) -> str:
     Raises:
         ConfigError: it is none.
     """
-    if not isinstance(name, str) or not 0 < len(name.encode()) <= LONGEST_NAME or set(name) & set("[]{}\n"):
-        raise ConfigError(
-            f"breaker name {name!r} is not usable: use a text of 1 to {LONGEST_NAME} bytes without []{{}}"
-        )
-    return name
-
-
-def _seconds(name: str, value: object) -> float:
-    seconds = parse_duration(value, field=name)
-    if seconds <= 0 and name != "ramp_for":
-        raise ConfigError(f"{name}={value!r} is too short: use seconds above 0, such as '30s'")
-    return seconds
-
-
-def _rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"{name}={value!r} is no share: use a number above 0 and up to 1, such as 0.5")
-    return float(value)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} is out of range: use an int of 1 or more")
-    return int(value)
+    if isinstance(name, str) and not set(name) & set("[]{}\n"):
+        with contextlib.suppress(UnicodeEncodeError):
+            if 0 < len(name.encode()) <= LONGEST_NAME:
+                return name
+    raise ConfigError(
+        f"breaker name {name!r} is not usable: use a text of 1 to {LONGEST_NAME} bytes without []{{}}"
+    )
 
 
 def _mode(name: str, value: Any) -> Mode:
     if value not in get_args(Mode):
-        raise ConfigError(f"{name}={value!r} is unknown: use one of {', '.join(get_args(Mode))}")
+        raise ConfigError(f"{name}={shown(value)} is unknown: use one of {', '.join(get_args(Mode))}")
     return value  # type: ignore[no-any-return] # one of them
 
 
 def _function(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
-        raise ConfigError(f"{name}={value!r} is not callable: pass a function of the result")
+        raise ConfigError(f"{name}={shown(value)} is not callable: pass a function of the result")
     return value  # type: ignore[no-any-return]
 
 
@@ -167,22 +178,24 @@ def _selector(name: str, value: Any) -> Selector:
     if not isinstance(types, tuple | list) or not all(
         isinstance(one, type) and issubclass(one, BaseException) for one in types
     ):
-        raise ConfigError(f"{name}={value!r} selects nothing: pass exception types or a function of one")
+        raise ConfigError(f"{name}={shown(value)} selects nothing: pass exception types or a function of one")
     return tuple(types)
 
 
-def _selects(selector: Selector, exc: BaseException) -> bool:
-    return isinstance(exc, selector) if isinstance(selector, tuple) else bool(selector(exc))
+def _selects(selector: Selector, exc: BaseException, *, otherwise: bool = False) -> bool:
+    """The selector's answer; of one that raises itself `otherwise`, as the call's own exception goes on."""
+    if isinstance(selector, tuple):
+        return isinstance(exc, selector)
+    try:
+        return bool(selector(exc))
+    except Exception:
+        logger.exception("%r raised, asked about %s", selector, type(exc).__name__)
+        return otherwise
 
 
-_OPTIONAL: Final = {"slow_call", "slow_rate", "call_timeout", "ramp_for", "record", "record_result"}
+_OPTIONAL: Final = {"record", "record_result"}
 
 _PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(
-        ("slow_call", "window", "open_for", "max_open_for", "call_timeout", "ramp_for"), _seconds
-    ),
-    **dict.fromkeys(("failure_rate", "slow_rate"), _rate),
-    **dict.fromkeys(("min_calls", "probes", "quorum", "max_keys"), _count),
     **dict.fromkeys(("ignore", "record"), _selector),
     "record_result": _function,
     "mode": _mode,

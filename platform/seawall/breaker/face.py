@@ -11,22 +11,26 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import fields
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from redis.exceptions import RedisError
 
+from seawall import holdings
 from seawall.breaker import place as places
 from seawall.breaker.calls import Call
-from seawall.breaker.circuit import Circuit, Ok, Snapshot
+from seawall.breaker.circuit import Circuit, Snapshot
 from seawall.breaker.config import LONGEST_KEY, Config, check_name, parse
+from seawall.breaker.counting import Ok
 from seawall.breaker.machine import State
 from seawall.errors import BreakerOpen, ConfigError, SeawallError
-from seawall.quantity import parse_duration
+from seawall.quantity import parse_duration, shown
+from seawall.text import to_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LATER = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 OVERFLOW = "*"
 """The key that all keys beyond `max_keys` share."""
 
@@ -35,7 +39,7 @@ class Breaker:
     """A breaker of the fleet: `breaker(name, ...)` makes one, the same object for the same name.
 
     It is a decorator for functions and coroutine functions, a context manager (`with`, `async with`), and has
-    `call` and `call_async`. Its keys (`payments["eu"]`) are breakers of their own with the same options.
+    `call` and `acall`. Its keys (`payments["eu"]`) are breakers of their own with the same options.
     """
 
     def __init__(self, name: str, config: Config) -> None:
@@ -90,11 +94,13 @@ class Breaker:
             raise
         if not next(ok):
             circuit.settle(ok)
+        if result.__class__ in _LATER:
+            raise self._too_late(result)
         return result
 
-    async def call_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The same for a coroutine function; `call_timeout` cancels it, and it raises `TimeoutError`."""
-        if self.config.mode == "disabled":
+        if self.config.mode == "disabled" or self._within_probe():
             return await function(*args, **kwargs)
         try:
             call = await self._admit_async()
@@ -103,21 +109,37 @@ class Breaker:
                 raise
             result = self._fall_back(refusal, args, kwargs)
             return await result if inspect.isawaitable(result) else result
+        outer = self._under_way.set((call, self._under_way.get()))
         try:
             async with asyncio.timeout(self.config.call_timeout):
                 result = await function(*args, **kwargs)
         except BaseException as exc:
             await _settled(call, call.failed, exc)
             raise
+        finally:
+            self._under_way.reset(outer)
         await _settled(call, call.ended, result)
         return result
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate a function, or a coroutine function."""
+        """Decorate a function, or a coroutine function.
+
+        Raises:
+            ConfigError: `function` is a generator function: its body runs after the call has ended.
+        """
         if self.config.mode == "disabled":
             return function
-        if inspect.iscoroutinefunction(function):
+        forms = function, getattr(function, "__call__", None)  # noqa: B004 - of an object its method
+        if any(map(inspect.isgeneratorfunction, forms)) or any(map(inspect.isasyncgenfunction, forms)):
+            raise ConfigError(
+                f"breaker {self.name!r} cannot guard {function!r}, a generator function: its body runs after "
+                "the call has ended. Guard the calls inside it, or iterate over it in a `with` block"
+            )
+        if any(map(inspect.iscoroutinefunction, forms)):
             return self._decorate_async(function)
+        return self._decorate(function)
+
+    def _decorate(self, function: Callable[P, R]) -> Callable[P, R]:
         if self._measured:
 
             @functools.wraps(function)
@@ -126,13 +148,17 @@ class Breaker:
 
             return measured
         circuit, carefully = self.circuit, self._carefully
-        falls_back = self.config.fallback is not None
+        falls_back, within_probe, too_late = (
+            self.config.fallback is not None,
+            self._within_probe,
+            self._too_late,
+        )
 
         # The same as `call`, written out: each attribute and each call here is paid for by every call.
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             if circuit.flag[0] != circuit.calm:
-                if falls_back or (refusal := circuit.refusal()) is None:
+                if falls_back or within_probe() or (refusal := circuit.refusal()) is None:
                     return carefully(function, args, kwargs)
                 try:
                     raise refusal
@@ -146,6 +172,8 @@ class Breaker:
                 raise
             if not next(ok):
                 circuit.settle(ok)
+            if result.__class__ in _LATER:
+                raise too_late(result)
             return result
 
         return guarded
@@ -153,11 +181,13 @@ class Breaker:
     def _decorate_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            return await self.call_async(function, *args, **kwargs)
+            return await self.acall(function, *args, **kwargs)
 
         return guarded
 
     def _carefully(self, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        if self._within_probe():
+            return function(*args, **kwargs)
         try:
             call = self.circuit.admit()
         except BreakerOpen as refusal:
@@ -165,13 +195,40 @@ class Breaker:
                 raise
             result: R = self._fall_back(refusal, args, kwargs)
             return result
+        outer = self._under_way.get()
+        restored = holdings.Restored(self._under_way, outer)
+        holdings.note(restored)
         try:
+            self._under_way.set((call, outer))
             result = function(*args, **kwargs)
         except BaseException as exc:
             call.failed(exc)
             raise
+        finally:
+            self._under_way.set(outer)
+            holdings.forget(restored)
         call.ended(result)
+        if result.__class__ in _LATER:
+            raise self._too_late(result)
         return result
+
+    def _within_probe(self) -> bool:
+        """Whether the call is part of the trial call of this breaker, whose outcome is its own too."""
+        entry = self._under_way.get()
+        while entry is not None:
+            begun, entry = entry
+            if isinstance(begun, Call) and begun.probing:
+                return True
+        return False
+
+    def _too_late(self, result: Any) -> ConfigError:
+        """The error for work that was only prepared in the call, and would run after it has ended."""
+        if isinstance(result, CoroutineType):
+            result.close()
+        return ConfigError(
+            f"breaker {self.name!r} guarded a call that returned a {type(result).__name__}, whose work has "
+            "not begun: decorate the coroutine function or await `acall`, and iterate in a `with` block"
+        )
 
     def _fall_back(self, _refusal: BreakerOpen, args: Any, kwargs: Any) -> Any:
         fallback = self.config.fallback
@@ -179,18 +236,23 @@ class Breaker:
 
     # With blocks
 
+    @holdings.sheltered
     def __enter__(self) -> Self:
         """Begin a call; raises `BreakerOpen`, a block has no fallback."""
         circuit = self.circuit
         if self.config.mode == "disabled":
             return self
-        if self._measured or circuit.flag[0] != circuit.calm:
-            begun: Call | Ok = circuit.admit()
-        else:
+        begun: Call | Ok | None
+        if not self._measured and circuit.flag[0] == circuit.calm:
             begun = circuit.ok
-        self._under_way.set((begun, self._under_way.get()))
+        else:
+            begun = None if self._within_probe() else circuit.admit()
+        outer = self._under_way.get()
+        holdings.note(holdings.Restored(self._under_way, outer))
+        self._under_way.set((begun, outer))
         return self
 
+    @holdings.sheltered
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -210,7 +272,7 @@ class Breaker:
     async def __aenter__(self) -> Self:
         """Begin a call; `call_timeout` does not cut a block short, wrap it in `asyncio.timeout`."""
         if self.config.mode != "disabled":
-            call = await self._admit_async()
+            call = None if self._within_probe() else await self._admit_async()
             self._under_way.set((call, self._under_way.get()))
         return self
 
@@ -226,11 +288,12 @@ class Breaker:
             await _settled(call, call.failed, exc)
 
     def _leave(self) -> Any:
-        """The innermost call of this context; None if it was begun in another one, or not at all."""
+        """The innermost call of this context; None if it is part of a probe or began in another context."""
         if (under_way := self._under_way.get()) is None:
             return None
         begun, outer = under_way
         self._under_way.set(outer)
+        holdings.forget(holdings.Restored(self._under_way, outer))
         return begun
 
     async def _admit_async(self) -> Call:
@@ -277,10 +340,8 @@ class Breaker:
 
     def _force(self, to: str, reason: str, for_: float | str | None, author: str | None) -> None:
         if not isinstance(reason, str) or (not reason and to != "reset"):
-            raise ConfigError(f"reason={reason!r} says nothing: write why, others will read it")
-        seconds = None if for_ is None else parse_duration(for_, field="for_")
-        if seconds is not None and seconds <= 0:
-            raise ConfigError(f"for_={for_!r} is no time at all: use seconds above 0 or leave it out")
+            raise ConfigError(f"reason={shown(reason)} says nothing: write why, others will read it")
+        seconds = None if for_ is None else parse_duration(for_, field="for_", least=0.001)
         place = self.circuit.place
         try:
             place.force(
@@ -307,13 +368,12 @@ def whoami() -> str:
 
 
 def _short(key: str) -> str:
-    """`key` as part of a name: what is too long is told apart by its hash."""
-    if len(key.encode()) <= LONGEST_KEY:
-        return key
-    return (
-        key.encode()[: LONGEST_KEY - 12].decode(errors="ignore")
-        + hashlib.sha256(key.encode()).hexdigest()[:12]
-    )
+    """`key` as part of a name: what is too long, or more than a line, is told apart by its hash."""
+    text = to_bytes(key)
+    shown = text.replace(b"\n", b"_")
+    if len(text) <= LONGEST_KEY and shown == text:
+        return text.decode()
+    return shown[: LONGEST_KEY - 12].decode(errors="ignore") + hashlib.sha256(text).hexdigest()[:12]
 
 
 _registry: dict[str, Breaker] = {}
@@ -347,6 +407,17 @@ def breakers() -> list[Breaker]:
     for one in list(_registry.values()):
         found += [one, *one._keys.values()]  # noqa: SLF001 - the same module
     return found
+
+
+def is_known(name: str) -> bool:
+    """Whether this process has a breaker of that name."""
+    return any(one.name == name for one in breakers())
+
+
+def is_shut(name: str) -> bool:
+    """Whether the fleet's circuit of a breaker of this process lets no call through."""
+    state = next((one.circuit.shared_state for one in breakers() if one.name == name), State.CLOSED)
+    return state not in (State.CLOSED, State.FORCED_CLOSED)
 
 
 def close() -> None:

@@ -4,7 +4,7 @@ It subscribes to the changes, writes them into the table that all processes of t
 what they see of their calls: a failure at once (one of its own process in the thread that saw it, `tell`),
 successes once a second, or every 20 ms while somebody in the fleet sees failures. Once a second it reads one
 version that grows with every change of any circuit, so a lost message costs a second. After each subscribe it
-reads every circuit again.
+reads every circuit again. While all probes of a circuit are taken it looks whether their holders live.
 
 While Redis is away it says so in the table and tries again with growing pauses; the processes go by what they
 see themselves. What they saw in that time is not reported later: it is no news then.
@@ -25,7 +25,7 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from seawall import backoff
+from seawall import backoff, holdings, identity
 from seawall.breaker.events import BreakerChanged, BreakersCutOff, BreakersRejoined
 from seawall.breaker.machine import Report, Rules, State
 from seawall.breaker.store import CHANGES, Hot, Shared, Store, read_message
@@ -197,6 +197,7 @@ class Hub:
         logger.warning("breakers: Redis cannot be reached, each process goes by its own calls: %s", exc)
         emit(BreakersCutOff(error=str(exc)))
 
+    @holdings.interruptible
     def tell(self, record: Record) -> None:
         """Report in the caller's thread what it saw; with Redis away, at most a timeout."""
         with _busy:
@@ -279,6 +280,7 @@ class Hub:
             self._expire(now)
             if now >= poll_at:
                 self._poll(everything=now >= keep_at)
+                self._free_probes()
                 self._table.beat(now, cut_off=False)
                 poll_at = now + POLL_EVERY
                 keep_at = keep_at if now < keep_at else now + KEEP_EVERY
@@ -361,6 +363,18 @@ class Hub:
             self._version = version
             self._sync(self._tracked)
 
+    def _free_probes(self) -> None:
+        """A probe whose process is gone is somebody else's to make: its lease could last for a long call."""
+        with self._lock:
+            taken = [
+                one
+                for one in self._tracked.values()
+                if one.view.state is State.HALF_OPEN and one.view.free < 1
+            ]
+        for one in taken:
+            for lease in filter(_is_of_the_dead, self.store.leases(one.name)):
+                self.learn(self.store.finish(one.name, one.rules, lease, one.epoch, "released"))
+
     def _sync(self, asked: dict[int, Tracked]) -> None:
         """Read these circuits; a server that knows less than we do learns from us."""
         with self._lock:
@@ -370,6 +384,13 @@ class Hub:
             return
         for shared in self.store.sync(questions):
             self.learn(shared)
+
+
+def _is_of_the_dead(lease: str) -> bool:
+    """Whether the process that took a probe's lease was one of this machine, and is gone."""
+    holder, _, machine = lease.rpartition("@")
+    pid = holder.partition(":")[0].rpartition("/")[2]
+    return bool(machine) and machine == identity.machine() and pid.isdecimal() and identity.is_gone(int(pid))
 
 
 def view_of(shared: Shared, now: float) -> View:

@@ -242,7 +242,8 @@ class Machine:
         """A probe has ended. One without its lease or of another epoch is late: nothing happens."""
         self.refresh(now)
         self.free(now)
-        if self.state is not State.HALF_OPEN or epoch != self.epoch or lease not in self.leases:
+        late = epoch != self.epoch and outcome != "released"
+        if self.state is not State.HALF_OPEN or late or lease not in self.leases:
             return
         del self.leases[lease]
         if outcome == "failed":

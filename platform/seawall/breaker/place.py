@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis import Redis
 
-from seawall import cluster, servers
+from seawall import cluster, holdings, servers
 from seawall.breaker.hub import OUTAGE, Hub
 from seawall.breaker.machine import Answer, ProbeOutcome, Rules
 from seawall.breaker.store import Shared, Store
@@ -69,6 +69,7 @@ class Place:
             self.hub.start()
         return slot
 
+    @holdings.interruptible
     def first_look(self, slot: int) -> None:
         """Have the state of a new circuit read before its first call, if Redis answers in time."""
         if self.table.pulse()[1]:
@@ -94,6 +95,7 @@ class Place:
         """Whether Redis is known to be away."""
         return self.table.pulse()[1]
 
+    @holdings.interruptible
     def ask(self, circuit: "Circuit", lease: str) -> Answer | None:
         """Ask Redis for a probe, one process of the worker at a time. None: Redis is away."""
         with self.table.asking(circuit.slot) as alone:
@@ -109,6 +111,7 @@ class Place:
         circuit.answered(shared)
         return answer
 
+    @holdings.interruptible
     def finish(self, circuit: "Circuit", lease: str, epoch: int, outcome: ProbeOutcome) -> None:
         """Give a probe's lease back; if Redis is away it ends by itself."""
         try:

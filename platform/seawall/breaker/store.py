@@ -111,6 +111,11 @@ class Store:
         arguments = [*self._head(name, rules, ""), lease, epoch, outcome]
         return Shared.read(_finish(self.client, [ROOT], arguments))
 
+    def leases(self, name: str) -> list[str]:
+        """Of the probes that are under way."""
+        members: Any = self.client.zrange(f"{ROOT}:{name}:leases", 0, -1)
+        return [member.decode() for member in members]
+
     def force(  # noqa: PLR0913 - what an operator says
         self, name: str, rules: Rules, to: str, *, for_: float | None, reason: str, author: str
     ) -> Shared:

@@ -23,9 +23,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from seawall import holdings
 from seawall.breaker.machine import Cause, Rules, State
+from seawall.text import to_bytes
 
 SLOTS: Final = 1024
 UNKNOWN: Final = 0
@@ -108,11 +110,18 @@ class Table:
     def after_fork(self) -> None:
         """In a child that follows: a lock of its own, and nothing to read from the pipe."""
         self._locks()
-        os.close(self.reader)
-        self.reader = -1
+        if self.reader >= 0:  # else a child of a child, whose parent follows already
+            os.close(self.reader)
+            self.reader = -1
 
     def _locks(self) -> None:
-        self._lock, self._ask_lock = threading.Lock(), threading.Lock()
+        self._lock: Any = threading.RLock()
+        self._ask_lock: Any = threading.RLock()
+
+    def unlock(self) -> None:
+        """After an interruption: this thread is inside no more."""
+        holdings.unlock(self._lock)
+        holdings.unlock(self._ask_lock)
 
     def close(self) -> None:
         """Close the pipe and the file; the memory goes with its last reader."""
@@ -132,7 +141,7 @@ class Table:
             with self._locked(0, wait=True):
                 if (known := self._find(name)) is not None or len(self._circuits) >= SLOTS:
                     return known
-                at, text = _HEADER + len(self._circuits) * _SLOT, name.encode()
+                at, text = _HEADER + len(self._circuits) * _SLOT, to_bytes(name)
                 _RULES.pack_into(self.memory, at + _RULES_AT, *(getattr(rules, one) for one in _RULES_ORDER))
                 self.memory[at + _NAME_AT + 2 : at + _NAME_AT + 2 + len(text)] = text
                 struct.pack_into("=H", self.memory, at + _NAME_AT, len(text))  # last: now it can be seen

@@ -10,7 +10,6 @@ import itertools
 import logging
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +20,10 @@ from typing import Any, Final, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
-from seawall import backoff, cluster
+from seawall import backoff, cluster, holdings, identity
 from seawall.cluster import MICROSECONDS, Script, micros
 from seawall.errors import ConfigError, LimitReached
-from seawall.quantity import parse_duration
+from seawall.quantity import Whole, parse_duration
 
 __all__ = ["LEASE", "Shares", "limit", "shares"]
 
@@ -46,6 +45,7 @@ _count = Verb("count")
 
 
 _AT_ONCE: Final = 200
+_SHARES: Final = Whole(least=1)
 _UNDECIDED: Final = 5.0  # seconds that somebody who was refused may take until he waits where he is found
 
 
@@ -57,17 +57,33 @@ class Free(NamedTuple):
     mark: str
 
 
+class _Share(NamedTuple):
+    """One that an attempt may hold."""
+
+    shares: "Shares"
+    key: str
+    number: str
+
+    def give_back(self) -> None:
+        """Give it back."""
+        self.shares.give_back(self.key, self.number)
+
+
 class Shares:
     """The shares that this process holds. `shares()` is the one everybody uses."""
 
     def __init__(self, client: Callable[[], "Redis"] = cluster.client, *, lease: float = LEASE) -> None:
         self._client = client
         self._lease = lease
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._holder = identity.new_name(secrets.token_hex(4))
         self._numbers = itertools.count()
+        self.forget_inherited()
+
+    def forget_inherited(self) -> None:
+        """Hold nothing, and have locks that no thread of a parent's holds."""
         self._held: set[tuple[str, str]] = set()
         self._owed: set[tuple[str, str]] = set()
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()  # so that a thread that was interrupted in it may leave it
         self._stopping = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -77,16 +93,25 @@ class Shares:
         Raises redis-py's errors; a share that was taken all the same is given back later.
         """
         number = str(next(self._numbers))
+        share = _Share(self, key, number)
+        holdings.note(share)
         arguments: list[Any] = [key, n, self._holder, number, micros(self._lease)]
         try:
-            wait = int(_take(self._client(), [ROOT], arguments)) / MICROSECONDS
-        except (RedisError, OSError):
+            wait = self._ask(arguments)
+        except BaseException as exc:
             self._keep(self._owed, key, number)
+            if isinstance(exc, RedisError | OSError):  # else the attempt gives it back
+                holdings.forget(share)
             raise
         if wait:
+            holdings.forget(share)
             return "", wait
         self._keep(self._held, key, number)
         return number, 0.0
+
+    @holdings.interruptible
+    def _ask(self, arguments: list[Any]) -> float:
+        return int(_take(self._client(), [ROOT], arguments)) / MICROSECONDS
 
     def give(self, key: str, number: str) -> bool:
         """Give a share back, once; if Redis is away, as soon as it is there again.
@@ -96,19 +121,41 @@ class Shares:
         with self._lock:
             if (key, number) not in self._held:
                 return False
-            self._held.remove((key, number))
         try:
-            return bool(_give(self._client(), [ROOT], [key, self._holder, number]))
+            waiting = self._return(key, number)
         except (RedisError, OSError) as exc:
             logger.warning("limit %s: a share is given back later: %s", key, exc)
-            self._keep(self._owed, key, number)
-            return True
+            waiting = True
+        holdings.forget(_Share(self, key, number))
+        return waiting
+
+    def _return(self, key: str, number: str) -> bool:
+        """Owed until the server has answered. Raises redis-py's errors."""
+        self._keep(self._owed, key, number)
+        with self._lock:
+            self._held.discard((key, number))
+        waiting = self._tell(key, number)
+        with self._lock:
+            self._owed.discard((key, number))
+        return waiting
+
+    @holdings.interruptible
+    def _tell(self, key: str, number: str) -> bool:
+        return bool(_give(self._client(), [ROOT], [key, self._holder, number]))
+
+    def give_back(self, key: str, number: str) -> None:
+        """After an interruption at any place of `take` or `give`: it may be held, owed, or neither."""
+        holdings.unlock(self._lock)
+        try:
+            self._return(key, number)
+        except (RedisError, OSError) as exc:
+            logger.warning("limit %s: a share is given back later: %s", key, exc)
 
     def _keep(self, which: set[tuple[str, str]], key: str, number: str) -> None:
         """Remember a share, and have the lease renewed for as long as there is any."""
         with self._lock:
             which.add((key, number))
-            if self._keeper is None:
+            if self._keeper is None or not self._keeper.is_alive():  # interrupted before it began
                 self._stopping.clear()
                 self._keeper = threading.Thread(target=self._run, name="seawall-limits", daemon=True)
                 self._keeper.start()
@@ -155,20 +202,20 @@ class Shares:
 
     # For the process that watches over others
 
-    def renew(self, pids: Sequence[int]) -> None:
-        """Extend the leases of processes of this machine that are known to live."""
-        if names := self._of(pids):
+    def renew(self, processes: Sequence[str]) -> None:
+        """Extend the leases of processes that are known to live, by their tokens (`seawall.identity`)."""
+        if names := self._of(processes):
             _renew(self._client(), [ROOT], [micros(self._lease), *names])
 
-    def lost(self, pid: int) -> None:
-        """A process of this machine is dead: its shares are free now and not when its lease ends."""
-        if names := self._of([pid]):
+    def lost(self, process: str) -> None:
+        """A process is dead, by its token: its shares are free now and not when its lease ends."""
+        if names := self._of([process]):
             _lose(self._client(), [ROOT], list(names))
 
-    def _of(self, pids: Sequence[int]) -> list[str]:
-        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+    def _of(self, processes: Sequence[str]) -> list[str]:
         holders: Any = self._client().zrange(f"{ROOT}:holders", 0, -1)
-        return [name for name in (holder.decode() for holder in holders) if name.startswith(here)]
+        names = (holder.decode() for holder in holders)
+        return [name for name in names if identity.process_of(name) in processes]
 
 
 @functools.cache
@@ -177,6 +224,7 @@ def shares() -> Shares:
     return Shares()
 
 
+@holdings.sheltered
 @contextmanager
 def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
     """At most `n` blocks (or calls, as a decorator) under `key` at once, in the whole cluster.
@@ -192,8 +240,7 @@ def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
     """
     if not isinstance(key, str) or not key:
         raise ConfigError(f"limit key {key!r} is empty: use a text such as 'tenant:acme'")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"limit n={n!r} is out of range: use an int of 1 or more")
+    n = _SHARES.parse(n, field="n")
     own = shares()
     number = _await_share(own, key, n, parse_duration(wait, field="wait"))
     try:
@@ -216,8 +263,20 @@ def _await_share(own: Shares, key: str, n: int, patience: float) -> str:
         if left <= 0:
             message = f"limit {key!r} is reached: {n} at once"
             raise LimitReached(message, name=key, retry_after=min(retry_after, 1.0))
-        time.sleep(min(left, backoff.equal_jitter(backoff.exponential(attempt, base=0.01, cap=0.2))))
+        _pause(min(left, backoff.equal_jitter(backoff.exponential(attempt, base=0.01, cap=0.2))))
     raise AssertionError("unreachable")
 
 
-os.register_at_fork(after_in_child=shares.cache_clear)
+@holdings.interruptible
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _after_fork() -> None:
+    """What the parent holds is not a child's to give back, also in a block that the fork happened in."""
+    if shares.cache_info().currsize:
+        shares().forget_inherited()
+    shares.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

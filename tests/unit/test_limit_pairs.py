@@ -1,0 +1,58 @@
+"""Which soft and hard limit a call has, after all who speak of them."""
+
+import itertools
+
+import pytest
+
+from seawall.worker.time_limits import NOTHING, Pair, pair
+
+DEFAULTS = (300.0, 310.0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "limits"),
+    [
+        ([], DEFAULTS),
+        ([NOTHING, NOTHING], DEFAULTS),
+        ([(20, 60)], (20, 60)),
+        ([(20, None)], (20, 30)),
+        ([(None, 20)], (None, 20)),
+        ([(None, 900)], (None, 900)),
+        ([(20, None), (None, 60)], (20, 60)),
+        ([(20, None), (None, 25)], (20, 25)),
+        ([(20, None), (None, 20)], (None, 20)),
+        ([(20, None), (None, 5)], (None, 5)),
+        ([(None, 60), (20, None)], (20, 60)),
+        ([(None, 20), (20, None)], (20, 20)),
+        ([(None, 20), (60, None)], (60, 70)),
+        ([(20, None), (60, None)], (60, 70)),
+        ([(20, 60), NOTHING], (20, 60)),
+        ([NOTHING, (20, 60)], (20, 60)),
+        ([(20, 60), (10, 12)], (10, 12)),
+        ([(20, None), (None, 5), (90, None)], (90, 100)),
+        ([(20, None), (None, 60), (30, None)], (30, 60)),
+        ([(0, None)], (0, 310)),
+        ([(None, 0)], (None, 0)),
+        ([(20, None), (None, 0)], (20, 0)),
+        ([(None, 0), (20, None)], (20, 0)),
+        ([(0, 0)], (0, 0)),
+    ],
+)
+def test_the_last_word_counts_and_the_other_limit_never_contradicts_it(
+    layers: list[Pair], limits: Pair
+) -> None:
+    assert pair(*layers) == limits
+
+
+def test_what_is_said_last_holds_and_soft_never_comes_after_hard_unless_one_layer_says_so() -> None:
+    values = (None, 0.0, 5.0, 20.0)
+    pairs = [(soft, hard) for soft in values for hard in values]
+    for layers in itertools.product(pairs, repeat=3):
+        soft, hard = pair(*layers)
+        said = [each for each in layers if each != NOTHING]
+        if not said:
+            continue
+        assert said[-1][0] in (None, soft)
+        assert said[-1][1] in (None, hard)
+        assert hard is not None
+        assert not (soft and hard) or soft <= hard or (soft, hard) in said
