@@ -9,10 +9,10 @@ from seawall import DatabaseUnavailable
 from seawall.breaker import Place, State, close, face
 from seawall.breaker import place as places
 from seawall.cluster import connect
-from seawall.config import DatabaseSettings
 from seawall.database.guarding import Guard, postgres
 from seawall.database.pool import Database
 from seawall.errors import BreakerOpen
+from seawall.sections import DatabaseSettings
 from support.waiting import wait_until
 
 

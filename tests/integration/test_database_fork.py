@@ -12,8 +12,9 @@ PREAMBLE = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork in a threaded process, which is the point
 import psycopg
+from seawall.sections import DatabaseSettings
 from seawall.database.pool import Database
-database = Database(os.environ["URL"])
+database = Database(os.environ["URL"], DatabaseSettings(slow_query=1000))  # a busy machine is no news here
 
 def child(work):
     if (pid := os.fork()) == 0:

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from seawall.config import DatabaseSettings
 from seawall.database.circuit import Outcome, outcome_of
 from seawall.database.migrations import Migrations, platform_history
 from seawall.database.pool import Database
 from seawall.errors import ConfigError
+from seawall.sections import DatabaseSettings
 from support.processes import started
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

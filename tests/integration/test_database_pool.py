@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 import seawall
-from seawall.config import DatabaseSettings, settings
+from seawall.config import settings
 from seawall.database import close, pool
 from seawall.database.pool import Database
 from seawall.errors import DatabaseUnavailable
+from seawall.sections import DatabaseSettings
 from support.waiting import wait_until
 
 
@@ -51,6 +52,39 @@ def test_a_transaction_is_all_or_nothing(shop: Database) -> None:
         connection.execute("INSERT INTO t VALUES (2)")
         connection.execute("INSERT INTO t VALUES (3)")
     assert [row["id"] for row in shop.fetch("SELECT id FROM t")] == [2, 3]
+
+
+def test_a_rollback_is_never_a_success(shop: Database) -> None:
+    """PostgreSQL answers such a COMMIT with ROLLBACK, and no error."""
+    shop.execute("CREATE TABLE t (id int UNIQUE)")
+    shop.execute("INSERT INTO t VALUES (1)")
+    calls: list[int] = []
+
+    def work(connection: psycopg.Connection[Any]) -> str:
+        calls.append(1)
+        connection.execute("INSERT INTO t VALUES (2)")
+        with contextlib.suppress(psycopg.errors.UniqueViolation):
+            connection.execute("INSERT INTO t VALUES (1)")
+        return "booked"
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing was committed"):
+        shop.run(work)
+    assert calls == [1]
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction), shop.transaction() as connection:
+        work(connection)
+    refused = pytest.raises(psycopg.errors.InFailedSqlTransaction)
+    with shop.connection() as connection, refused, connection.transaction():
+        work(connection)
+    assert [row["id"] for row in shop.fetch("SELECT id FROM t")] == [1]
+
+
+def test_a_statement_may_fail_in_a_savepoint_of_its_own(shop: Database) -> None:
+    shop.execute("CREATE TABLE t (id int UNIQUE)")
+    with shop.transaction() as connection:
+        connection.execute("INSERT INTO t VALUES (1)")
+        with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():
+            connection.execute("INSERT INTO t VALUES (1)")
+    assert shop.fetch_value("SELECT count(*) FROM t") == 1
 
 
 def test_a_transaction_left_open_by_hand_does_not_reach_the_next_user(shop: Database) -> None:

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from seawall import logs
-from seawall.config import DatabaseSettings
 from seawall.database import label
 from seawall.database.circuit import Outcome
 from seawall.database.events import DatabaseEvent, StatementRan, StatementWasSlow, TransactionRepeated
 from seawall.database.pool import Database
 from seawall.errors import CommitUnknown, ConfigError, DatabaseUnavailable, SeawallError
 from seawall.events import subscribe
+from seawall.sections import DatabaseSettings
 from support.proxy import proxy
 from support.waiting import wait_until
 

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from seawall.database.migrations import Migrations
+from seawall.database.migrations import History, Migrations, session
 from seawall.errors import ConfigError, DatabaseUnavailable
 from support.migrations import Shop
 from support.processes import Proc, started
+from support.proxy import proxy
 from support.waiting import wait_until
 
 RUNNER = """
@@ -73,6 +74,32 @@ def test_a_runner_killed_in_a_file_leaves_nothing_and_the_next_one_succeeds(
     shop.sql("CREATE TABLE fast ()")
     assert len(shop.migrations.up()) == 1
     assert shop.migrations.check() == ()
+
+
+def test_a_runner_gives_up_a_server_that_falls_silent_in_a_file(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(session, "_SILENT_FOR", 0.5)
+    shop.write("0001_a", f"CREATE TABLE a (id int);\n{SLOW}")
+    problems: list[Exception] = []
+
+    def migrate(url: str) -> None:
+        try:
+            Migrations(url, [History("shop", shop.directory)]).up()
+        except DatabaseUnavailable as exc:
+            problems.append(exc)
+
+    with proxy(shop.url) as way:
+        runner = threading.Thread(target=migrate, args=(way.url,))
+        runner.start()
+        shop.wait_for_backend("SELECT pg_sleep")
+        way.go_deaf()
+        runner.join(30)
+        assert not runner.is_alive()
+    assert "broke: migrate again" in str(problems[0])
+    wait_for_no_runner(shop)
+    assert not shop.exists("a")
 
 
 def test_a_runner_killed_while_it_builds_an_index_is_followed_by_one_that_rebuilds_it(

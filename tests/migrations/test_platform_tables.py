@@ -183,7 +183,7 @@ def test_migrations_through_a_transaction_pooler_are_refused_by_name(monkeypatch
     monkeypatch.setenv("SEAWALL_DATABASE__POOLER", "transaction")
     settings.cache_clear()
     result = seawall("migrate", "status")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "set SEAWALL_DATABASE__DIRECT_URL" in result.output
 
 
@@ -195,7 +195,15 @@ def test_status_shows_who_holds_connections_and_what_of_the_budget(
     result = seawall("status", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
-    assert list(found) == ["workers", "database", "connections", "connection budget", "breakers", "leaks"]
+    assert list(found) == [
+        "workers",
+        "beat",
+        "database",
+        "connections",
+        "connection budget",
+        "breakers",
+        "leaks",
+    ]
     assert found["database"][0]["database"] == "ok"
     (own, total) = found["connection budget"]
     assert own["held"] <= own["granted"] == 1

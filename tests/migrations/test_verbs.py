@@ -166,6 +166,29 @@ def test_settings_of_one_file_do_not_reach_the_next(shop: Shop) -> None:
     assert shop.value("SELECT x FROM public.b") == "0"
 
 
+def test_nothing_that_one_file_leaves_in_its_session_reaches_the_next(shop: Shop) -> None:
+    shop.write(
+        "0001_a",
+        "CREATE TEMP TABLE scratch (id int); PREPARE p AS SELECT 1; LISTEN news;"
+        "SELECT pg_advisory_lock(1), pg_advisory_lock(1), pg_advisory_lock(-1, -2);"
+        "SELECT pg_advisory_lock_shared(-3); DECLARE c CURSOR WITH HOLD FOR SELECT 1;"
+        "SET SESSION AUTHORIZATION pg_monitor;",
+    )
+    shop.write(
+        "0002_b",
+        "CREATE TABLE found AS SELECT"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,"
+        " (SELECT count(*) FROM pg_prepared_statements) AS prepared,"
+        " (SELECT count(*) FROM pg_cursors) AS cursors,"
+        " (SELECT count(*) FROM pg_listening_channels()) AS channels, to_regclass('scratch') AS scratch,"
+        " current_user = 'app' AS ourselves;",
+    )
+    for number in range(3, 12):  # the runner's own statements go on working
+        shop.write(f"{number:04}_more", "SELECT 1;")
+    assert len(shop.migrations.up()) == 11
+    assert shop.sql("SELECT * FROM found") == [(1, 0, 0, 0, None, True)]  # the lock is the runner's turn
+
+
 def test_a_baseline_records_without_running(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);")
     shop.write("0002_b", "CREATE TABLE b (id int);")

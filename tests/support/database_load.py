@@ -19,10 +19,10 @@ from typing import Any
 import psycopg
 import redis
 
-from seawall.config import DatabaseSettings
 from seawall.database.governor import Governor, base_of
 from seawall.database.pool import Database
 from seawall.errors import SeawallError
+from seawall.sections import DatabaseSettings
 from support.processes import Proc, started
 
 TABLE = "CREATE TABLE load (process int, thread int, number int, PRIMARY KEY (process, thread, number))"

@@ -7,7 +7,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from seawall.database.keeper import Demand
 from seawall.database.schema import Found, Table, differences
-from seawall.database.sqlstate import Kind, kind_of, kind_of_state, repeatable
+from seawall.database.sqlstate import Kind, kind_of, kind_of_state, repeatable, waits
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ from seawall.database.sqlstate import Kind, kind_of, kind_of_state, repeatable
 )
 def test_every_sqlstate_of_the_table_has_its_kind(states: str, kind: Kind) -> None:
     assert {kind_of_state(state) for state in states.split()} == {kind}
+
+
+def test_only_a_closed_list_of_errors_says_that_a_row_can_be_written_later() -> None:
+    """Of all that PostgreSQL knows; a class that is new to this table belongs to the row."""
+    waiting = "08 25 26 28 3F 42 53 55 57 58 F0 XX"
+    single = "3D000 40001 40003 40P01"
+    states = [
+        state for each in vars(pg).values() if isinstance(state := getattr(each, "sqlstate", None), str)
+    ]
+    found = {state for state in states if waits(pg.lookup(state)())}
+    assert found == {state for state in states if state[:2] in waiting.split() or state in single.split()}
+    assert not any(waits(error) for error in (pg.ProgramLimitExceeded(), psycopg.DataError("NUL")))
+    assert waits(psycopg.OperationalError("connection refused"))
+    assert waits(PoolTimeout())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from seawall.database.migrations import History, Kind, new, platform_history
 from seawall.database.migrations.files import discover
 from seawall.database.migrations.history import Row, State, condition, drift, pending
+from seawall.database.migrations.script import Script, normalise
 from seawall.errors import ConfigError
 
 
@@ -46,10 +47,27 @@ def test_two_files_with_one_number_are_refused(shop: History) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql"]
+    "name",
+    ["1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql", "0001_a.up.SQL"],
 )
 def test_a_file_with_another_name_is_refused(shop: History, name: str) -> None:
     write(shop, name)
+    assert kinds(shop) == [Kind.INVALID]
+
+
+def test_a_file_in_a_folder_below_is_named(shop: History) -> None:
+    (shop.directory / "later").mkdir()
+    write(shop, "later/0001_a.up.sql")
+    _, (problem,) = discover(shop)
+    assert f"{shop.directory}/later/0001_a.up.sql is in a folder below" in problem.message
+
+
+def test_what_is_applied_is_compared_and_not_parsed_again(shop: History) -> None:
+    write(shop, "0001_a.up.sql", sql="SELECT 'never closed;")
+    text = (shop.directory / "0001_a.up.sql").read_bytes()
+    (migration,), problems = discover(shop, {1: Script(normalise(text)).checksum})
+    assert not problems
+    assert migration.label == "0001_a"
     assert kinds(shop) == [Kind.INVALID]
 
 

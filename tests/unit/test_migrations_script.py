@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 
 from seawall.database.migrations.script import ScriptError, normalise, parse
@@ -85,6 +87,11 @@ def test_an_ordinary_file_is_transactional_wherever_it_mentions_the_header() -> 
     assert parse("SELECT 1;\n-- seawall: no-transaction\n").transactional
 
 
+def test_a_directive_at_the_end_of_a_file_is_read_whole() -> None:
+    with pytest.raises(ScriptError, match="'no-lock' is unknown"):
+        parse("-- seawall: no-lock")
+
+
 def test_a_no_transaction_file_holds_one_statement() -> None:
     with pytest.raises(ScriptError, match="holds one statement") as caught:
         parse("-- seawall: no-transaction\nVACUUM a;\nVACUUM b;")
@@ -105,3 +112,88 @@ def test_the_checksum_survives_editors_and_version_control() -> None:
     plain, windows = b"SELECT 1;\nSELECT 2;\n", b"\xef\xbb\xbfSELECT 1;\r\nSELECT 2;\r\n\r\n"
     assert parse(normalise(plain)).checksum == parse(normalise(windows)).checksum
     assert parse(normalise(plain)).checksum != parse(normalise(b"SELECT 1;\nSELECT  2;\n")).checksum
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT E'a'\n'b\\'c; d'",
+        "SELECT E'a' -- it goes on\n\n  'b\\'; c'",
+        "DO $\N{GRINNING FACE}$ BEGIN ; END $\N{GRINNING FACE}$",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS case; SELECT 2 AS end; END",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 case; SELECT 2 end; END",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT t.end FROM t; END",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC END",
+        "SELECT \N{ARABIC-INDIC DIGIT ONE}$$ FROM t",
+    ],
+)
+def test_the_rules_are_the_servers_where_they_differ_from_pythons(sql: str) -> None:
+    assert texts(f"{sql}; SELECT 3;") == [sql, "SELECT 3"]
+
+
+def test_a_comment_ends_at_a_carriage_return() -> None:
+    assert texts("-- one\rCREATE TABLE a ();\nCREATE TABLE b ();\n") == [
+        "CREATE TABLE a ()",
+        "CREATE TABLE b ()",
+    ]
+
+
+def test_a_nul_is_refused_with_its_line() -> None:
+    with pytest.raises(ScriptError, match="there is a NUL") as caught:
+        parse("SELECT 1;\nSELECT '\0';")
+    assert caught.value.line == 2
+
+
+def test_a_copy_is_named_before_its_data_are_read() -> None:
+    with pytest.raises(ScriptError, match="COPY has no client"):
+        parse("COPY t FROM STDIN;\n1\tdon't\n\\.\n")
+
+
+def test_savepoints_may_be_used() -> None:
+    words = ["SAVEPOINT a", "ROLLBACK TO SAVEPOINT a", "ROLLBACK WORK TO a", "RELEASE a"]
+    assert texts(";".join(words)) == words
+
+
+def test_a_comment_may_stand_between_the_words_of_an_index() -> None:
+    script = parse("-- seawall: no-transaction\nCREATE INDEX /* without a lock */ CONCURRENTLY ix ON t (a);")
+    assert script.concurrent_index == ("ix", "t")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "insert into t values (1, 'x', now());\n",
+            "a$",
+            "$a",
+            "'",
+            "e'",
+            "/*",
+            "-",
+            "\\'",
+            "E'a'\n",
+            '"',
+            "$$",
+        ),
+        *(
+            "(",
+            "(1)",
+            "a;",
+            ";",
+            "('",
+            "$$ $$;",
+            "a b $$ $$;",
+            "-- x\n",
+            "/* */",
+            "begin atomic ",
+            "\r",
+            "1e",
+        ),
+    ],
+)
+def test_no_text_takes_longer_than_its_length(piece: str) -> None:
+    """What grows with the square of the length would take minutes, and the test's time is up before."""
+    text = piece * (300_000 // len(piece))
+    for start in ("", "create function "):
+        with contextlib.suppress(ScriptError):
+            parse(start + text)

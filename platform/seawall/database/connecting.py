@@ -13,9 +13,10 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from seawall.config import DatabaseSettings
 from seawall.database.forks import ForkSafe, steps
 from seawall.errors import ConfigError, DatabaseUnavailable
+from seawall.sections import DatabaseSettings
+from seawall.silence import SILENCE
 
 Params = dict[str, str]
 """The libpq parameters of one database; may hold a password."""
@@ -27,6 +28,9 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
+
+NO_ANSWER: Final = "no answer"
+"""How the reason of a probe begins whose server said nothing, not even no."""
 
 _CHECK_INTERVAL: Final = "client_connection_check_interval"
 _MARGIN: Final = 0.05  # of the server's connections that the fleet leaves to others
@@ -113,7 +117,7 @@ def probe(params: Params, *, timeout: float) -> str | None:
                 wanted = selectors.EVENT_WRITE if waits_to_write else selectors.EVENT_READ
                 selector.register(descriptor, wanted)
                 if left <= 0 or not selector.select(left):
-                    return f"no answer within {timeout:g} s"
+                    return f"{NO_ANSWER} within {timeout:g} s"
             with steps:
                 polled = connection.connect_poll()
             if polled == pq.PollingStatus.OK:
@@ -134,6 +138,7 @@ def usable_connections(params: Params) -> int:
     """
     try:
         with ForkSafe.connect(make_conninfo("", **params), autocommit=True) as connection:
+            connection.patience = SILENCE
             row = connection.execute(_ORDINARY).fetchone()
     except psycopg.Error as exc:
         raise unavailable(params, exc) from exc

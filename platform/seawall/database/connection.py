@@ -3,20 +3,30 @@
 The server's limits end a statement only while the server can be heard. A connection whose other end went
 silent without a word would be waited for without end, so every wait for an answer has a limit of its own,
 `patience`, longer than the server's; a connection that exceeds it is closed.
+
+A connection counts the turns of its user, and those that left the session as it was (`sessions`). If they
+differ when it is given back, the server is told to make the session as new. Nobody waits for that: the answer
+is read before the next turn, and what the session held, such as locks, is free meanwhile.
 """
 
+import contextlib
 import logging
+import re
+import sys
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any, Final, Self
 
 import psycopg
 from psycopg import errors as pg
 from psycopg.abc import PQGen
-from psycopg.rows import DictRow
+from psycopg.generators import execute
+from psycopg.pq import Escaping, ExecStatus, TransactionStatus
+from psycopg.rows import DictRow, dict_row
 from psycopg.sql import Composable
 
-from seawall import events
+from seawall import events, holdings
 from seawall.database import connecting
 from seawall.database.events import (
     ConnectFailed,
@@ -25,6 +35,7 @@ from seawall.database.events import (
     StatementWasSlow,
 )
 from seawall.database.forks import ForkSafe
+from seawall.database.sessions import RENEWAL, plain
 from seawall.database.sqlstate import Kind, kind_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +44,12 @@ TOLERANCE: Final = 1.0
 """Seconds of failing to connect that are waited out; from then on callers are refused at once."""
 
 _SHOWN: Final = 1000  # characters of a slow statement
+_RENEWED_WITHIN: Final = 1.0  # seconds after which a session that is not as new is given up
+_CANCELLED_WITHIN: Final = 1.0  # seconds that telling the server of an interrupted statement may take
+_DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
+
+
+_OURS: Final = ("patience", "slow_query", "label", "renewable")
 
 
 class Journal:
@@ -68,15 +85,19 @@ class Connection(ForkSafe[DictRow]):
 
     heard_at = 0.0  # when the server answered last, seconds of the monotonic clock
     label = ""
-    patience: float | None = None
     slow_query: float = float("inf")
+    renewable = True
+    turns = 0  # of the present user, and of the one after it until it has one
+    plain_turns = 0
+    renewing = False
     journal: Journal
+    holder: object = None  # whoever has it, or is about to; None while it is idle
 
     @classmethod
     def connect(cls, *args: Any, **kwargs: Any) -> Self:
         """As psycopg does; the result, good or bad, is written down."""
         journal: Journal = kwargs.pop("journal")
-        ours = {name: kwargs.pop(name) for name in ("patience", "slow_query", "label") if name in kwargs}
+        ours = {name: kwargs.pop(name) for name in _OURS if name in kwargs}
         started = time.monotonic()
         try:
             connection = super().connect(*args, **kwargs)
@@ -93,17 +114,112 @@ class Connection(ForkSafe[DictRow]):
         events.emit(ConnectionOpened(seconds=connection.heard_at - started))
         return connection
 
+    @contextlib.contextmanager
+    def transaction(
+        self,
+        savepoint_name: str | None = None,
+        force_rollback: bool = False,  # noqa: FBT001, FBT002 - psycopg's
+    ) -> Iterator[psycopg.Transaction]:
+        """As psycopg does, but a rollback is never a success.
+
+        PostgreSQL answers the COMMIT of a transaction in which a statement failed with ROLLBACK and no error.
+
+        Raises:
+            psycopg.errors.InFailedSqlTransaction: a statement failed, and the block swallowed its error.
+        """
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            self.plain_turns += 1
+            try:
+                yield transaction
+            finally:
+                self.plain_turns += 1
+            if not force_rollback and self.info.transaction_status == TransactionStatus.INERROR:
+                raise rolled_back()
+
+    @holdings.interruptible
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for an answer, `patience` seconds at most."""
+        if self.renewing:
+            self.renewed()
+        self.turns += 1
         try:
-            return super().wait(gen, interval, timeout or self.patience)
-        except pg._WaitTimeout as exc:  # noqa: SLF001 - tests/unit/test_contracts.py
-            if timeout is not None:
-                raise
+            return super().wait(gen, interval, timeout)
+        except (psycopg.Error, pg._WaitTimeout):  # noqa: SLF001 - a bound of the caller's own
+            raise
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """The wait was interrupted: end a statement that is under way in the server, and the connection."""
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            try:
+                self._try_cancel(timeout=_CANCELLED_WITHIN)
+            finally:
+                self.close()
+
+    def altered(self) -> bool:
+        """Whether its user may have left something behind. Setting how transactions begin is a turn, too."""
+        return (
+            self.turns != self.plain_turns
+            or self.row_factory is not dict_row
+            or self.cursor_factory is not Cursor
+            or bool(self._notice_handlers)
+        )
+
+    def renew(self) -> None:
+        """Have the session made as new; it must be in no transaction. Waits for nothing."""
+        self._forget_settings()
+        self.turns = self.plain_turns = 0
+        if not self.renewable:
+            return
+        self.renewing = True
+        name = Escaping(self.pgconn).escape_literal(self.label.encode())
+        try:
+            self.pgconn.send_query(RENEWAL + b"; SET application_name = " + name)
+            self.pgconn.flush()
+        except psycopg.Error:
+            self.close()  # as whoever reads the answer finds out
+
+    def renewed(self) -> None:
+        """Read what the server answered to `renew`.
+
+        Raises:
+            psycopg.OperationalError: it could not, so the connection was closed.
+        """
+        self.renewing = False
+        try:
+            results = super().wait(execute(self.pgconn), timeout=_RENEWED_WITHIN)
+        except psycopg.Error as exc:
             self.close()
-            raise psycopg.OperationalError(
-                f"no answer within {self.patience:g} s: the connection was given up"
-            ) from exc
+            raise psycopg.OperationalError(f"the session was not made as new: {exc}") from exc
+        except BaseException:
+            self.close()
+            raise
+        if failed := [each for each in results if each.status not in _DONE]:
+            self.close()
+            reason = failed[0].get_error_message()
+            raise psycopg.OperationalError(f"the session was not made as new: {reason}")
+        self.heard_at = time.monotonic()
+
+    def _forget_settings(self) -> None:
+        self.autocommit = True
+        self.isolation_level = self.read_only = self.deferrable = None
+        self.prepare_threshold = None
+        self.row_factory = dict_row
+        self.cursor_factory = Cursor
+        self.server_cursor_factory = psycopg.ServerCursor
+        self._adapters = None
+        self._notice_handlers.clear()
+        self._notify_handlers.clear()
+
+
+def rolled_back() -> pg.InFailedSqlTransaction:
+    """What a COMMIT that PostgreSQL answered with ROLLBACK is told as."""
+    return pg.InFailedSqlTransaction(
+        "a statement of this transaction failed unheard, so nothing was committed: "
+        "let its error out, or run it in a `with connection.transaction():` of its own"
+    )
 
 
 class Cursor(psycopg.Cursor[DictRow]):
@@ -116,11 +232,19 @@ class Cursor(psycopg.Cursor[DictRow]):
     ) -> Self:
         """As psycopg does."""
         started = time.monotonic()
+        if prepare and self._conn.renewable:
+            self._conn.prepare_threshold = sys.maxsize  # without one it does not prepare at all
         try:
             psycopg.Cursor.execute(self, query, params, prepare=prepare, binary=binary)
         except BaseException as exc:
+            if isinstance(exc, psycopg.Error) and plain(query):
+                self._conn.plain_turns += 1
             self._tell(query, time.monotonic() - started, exc)
             raise
+        if plain(query):
+            self._conn.plain_turns += 1
+        elif self._statusmessage == b"ROLLBACK" and not _asked_to_roll_back(query):
+            raise rolled_back()
         self._conn.heard_at = ended = time.monotonic()
         seconds = ended - started
         if seconds >= self._conn.slow_query or events.observed():
@@ -138,11 +262,17 @@ class Cursor(psycopg.Cursor[DictRow]):
             _tell_slow(query, seconds)
 
 
+def _asked_to_roll_back(query: Any) -> bool:
+    return not re.match(r"\s*(commit|end|prepare)\b", _text(query), re.IGNORECASE)
+
+
+def _text(query: Any) -> str:
+    text = query.as_string() if isinstance(query, Composable) else query
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
 def _tell_slow(query: Any, seconds: float) -> None:
     """The statement as it was written: parameters are the user's data and stay out of logs."""
-    text = query.as_string() if isinstance(query, Composable) else query
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    statement = " ".join(str(text).split())[:_SHOWN]
+    statement = " ".join(_text(query).split())[:_SHOWN]
     logger.warning("slow statement, %.3f s: %s", seconds, statement)
     events.emit(StatementWasSlow(statement=statement, seconds=seconds))

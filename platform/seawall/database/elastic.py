@@ -7,18 +7,95 @@ attempts to connect end before they begin. Private names of psycopg_pool are use
 version is bounded, and tests/unit/test_contracts.py names them.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol
 
+import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool import MaintenanceTask, WaitingClient
 
 from seawall.database.connection import Connection
+from seawall.holdings import interruptible, sheltered, unlock
 
 _IDLE = TransactionStatus.IDLE.value  # the enum's own attribute costs more than the comparison
 _FADING = 0.5  # seconds a closed connection's backend may still be seen in the server
+
+
+class Holder(Protocol):
+    """Whoever wants a connection; written on before anything is taken out of the pool for him."""
+
+    pool: "ElasticPool | None"
+    connection: Connection | None
+
+
+class _Nobody:
+    """Whoever does not say who he is."""
+
+    pool: "ElasticPool | None" = None
+    connection: Connection | None = None
+
+
+class _Position(WaitingClient[Connection]):
+    """The place of one who waits. A connection that is given to it is its holder's already."""
+
+    def __init__(self, pool: "ElasticPool", holder: Holder) -> None:
+        super().__init__()
+        self._pool = pool
+        self.holder = holder
+
+    @interruptible
+    def wait(self, timeout: float) -> Connection:
+        return super().wait(timeout)
+
+    def set(self, conn: Connection) -> bool:
+        with self._cond:
+            if self.conn or self.error:
+                return False
+            conn.holder = self.holder
+            conn._pool = self._pool  # noqa: SLF001 - as psycopg_pool does
+            self.holder.connection = conn
+            self.conn = conn
+            self._cond.notify_all()
+            return True
+
+    def withdraw(self, error: BaseException) -> None:
+        """Want nothing any more; what was given in this moment goes back."""
+        with self._cond:
+            self.error = self.error or error
+            connection = self.conn
+        if connection is not None:
+            self._pool.run_task(_Return(self._pool, connection, checked=True))
+
+
+class _Return(MaintenanceTask):
+    """A connection on its way back. The first of several for the same holder counts."""
+
+    def __init__(self, pool: "ElasticPool", connection: Connection, *, checked: bool = False) -> None:
+        super().__init__(pool)
+        self._connection = connection
+        self._holder = connection.holder
+        self._checked = checked
+
+    def run(self) -> None:
+        super().run()
+        if (pool := self.pool()) is None or pool.closed:
+            self._connection.close()
+
+    def _run(self, pool: Any) -> None:
+        pool.returned(self._connection, self._holder, checked=self._checked)
+
+
+class _Grow(MaintenanceTask):
+    """Somebody waits: by a worker, as growing changes several things that an interruption may not part."""
+
+    def _run(self, pool: Any) -> None:
+        pool.grow_for_waiters()
 
 
 class ElasticPool(ConnectionPool[Connection]):
@@ -46,8 +123,13 @@ class ElasticPool(ConnectionPool[Connection]):
         self._failed = failed
         self._fading: deque[float] = deque()
         super().__init__(*arguments, open=False, **options)
+        self._lock: Any = threading.RLock()  # so that a thread that was interrupted in it may leave it
         self._max_size = cap
         self.open()
+
+    def _start_workers(self) -> None:
+        self._tasks: Any = SimpleQueue()  # whose put is one step, and wakes a worker whatever comes after it
+        super()._start_workers()
 
     def held(self) -> int:
         """Connections that the server may still count as ours."""
@@ -112,53 +194,153 @@ class ElasticPool(ConnectionPool[Connection]):
             self._nconns -= 1
             self._fading.append(time.monotonic())
 
-    def getconn(self, timeout: float | None = None) -> Connection:
-        """A connection, at once if one is idle: the short way of what psycopg_pool does."""
-        connection = self.take()
-        return super().getconn(timeout) if connection is None else connection
+    def getconn(self, timeout: float | None = None, holder: Holder | None = None) -> Connection:
+        """A connection, at once if one is idle; the long way is psycopg_pool's, with names of those who wait.
 
-    def take(self) -> Connection | None:
+        What was found and cannot be used is returned by a worker of the pool: this thread may be interrupted.
+        """
+        holder = holder or _Nobody()
+        if (connection := self.take(holder)) is not None:
+            return connection
+        patience = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + patience
+        self._stats[self._REQUESTS_NUM] += 1
+        self._check_open_getconn()
+        attempt: AttemptWithBackoff | None = None
+        while True:
+            connection = self._await(holder, deadline)
+            try:
+                self._check_connection(connection)
+            except psycopg.Error:
+                self.run_task(_Return(self, connection, checked=True))
+            except BaseException:
+                self.run_task(_Return(self, connection, checked=True))
+                raise
+            else:
+                return connection
+            attempt = self._pause(attempt, deadline, patience)
+
+    @interruptible
+    def _pause(
+        self, attempt: "AttemptWithBackoff | None", deadline: float, patience: float
+    ) -> AttemptWithBackoff:
+        """Between two connections that were found dead, ever longer."""
+        now = time.monotonic()
+        if attempt is None:
+            attempt = AttemptWithBackoff(timeout=deadline - now)
+        else:
+            attempt.update_delay(now)
+        if attempt.time_to_give_up(now):
+            raise PoolTimeout(f"couldn't get a connection after {patience:.2f} sec")
+        time.sleep(attempt.delay)
+        return attempt
+
+    @sheltered
+    def take(self, holder: Holder) -> Connection | None:
         """An idle connection that needs no check, or None."""
         with self._lock:
             idle = self._pool
             if not idle or self._closed or not self._trusted(idle[0]):
                 return None
-            connection = idle.popleft()
-            self._nconns_min = min(self._nconns_min, len(idle))
             self._stats[self._REQUESTS_NUM] += 1
+            return self._take_first(holder)
+
+    def _take_first(self, holder: Holder) -> Connection:
+        """Under the lock. It is its holder's before it leaves the pool, see `give_back`."""
+        idle = self._pool
+        connection = idle[0]
+        connection.holder = holder
+        holder.pool, holder.connection = self, connection
         connection._pool = self  # noqa: SLF001 - as its other half does
+        idle.popleft()
+        self._nconns_min = min(self._nconns_min, len(idle))
         return connection
 
+    @sheltered
+    def _await(self, holder: Holder, deadline: float) -> Connection:
+        """An idle connection, good or not, or the next one that is returned or made."""
+        begun = time.monotonic()
+        position = _Position(self, holder)
+        holder.pool = self
+        with self._lock:
+            if begun >= deadline:
+                raise PoolTimeout("no time left to wait for a connection")
+            if self._pool:
+                return self._take_first(holder)
+            self._waiting.append(position)
+            self._stats[self._REQUESTS_QUEUED] += 1
+        try:
+            self.run_task(_Grow(self))
+            return position.wait(deadline - begun)
+        except BaseException as exc:
+            self._stats[self._REQUESTS_ERRORS] += 1
+            position.withdraw(exc)
+            raise
+        finally:
+            self._stats[self._REQUESTS_WAIT_MS] += int(1000.0 * (time.monotonic() - begun))
+
+    def give_back(self, holder: Holder) -> None:
+        """Take back what `holder` has or waits for; a connection is closed, as its state is unknown.
+
+        Called where an interruption may have cut a way in or out in two, at any place.
+        """
+        unlock(self._lock)
+        with self._lock:
+            waiting: list[Any] = list(self._waiting)
+            for position in [each for each in waiting if each.holder is holder]:
+                unlock(position._cond)  # noqa: SLF001 - psycopg_pool's
+                self._waiting.remove(position)
+                position.withdraw(PoolTimeout("interrupted"))
+            connection = holder.connection
+            if connection is None or connection.holder is not holder or connection in self._pool:
+                return
+            connection.holder = self  # what is on its way back for `holder` comes too late
+        connection.close()
+        self.run_task(_Return(self, connection))
+
+    @sheltered
     def putconn(self, conn: Connection) -> None:
         """Take a connection back, or close it if there are more than the cap."""
         if (
             not self._closed  # in a child the lock below may have been held at the fork: it is not touched
             and conn._pool is self  # noqa: SLF001
             and conn.pgconn.transaction_status == _IDLE
+            and not conn._num_transactions  # noqa: SLF001 - else interrupted within `transaction`
             and conn._expire_at > conn.heard_at  # noqa: SLF001
             and conn._created_at > self._drained_at  # noqa: SLF001
         ):
+            altered = conn.altered()
             with self._lock:
                 if not self._waiting and not self._closed and self._nconns <= self._max_size:
-                    conn._pool = None  # noqa: SLF001
+                    if altered:
+                        conn.renew()
                     self._pool.append(conn)
+                    conn._pool = None  # noqa: SLF001
+                    conn.holder = None
                     return
-        self._put_carefully(conn)
+        if self._closed:
+            super().putconn(conn)
+            return
+        self._check_pool_putconn(conn)
+        self.run_task(_Return(self, conn))
 
-    def _put_carefully(self, conn: Connection) -> None:
-        # The first look is without the lock: a cap lowered just now is seen at the next return.
-        if self._nconns > self._max_size and not self._closed and self._drop_one():
-            self._check_pool_putconn(conn)
+    def returned(self, conn: Connection, holder: object, *, checked: bool) -> None:
+        """By a worker, which nobody interrupts: as psycopg_pool's, once for each time it was taken."""
+        with self._lock:
+            if conn in self._pool:
+                return
+            if conn.holder is None or conn.holder is not holder:
+                return
+            conn.holder = None
+            surplus = self._nconns > self._max_size
+            self._nconns -= surplus
+        conn._pool = self  # noqa: SLF001
+        if conn._num_transactions:  # noqa: SLF001
+            conn.close()
+        if surplus:
             self._close_connection(conn)
         else:
-            super().putconn(conn)
-
-    def _drop_one(self) -> bool:
-        with self._lock:
-            if self._nconns <= self._max_size:
-                return False
-            self._nconns -= 1
-            return True
+            self._return_connection(conn, from_getconn=checked)
 
     def _maybe_grow_pool(self) -> None:
         if self._nconns >= self._max_size < self.ceiling:
@@ -175,6 +357,11 @@ class ElasticPool(ConnectionPool[Connection]):
                     self._growing = False
         if not pointless:
             super()._add_connection(attempt, growing=growing)
+
+    def _add_to_pool(self, conn: Connection) -> None:
+        if conn.altered() and not conn.renewing and conn.pgconn.transaction_status == _IDLE:
+            conn.renew()
+        super()._add_to_pool(conn)
 
     def _connect(self, timeout: float | None = None) -> Connection:
         try:

@@ -11,10 +11,11 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.rows import Row
 
 if TYPE_CHECKING:
-    from psycopg.abc import PQGenConn
+    from psycopg.abc import PQGen, PQGenConn
 
 _PATIENCE: Final = 2.0  # seconds a fork waits for a step: one that looks a name up may take longer
 
@@ -64,7 +65,12 @@ os.register_at_fork(
 
 
 class ForkSafe(psycopg.Connection[Row]):
-    """A connection that other threads may fork beside while it is being made."""
+    """A connection that other threads may fork beside while it is being made.
+
+    It waits for no answer longer than `patience` seconds, if that is given, and is closed when none comes.
+    """
+
+    patience: float | None = None
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> "PQGenConn[Self]":
@@ -77,3 +83,15 @@ class ForkSafe(psycopg.Connection[Row]):
                 except StopIteration as done:
                     return done.value  # type: ignore[no-any-return]
             ready = yield wait
+
+    def wait(self, gen: "PQGen[Any]", interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg's, for `patience` seconds at most."""
+        try:
+            return super().wait(gen, interval, timeout or self.patience)
+        except pg._WaitTimeout as exc:  # noqa: SLF001 - tests/unit/test_contracts.py
+            if timeout is not None:
+                raise
+            self.close()
+            raise psycopg.OperationalError(
+                f"no answer within {self.patience:g} s: the connection was given up"
+            ) from exc

@@ -87,7 +87,8 @@ class Keeper:
             return
         self._stopping = True
         self._wake.set()
-        thread.join()
+        if thread.ident is not None:  # else interrupted before it began
+            thread.join()
         if self._governor:
             self._governor.leave(self._pool.held())
 

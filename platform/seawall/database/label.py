@@ -4,6 +4,7 @@ import functools
 from typing import Final
 
 from seawall import logs
+from seawall.text import storable
 
 _MOST: Final = 63  # bytes PostgreSQL keeps
 
@@ -26,4 +27,4 @@ def current() -> str:
 
 @functools.lru_cache(maxsize=256)
 def _shown(name: str) -> str:
-    return name.encode(errors="replace")[:_MOST].decode(errors="ignore")
+    return storable(name).encode()[:_MOST].decode(errors="ignore")

@@ -30,7 +30,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,18 +42,19 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from seawall import events
+from seawall import events, holdings
 from seawall.backoff import exponential, full_jitter
-from seawall.config import DatabaseSettings
-from seawall.database import connecting, label
+from seawall.database import connecting, label, nesting
 from seawall.database.circuit import Circuit, outcome_of
 from seawall.database.connecting import NotAsked
 from seawall.database.connection import Connection, Cursor, Journal
-from seawall.database.elastic import ElasticPool
+from seawall.database.elastic import ElasticPool, Holder
 from seawall.database.events import ConnectionAcquired, TransactionRepeated
 from seawall.database.keeper import Keeper
 from seawall.database.sqlstate import Kind, kind_of, repeatable
-from seawall.errors import CommitUnknown, ConfigError, DatabaseUnavailable
+from seawall.errors import CommitUnknown, DatabaseUnavailable
+from seawall.quantity import Whole
+from seawall.sections import DatabaseSettings
 
 if TYPE_CHECKING:
     from seawall.database.governor import Governor
@@ -64,6 +65,7 @@ T = TypeVar("T")
 
 _TRUSTED_IDLE = 1.0  # seconds since the last answer on a connection that is used without trying it
 _CHECK_PATIENCE = 1.0  # seconds such a trial may take
+_ATTEMPTS = Whole(least=1)
 _RECONNECT = 1.0  # seconds until the pool starts its ever longer pauses between attempts anew
 _GRACE = 5.0  # seconds the server has to end a statement by itself before its connection is given up
 _STATS = (
@@ -119,7 +121,7 @@ class Database:
         _databases.add(self)
 
     def _make_anew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()  # so that a thread that was interrupted in it may leave it
         self._pool: ElasticPool | None = None
         self._keeper: Keeper | None = None
         self._journal = Journal()
@@ -139,24 +141,34 @@ class Database:
     def connection(self) -> AbstractContextManager[psycopg.Connection[DictRow]]:
         """A connection for the block, in autocommit mode: every statement stands by itself.
 
+        Inside a `transaction()` of this thread it is that transaction's.
+
         Raises, when the block is entered:
             DatabaseUnavailable: none was to be had within `connect_timeout` seconds, or the server is known
                 to be away.
         """
-        return _Use(self)
+        outer = nesting.connection_of(self)
+        return _Use(self) if outer is None else nullcontext(outer)
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
         """A connection inside a transaction: committed at the end of the block, rolled back by an error.
 
+        Inside another one of this thread it is a savepoint of that one. Until the block ends, all that this
+        thread does by this object belongs to the transaction.
+
         Raises:
             DatabaseUnavailable: as `connection`.
             CommitUnknown: the connection was lost while COMMIT was on its way.
         """
+        if (outer := nesting.connection_of(self)) is not None:
+            with outer.transaction():
+                yield outer
+            return
         complete = False
-        with self.connection() as connection:
+        with _Use(self) as connection:
             try:
-                with connection.transaction():
+                with connection.transaction(), nesting.inside(self, connection):
                     if self._local is not None:
                         connection.execute(self._local)
                     yield connection
@@ -173,7 +185,8 @@ class Database:
         """What `work` returns in a transaction of its own, run again after conflicts and lost connections.
 
         `work` must do nothing but SQL on the connection it gets: it may run several times, and only its last
-        run counts. Waits in between grow to a second.
+        run counts. Waits in between grow to a second. Inside a transaction nothing is run again: what failed
+        has undone that one too.
 
         Raises:
             CommitUnknown: as `transaction`; never repeated.
@@ -266,6 +279,8 @@ class Database:
         """What `read` takes from one statement's cursor."""
         if retry:
             return self._repeat(lambda: self._answer(read, query, params, retry=False))
+        if (outer := nesting.connection_of(self)) is not None:
+            return read(Cursor(outer).execute(query, params))
         with _Use(self) as connection:
             return read(Cursor(connection).execute(query, params))  # as its execute(), 4 us sooner
 
@@ -273,9 +288,16 @@ class Database:
         with self._lock:
             if self._pool is None:
                 governor = self._govern(self) if self._govern else None
-                self._keeper = Keeper(self._params, self._journal, governor)
-                self._pool = self._made(self._keeper, cap=0 if governor else self._size)
-                self._keeper.start(self._pool)
+                keeper = Keeper(self._params, self._journal, governor)
+                pool = self._made(keeper, cap=0 if governor else self._size)
+                try:
+                    keeper.start(pool)
+                    self._keeper, self._pool = keeper, pool
+                except BaseException:
+                    self._keeper = self._pool = None
+                    pool.close()
+                    keeper.stop()
+                    raise
             return self._pool
 
     def _made(self, keeper: Keeper, *, cap: int) -> ElasticPool:
@@ -288,6 +310,7 @@ class Database:
                 "patience": limits.statement_timeout + _GRACE if limits.statement_timeout else None,
                 "slow_query": limits.slow_query,
                 "label": self._params["fallback_application_name"],
+                "renewable": not self._pooled,
                 "autocommit": True,
                 "prepare_threshold": None,
                 "row_factory": dict_row,
@@ -307,14 +330,14 @@ class Database:
             failed=keeper.wake,
         )
 
-    def _check_out(self) -> tuple[ElasticPool, Connection]:
+    def _check_out(self, holder: Holder) -> tuple[ElasticPool, Connection]:
         """A connection and the pool that it goes back to, which may be closed meanwhile."""
         pool, journal = self._pool or self._opened(), self._journal
         if journal.error is not None and journal.away(time.monotonic()) and not pool.idle():
             self._refused += 1
             raise connecting.unavailable(self._params, journal.error, NotAsked) from journal.error
         try:
-            return pool, pool.getconn()
+            return pool, pool.getconn(holder=holder)
         except PoolTimeout as exc:
             if reason := journal.error:
                 raise connecting.unavailable(self._params, reason) from reason
@@ -334,12 +357,14 @@ class Database:
 
     def _trusted(self, connection: Connection) -> bool:
         """Whether the server answered on it a moment ago, and to the name of what runs now."""
-        if time.monotonic() - connection.heard_at >= _TRUSTED_IDLE:
+        if connection.renewing or time.monotonic() - connection.heard_at >= _TRUSTED_IDLE:
             return False
         return self._named or connection.label == label.current()
 
     def _prepare(self, connection: Connection) -> None:
         """Before a connection is handed out: label it with the task, and try it if it was idle for long."""
+        if connection.renewing:
+            connection.renewed()
         if self._trusted(connection):
             return
         wanted = connection.label if self._named else label.current()
@@ -358,11 +383,11 @@ class Database:
             raise
         finally:
             connection.patience = patience
+            connection.plain_turns = connection.turns
 
     def _repeat(self, once: Callable[[], T], *, attempts: int = 5) -> T:
-        if attempts < 1:
-            raise ConfigError(f"attempts={attempts} is wrong: use 1 or more")
-        for attempt in range(1, attempts):
+        attempts = _ATTEMPTS.parse(attempts, field="attempts")
+        for attempt in range(1, 1 if nesting.connection_of(self) else attempts):
             try:
                 return once()
             except psycopg.Error as exc:  # a lost COMMIT is no psycopg.Error any more
@@ -393,47 +418,64 @@ def _rowcount(cursor: psycopg.Cursor[DictRow]) -> int:
 class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     """One use of a connection. Written out, as a generator would cost several microseconds a statement."""
 
-    __slots__ = ("_circuit", "_connection", "_database", "_pool", "_started")
-
-    _pool: ElasticPool
-    _connection: Connection
+    __slots__ = ("_circuit", "_database", "_started", "connection", "pool")
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._circuit = database._circuit  # noqa: SLF001 - the other half of the class
+        self.pool: ElasticPool | None = None
+        self.connection: Connection | None = None
 
+    @holdings.sheltered
     def __enter__(self) -> Connection:
-        circuit = self._circuit
-        if circuit is None:
-            return self._take()
-        circuit.before()
-        self._started = time.monotonic()
+        holdings.note(self)
         try:
-            return self._take()
-        except BaseException as exc:
-            circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
+            circuit = self._circuit
+            if circuit is None:
+                return self._take()
+            self._started = time.monotonic()
+            circuit.before()
+            try:
+                return self._take()
+            except BaseException as exc:
+                circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
+                raise
+        except BaseException:
+            self.give_back()
+            holdings.forget(self)
             raise
 
     def _take(self) -> Connection:
         database = self._database
         pool = database._pool  # noqa: SLF001
-        if pool is not None and not events.observed() and (idle := pool.take()) is not None:
-            self._pool, self._connection = pool, idle
+        if pool is not None and not events.observed() and (idle := pool.take(self)) is not None:
             return idle
         asked = time.monotonic()
-        self._pool, self._connection = database._check_out()  # noqa: SLF001
+        self.pool, connection = database._check_out(self)  # noqa: SLF001
         if events.observed():
             events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
-        return self._connection
+        return connection
 
+    @holdings.sheltered
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        pool, connection = self.pool, self.connection
+        assert pool is not None and connection is not None  # noqa: S101, PT018 - of the block that ends
         try:
-            self._pool.putconn(self._connection)
+            pool.putconn(connection)
         finally:
             if (circuit := self._circuit) is not None:
                 circuit.after(outcome_of(error), error, time.monotonic() - self._started)
+        holdings.forget(self)
+
+    def give_back(self) -> None:
+        """After an interruption on the way in or out."""
+        database = self._database
+        holdings.unlock(database._lock)  # noqa: SLF001
+        pool = self.pool or database._pool  # noqa: SLF001 - its lock may be held before it is ours
+        if pool is not None:
+            pool.give_back(self)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -10,6 +10,9 @@
 | UNKNOWN_FATE | 08007, 40003 | yes | no: it may be in effect |
 | STATEMENT | all else: 22, 23, 42, P0, 25P03 | no | no |
 
+`waits` is the closed list of what says that the server, the session or the tables are not there for a row
+yet; any other error is about what the row holds.
+
 Source of the classes: PostgreSQL, Appendix A, "PostgreSQL Error Codes".
 """
 
@@ -48,6 +51,9 @@ _CLASS: Final = {
     **dict.fromkeys(("08", "53", "58", "XX"), Kind.AWAY),
     "28": Kind.AUTHENTICATION,
 }
+_NOT_THERE_YET: Final = frozenset({"25", "26", "3F", "42", "55", "57", "F0"})
+"""Classes of kind STATEMENT that no value brings about: the transaction's state, tables and rights."""
+
 # libpq gives no SQLSTATE for what happens while connecting, only the server's words.
 _REFUSED: Final = re.compile(
     r"password authentication failed|authentication failed for user|no pg_hba\.conf entry"
@@ -78,3 +84,8 @@ def repeatable(error: psycopg.Error, *, commit_sent: bool) -> bool:
     """Whether a whole transaction that failed with `error` left nothing behind and may run again."""
     kind = kind_of(error)
     return kind is Kind.CONFLICT or (kind is Kind.AWAY and not commit_sent)
+
+
+def waits(error: psycopg.Error) -> bool:
+    """Whether writing the same row later may work: the error does not come from what the row holds."""
+    return kind_of(error) is not Kind.STATEMENT or (error.sqlstate or "")[:2] in _NOT_THERE_YET

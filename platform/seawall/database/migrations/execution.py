@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import psycopg
 from psycopg import errors as pg
@@ -24,6 +24,23 @@ from seawall.database.migrations.files import Migration, place
 from seawall.database.migrations.history import Row, State
 from seawall.database.migrations.problems import Kind, MigrationProblem, problem
 from seawall.database.migrations.script import Script, Statement
+from seawall.database.migrations.session import TURN
+
+_OURSELVES: Final = "RESET SESSION AUTHORIZATION; RESET ROLE"
+_RESET: Final = (
+    f"{_OURSELVES}; RESET ALL; CLOSE ALL; UNLISTEN *; DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES"
+)
+_UNLOCK: Final = """
+SELECT CASE
+    WHEN objsubid = 2 AND mode = 'ExclusiveLock' THEN pg_advisory_unlock(classid::integer, objid::integer)
+    WHEN objsubid = 2 THEN pg_advisory_unlock_shared(classid::integer, objid::integer)
+    WHEN mode = 'ExclusiveLock' THEN pg_advisory_unlock(classid::bigint << 32 | objid::bigint)
+    ELSE pg_advisory_unlock_shared(classid::bigint << 32 | objid::bigint)
+END
+FROM pg_locks
+WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+    AND (objsubid = 2 OR (classid::bigint << 32 | objid::bigint) <> %s)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,7 @@ def apply(
             before = {(row.history, row.version): row.state for row in rows}
             _build_alone(connection, migration, before.get((migration.history, migration.version)), record)
     finally:
-        _forget_settings(connection)
+        _make_new(connection)
     return Step(migration.history, migration.label, "up", time.monotonic() - started, tries)
 
 
@@ -97,7 +114,7 @@ def revert(connection: psycopg.Connection, row: Row, patience: Patience) -> Step
     except _StatementError as exc:
         raise _failed(exc) from exc.error
     finally:
-        _forget_settings(connection)
+        _make_new(connection)
     return Step(row.history, row.label, "down", time.monotonic() - started, tries)
 
 
@@ -135,6 +152,7 @@ def _try(
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = {round(lock_timeout * 1000)}".encode())
             _execute(connection, path, script_)
+            connection.execute(_OURSELVES)  # a file may end as somebody else, who may not record it
             record()
     except psycopg.Error as exc:  # at COMMIT: a deferred constraint
         if connection.broken:
@@ -210,8 +228,10 @@ def _failed(exc: _StatementError) -> MigrationProblem:
     return problem(Kind.FAILED, message)
 
 
-def _forget_settings(connection: psycopg.Connection) -> None:
-    """What one file SET must not reach the next."""
-    if not connection.broken:
-        connection.execute("RESET ALL")
-        connection.execute("RESET ROLE")
+def _make_new(connection: psycopg.Connection) -> None:
+    """Whatever one file leaves in the session must not reach the next; the runner's own turn stays."""
+    if connection.broken:
+        return
+    connection.execute(_RESET)
+    while connection.execute(_UNLOCK, (TURN,)).rowcount:
+        pass  # a lock that was taken twice is let go twice

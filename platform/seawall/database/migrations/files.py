@@ -6,7 +6,7 @@ platform's can grow independently in one database.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,11 @@ class Migration:
         """`0001_name`, as in the file's name."""
         return f"{self.version:04}_{self.name}"
 
+    @property
+    def down_path(self) -> Path:
+        """The file that undoes it, if there is one."""
+        return self.path.with_name(f"{self.label}.down.sql")
+
 
 def platform_history() -> History:
     """Seawall's own migrations: those of the installed wheel, else those of the repository."""
@@ -60,20 +65,31 @@ def platform_history() -> History:
     raise MigrationError(f"{package}: this installation has no _migrations directory: install seawall again")
 
 
-def discover(history: History) -> tuple[Sequence[Migration], Sequence[Problem]]:
-    """The migrations of a directory in order, and what is wrong with its files."""
+def discover(
+    history: History, applied: Mapping[int, str] | None = None
+) -> tuple[Sequence[Migration], Sequence[Problem]]:
+    """The migrations of a directory in order, and what is wrong with its files.
+
+    `applied` has the checksum of what was applied, by version: such files are compared and not parsed, so
+    what a check costs does not grow with all that was ever migrated.
+    """
     if not history.directory.is_dir():
         raise ConfigError(f"migrations directory {str(history.directory)!r} does not exist: correct the path")
     problems: list[Problem] = []
     scripts: dict[str, dict[str, Script | None]] = {}
-    for path in sorted(history.directory.glob("*.sql")):
-        if match := _FILE.fullmatch(path.name):
+    for path in sorted(history.directory.rglob("*")):
+        if path.suffix.lower() != ".sql":
+            continue
+        match = _FILE.fullmatch(path.name)
+        if path.parent != history.directory:
+            problems.append(Problem(Kind.INVALID, f"{path} is in a folder below: move it, or it is not run"))
+        elif match is None:
+            problems.append(Problem(Kind.INVALID, f"{path}: name it NNNN_name.up.sql or NNNN_name.down.sql"))
+        else:
             stem = f"{match['version']}_{match['name']}"
             scripts.setdefault(stem, {})[match["direction"]] = _read(path, problems)
-        else:
-            problems.append(Problem(Kind.INVALID, f"{path}: name it NNNN_name.up.sql or NNNN_name.down.sql"))
     found = [_migration(history, stem, pair, problems) for stem, pair in scripts.items()]
-    migrations = [migration for migration in found if migration is not None]
+    migrations = [each for each in found if each is not None and _is_sound(each, applied or {}, problems)]
     for one, other in itertools.pairwise(migrations):
         if one.version == other.version:
             problems.append(
@@ -93,7 +109,9 @@ def new(history: History, name: str) -> tuple[Path, Path]:
             f"migration name {name!r} is not usable: use lower case, digits and _, as in add_index"
         )
     taken = [
-        int(match["version"]) for path in history.directory.glob("*.sql") if (match := _FILE.match(path.name))
+        int(match["version"])
+        for path in history.directory.glob("*.sql")
+        if (match := _FILE.fullmatch(path.name))
     ]
     stem = f"{max(taken, default=0) + 1:04}_{name}"
     up, down = (history.directory / f"{stem}.{direction}.sql" for direction in ("up", "down"))
@@ -110,9 +128,7 @@ def place(path: Path, line: int) -> str:
 
 def _read(path: Path, problems: list[Problem]) -> Script | None:
     try:
-        return script.parse(script.normalise(path.read_bytes()))
-    except ScriptError as exc:
-        problems.append(Problem(Kind.INVALID, f"{place(path, exc.line)}: {exc}"))
+        return Script(script.normalise(path.read_bytes()))
     except UnicodeDecodeError as exc:
         problems.append(
             Problem(Kind.INVALID, f"{path}: byte {exc.start} is not UTF-8: save the file as UTF-8")
@@ -136,3 +152,17 @@ def _migration(
         return None
     version, _, name = stem.partition("_")
     return Migration(history.name, int(version), name, path, up, pair.get("down"))
+
+
+def _is_sound(migration: Migration, applied: Mapping[int, str], problems: list[Problem]) -> bool:
+    """Whether its statements can be run, or were; the rest is told."""
+    if applied.get(migration.version) == migration.up.checksum:
+        return True
+    before = len(problems)
+    for path, text in ((migration.path, migration.up), (migration.down_path, migration.down)):
+        try:
+            if text is not None:
+                text.statements  # noqa: B018 - asking for them checks them
+        except ScriptError as exc:
+            problems.append(Problem(Kind.INVALID, f"{place(path, exc.line)}: {exc}"))
+    return len(problems) == before

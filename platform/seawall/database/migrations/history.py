@@ -111,8 +111,13 @@ def forget(connection: psycopg.Connection, row: Row) -> None:
 
 def pending(migrations: Sequence[Migration], rows: Sequence[Row]) -> list[Migration]:
     """What `up` has to run: the files that are not recorded as applied. One history's files and rows."""
-    applied = {row.version for row in rows if row.state == "applied"}
+    applied = checksums(rows)
     return [migration for migration in migrations if migration.version not in applied]
+
+
+def checksums(rows: Sequence[Row]) -> dict[int, str]:
+    """The checksum of what is applied, by version. One history's rows."""
+    return {row.version: row.checksum for row in rows if row.state == "applied"}
 
 
 def condition(row: Row, file: Migration | None) -> Condition:

@@ -28,6 +28,15 @@ class Entry:
     changed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One history: what the database remembers of it, its files, and what is wrong with these."""
+
+    rows: Sequence[Row]
+    migrations: Sequence[Migration]
+    problems: Sequence[Problem]
+
+
 class Migrations:
     """The migrations of one database. Every call opens its own connection and closes it.
 
@@ -57,7 +66,8 @@ class Migrations:
         """Every migration known to the files or to the database, in the order of its history."""
         with session(self._params) as connection:
             rows = history.read(connection)
-        return tuple(entry for each in self._histories for entry in _status(each, rows))
+        pairs = zip(self._histories, self._found(rows), strict=True)
+        return tuple(entry for each, found in pairs for entry in _entries(each.name, found))
 
     def plan(self) -> tuple[Migration, ...]:
         """What `up` would run now.
@@ -77,7 +87,8 @@ class Migrations:
             rows = history.read(connection)
             invalid = _invalid_indexes(connection)
             different = schema.check(connection, self._expected)
-        problems = (*self._problems(rows), *self._unapplied(rows), *invalid)
+        found = list(self._found(rows))
+        problems = (*_problems(found), *_unapplied(found), *invalid)
         fix = "write a migration, or correct what the code expects"
         return problems or tuple(Problem(Kind.SCHEMA, f"{line}: {fix}") for line in different)
 
@@ -161,29 +172,15 @@ class Migrations:
             yield connection
 
     def _pending(self, rows: Sequence[Row]) -> list[Migration]:
-        if problems := list(self._problems(rows)):
+        found = list(self._found(rows))
+        if problems := list(_problems(found)):
             raise MigrationProblem(*problems)
-        return [
-            migration
-            for each in self._histories
-            for migration in history.pending(files.discover(each)[0], _of(each, rows))
-        ]
+        return [migration for each in found for migration in history.pending(each.migrations, each.rows)]
 
-    def _problems(self, rows: Sequence[Row]) -> Iterator[Problem]:
+    def _found(self, rows: Sequence[Row]) -> Iterator[_Found]:
         for each in self._histories:
-            migrations, problems = files.discover(each)
-            yield from problems
-            yield from history.drift(migrations, _of(each, rows))
-
-    def _unapplied(self, rows: Sequence[Row]) -> Iterator[Problem]:
-        for each in self._histories:
-            started = {row.version: row.state for row in _of(each, rows)}
-            for migration in history.pending(files.discover(each)[0], _of(each, rows)):
-                if state := started.get(migration.version):
-                    kind, message = Kind.INCOMPLETE, f"{migration.path} was not finished ({state})"
-                else:
-                    kind, message = Kind.PENDING, f"{migration.path} is not applied"
-                yield Problem(kind, f"{message}: run `seawall migrate up`")
+            own = [row for row in rows if row.history == each.name]
+            yield _Found(own, *files.discover(each, history.checksums(own)))
 
     def _sound(self, each: History) -> Sequence[Migration]:
         migrations, problems = files.discover(each)
@@ -201,18 +198,31 @@ def _run(steps: Iterator[Step], report: Callable[[Step], object] | None) -> tupl
     return tuple(done)
 
 
-def _of(each: History, rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.history == each.name]
+def _problems(found: Sequence[_Found]) -> Iterator[Problem]:
+    for each in found:
+        yield from each.problems
+        yield from history.drift(each.migrations, each.rows)
 
 
-def _status(each: History, rows: Sequence[Row]) -> Iterator[Entry]:
-    found = {migration.version: migration for migration in files.discover(each)[0]}
-    remembered = {row.version: row for row in _of(each, rows)}
-    for version in sorted(found.keys() | remembered.keys()):
+def _unapplied(found: Sequence[_Found]) -> Iterator[Problem]:
+    for each in found:
+        started = {row.version: row.state for row in each.rows}
+        for migration in history.pending(each.migrations, each.rows):
+            if state := started.get(migration.version):
+                kind, message = Kind.INCOMPLETE, f"{migration.path} was not finished ({state})"
+            else:
+                kind, message = Kind.PENDING, f"{migration.path} is not applied"
+            yield Problem(kind, f"{message}: run `seawall migrate up`")
+
+
+def _entries(name: str, found: _Found) -> Iterator[Entry]:
+    at_hand = {migration.version: migration for migration in found.migrations}
+    remembered = {row.version: row for row in found.rows}
+    for version in sorted(at_hand.keys() | remembered.keys()):
         if row := remembered.get(version):
-            yield Entry(each.name, row.label, history.condition(row, found.get(version)), row.changed_at)
+            yield Entry(name, row.label, history.condition(row, at_hand.get(version)), row.changed_at)
         else:
-            yield Entry(each.name, found[version].label, "pending", None)
+            yield Entry(name, at_hand[version].label, "pending", None)
 
 
 def _differs(migration: Migration, row: Row | None) -> bool:

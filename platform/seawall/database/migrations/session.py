@@ -7,7 +7,12 @@ survive a transaction pooler, so a pooler in between is refused: the process id 
 then not the backend's.
 """
 
+import contextlib
+import logging
+import os
 import random
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +26,14 @@ from seawall.database.connecting import Params
 from seawall.database.migrations.problems import Kind, problem
 from seawall.errors import ConfigError, DatabaseUnavailable
 
-_TURN: Final = int.from_bytes(b"seawall!", "big")  # any constant; advisory locks are per database
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY: Final = 5.0
+_SILENT_FOR: Final = 30.0  # seconds: a restart of the server takes less
+
+TURN: Final = int.from_bytes(b"seawall!", "big")
+"""The key of the advisory lock: any constant, as such locks are per database."""
+
 _OPTIONS: Final = {
     "statement_timeout": 0,  # a role's limits are meant for its queries, not for building an index
     "idle_in_transaction_session_timeout": 0,
@@ -48,12 +60,13 @@ def session(params: Params) -> Iterator[psycopg.Connection]:
         ConfigError: it goes through a connection pooler.
     """
     try:
-        connection = psycopg.connect(make_conninfo("", **params), autocommit=True)
+        # Nothing is prepared behind the files' backs: between two of them DEALLOCATE ALL ends what they left.
+        connection = psycopg.connect(make_conninfo("", **params), autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as exc:
         if "unsupported startup parameter" in str(exc):
             raise _pooled(params) from exc
         raise connecting.unavailable(params, exc) from exc
-    with connection:
+    with connection, _watched(connection, params):
         try:
             row = connection.execute("SELECT pg_backend_pid()").fetchone()
             if row != (connection.info.backend_pid,):
@@ -68,6 +81,45 @@ def session(params: Params) -> Iterator[psycopg.Connection]:
             raise problem(Kind.FAILED, f"{connecting.address(params)}: {connecting.one_line(exc)}") from exc
 
 
+@contextmanager
+def _watched(connection: psycopg.Connection, params: Params) -> Iterator[None]:
+    """A statement may take hours, so nothing but the server itself says whether an answer may still come.
+
+    It is asked again and again, over connections of their own. If it does not answer for `_SILENT_FOR`
+    seconds, the session ends, and with it the wait.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        silent_since: float | None = None
+        while not done.wait(_LOOK_EVERY):
+            now = time.monotonic()
+            reason = connecting.probe(params, timeout=_LOOK_EVERY)
+            if reason is None or not reason.startswith(connecting.NO_ANSWER):
+                silent_since = None
+            elif now - (silent_since := silent_since or now) >= _SILENT_FOR:
+                logger.error("%s does not answer: the session is given up", connecting.address(params))
+                _hang_up(connection)
+                return
+
+    watcher = threading.Thread(target=watch, name="seawall-migrate-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join(2 * _LOOK_EVERY)
+
+
+def _hang_up(connection: psycopg.Connection) -> None:
+    """End whatever waits on it, in another thread; only that one may close it."""
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        line.shutdown(socket.SHUT_RDWR)
+
+
 def take_turn(connection: psycopg.Connection, *, patience: float) -> None:
     """Become the only runner; the turn lasts as long as the session.
 
@@ -75,7 +127,7 @@ def take_turn(connection: psycopg.Connection, *, patience: float) -> None:
         MigrationProblem: another runner kept its turn for `patience` seconds.
     """
     deadline = time.monotonic() + patience
-    while connection.execute("SELECT pg_try_advisory_lock(%s)", (_TURN,)).fetchone() != (True,):
+    while connection.execute("SELECT pg_try_advisory_lock(%s)", (TURN,)).fetchone() != (True,):
         if time.monotonic() > deadline:
             raise problem(
                 Kind.LOCKED,
@@ -89,7 +141,7 @@ def _holder(connection: psycopg.Connection) -> str:
     row = connection.execute(
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
         " AND (classid::bigint << 32 | objid::bigint) = %s",
-        (_TURN,),
+        (TURN,),
     ).fetchone()
     return f"backend {row[0]}" if row else "it just ended"
 
