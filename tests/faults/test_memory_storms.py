@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from benchmarks import memory
 
+from support.waiting import busyness
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
@@ -44,7 +46,7 @@ def test_a_memory_error_each_second_harms_nobody_else(redis_url: str, tmp_path: 
 def test_a_pause_is_quick_and_nothing_starts_twice(redis_url: str, tmp_path: Path) -> None:
     found = memory.pause(redis_url, tmp_path)
     assert found["started once"]
-    assert found["pressure to last start, ms"] < 1000
+    assert found["pressure to last start, ms"] < 1000 * busyness()
 
 
 def test_memory_is_flat_over_50_000_tasks(redis_url: str, tmp_path: Path) -> None:

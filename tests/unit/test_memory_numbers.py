@@ -53,7 +53,7 @@ def test_the_floor_rises_with_pressure_and_exhausted_lets_nobody_start() -> None
     [{"warning": 0.9}, {"exhausted": 1.2}, {"warning": 0.0}, {"hysteresis": 0.5}, {"hysteresis": -0.1}],
 )
 def test_marks_out_of_order_are_refused_with_their_names(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"memory\.(warning|hysteresis).*use"):
+    with pytest.raises(ConfigError, match=r"memory\.(warning|hysteresis|exhausted).*use"):
         Marks(**wrong)  # type: ignore[arg-type]
 
 

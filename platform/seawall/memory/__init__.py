@@ -42,7 +42,7 @@ def usage() -> Usage:
     from seawall.memory.meter import Own
 
     own = Own()
-    process = own.rss()
+    process = own.held()
     own.close()
     if _board is None:
         return Usage(process=process, workers=0, promised=0, budget=0, level=Pressure.NORMAL)

@@ -128,7 +128,7 @@ class MemoryAccount:
         if spare is None or self._board.waits or spare.size != size or candidate.id in self._shares:
             return False
         self._spare, self._rested = None, False
-        spare.id, spare.guessed = candidate.id.encode()[:63], guessed
+        spare.id, spare.guessed = candidate.id.encode(errors="backslashreplace")[:63], guessed
         self._shares[candidate.id] = spare
         return True
 
@@ -168,7 +168,7 @@ class MemoryAccount:
         since = waiting.since if waiting else now
         fits = self._fits(size) or (self._make_room() and self._fits(size))
         ahead = self._ahead(candidate, size, since, now) if fits else None
-        name = candidate.id.encode()[:63]
+        name = candidate.id.encode(errors="backslashreplace")[:63]
         row = (
             self._board.take(Kind.SHARE, size=size, id=name, guessed=guessed)
             if fits and ahead is None
@@ -195,10 +195,11 @@ class MemoryAccount:
         """Who waited long enough to be served first, and could not be beside this one."""
         if not self._board.waits:
             return None
+        name = candidate.id.encode(errors="backslashreplace")[:63]
         for row in self._board.rows(Kind.WAIT):
             stands = now - row.since > PATIENCE and now - row.asked < SILENT
             first = (row.priority, -row.since) > (candidate.priority, -since)
-            other = row.id.decode() != candidate.id[:63]
+            other = row.id != name
             if stands and first and other and self._board.promised + size + row.size > self.limit:
                 return row
         return None
@@ -246,7 +247,7 @@ class MemoryAccount:
         if self._row is None:
             self._row = self._board.take(Kind.WAIT)
         if self._row is not None:
-            self._row.id = request.encode()[:63]
+            self._row.id = request.encode(errors="backslashreplace")[:63]
             self._row.size, self._row.priority = most.size, most.priority
             self._row.since, self._row.asked = most.since, most.asked
 

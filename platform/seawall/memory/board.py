@@ -419,7 +419,12 @@ class Board:
         if (known := self._known.get(name)) is not None:
             return known
         if (key := self._keys.get(name)) is None:
-            key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") or 1
+            key = (
+                int.from_bytes(
+                    blake2b(name.encode(errors="backslashreplace"), digest_size=8).digest(), "little"
+                )
+                or 1
+            )
             self._keys[name] = key
         for step in range(TASKS):
             slot = self._tasks[(key + step) % TASKS]

@@ -60,7 +60,9 @@ class Cleaner:
             raise ConfigError(
                 f"on_pressure(level={level!r}) is no pressure: use WARNING, CRITICAL or EXHAUSTED"
             )
-        callback = Callback(function, level, parse_duration(timeout, field="on_pressure(timeout)"))
+        callback = Callback(
+            function, level, parse_duration(timeout, field="on_pressure(timeout)", least=0.001)
+        )
         self._callbacks = (*self._callbacks, callback)
 
         def stop() -> None:
@@ -71,11 +73,11 @@ class Cleaner:
     def react(self, level: Pressure) -> CleanedUp:
         """Run what is registered for `level`, collect and trim; tells what that freed."""
         own = Own()
-        before = own.rss()
+        before = own.held()
         due = [each for each in self._callbacks if each.level <= level and each not in self._running]
         late = [callback.name for callback in due if not self._call(callback)]
         release()
-        event = CleanedUp(level=level, freed=max(0, before - own.rss()), late=tuple(late))
+        event = CleanedUp(level=level, freed=max(0, before - own.held()), late=tuple(late))
         own.close()
         events.emit(event)
         return event

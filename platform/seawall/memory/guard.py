@@ -128,11 +128,11 @@ class Guard:
         """Read this process and `pids`, those that run its tasks; what is to be done."""
         begun = self._clock()
         before = [(row, row.pid, row.generation) for row in self._board.rows(Kind.RUN)]
-        resident = self._meter.read([os.getpid(), *pids], now)
+        held = self._meter.read([os.getpid(), *pids], now)
         runs = [
-            _Running(row, pid, generation, max(0, resident[pid] - row.begun))
+            _Running(row, pid, generation, max(0, held[pid] - row.begun))
             for row, pid, generation in before
-            if generation and pid in resident and row.generation == generation
+            if generation and pid in held and row.generation == generation
         ]
         for run in runs:
             run.row.used = max(run.row.used, run.using)

@@ -6,10 +6,13 @@ consumption pause and resume in turns.
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 from seawall.errors import ConfigError
-from seawall.priority import LOWEST, Priority
+from seawall.priority import HIGHEST, LOWEST, Priority
+from seawall.quantity import Share, Whole, check_fields
+
+_Priority = Annotated[int, Whole(most=HIGHEST)]
 
 NEVER: Final = 10
 """A floor above every priority: nothing starts."""
@@ -38,15 +41,16 @@ class Marks:
         ConfigError: the marks are not in order; the message names the fields.
     """
 
-    warning: float = 0.5
-    critical: float = 0.8
-    exhausted: float = 0.95
-    hysteresis: float = 0.05
-    warning_priority: int = Priority.NORMAL
-    critical_priority: int = Priority.CRITICAL
+    warning: Share = 0.5
+    critical: Share = 0.8
+    exhausted: Share = 0.95
+    hysteresis: Share = 0.05
+    warning_priority: _Priority = Priority.NORMAL
+    critical_priority: _Priority = Priority.CRITICAL
     _marks: tuple[float, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
+        check_fields(self, "memory.{}")
         marks = (self.warning, self.critical, self.exhausted)
         if not 0 < self.warning < self.critical < self.exhausted <= 1:
             raise ConfigError(

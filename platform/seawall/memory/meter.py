@@ -1,9 +1,11 @@
-"""What processes use, read cheaply often and exactly seldom.
+"""What processes hold, read cheaply often and exactly seldom.
 
-Resident bytes (RSS) cost microseconds, but count what forked processes share once for each of them: cells
-of 316 MB each had nothing of their own. The proportional size (PSS) counts shared pages once, and costs the
-kernel a walk over all pages. A `Meter` reads RSS every time and corrects it by the difference to PSS, which
-it measures for one process at a time, so seldom that it costs at most a set share of a core.
+Held is what is resident and the kernel cannot drop: anonymous and shared memory, and not the pages of files,
+which a task that reads 300 MiB through mmap is not charged for. That costs microseconds, but counts what
+forked processes share once for each of them: cells of 316 MB each had nothing of their own. The proportional
+size (PSS) counts shared pages once, and costs the kernel a walk over all pages. A `Meter` reads what is held
+every time and corrects it by the difference to PSS, which it measures for one process at a time, so seldom
+that it costs at most a set share of a core.
 """
 
 import os
@@ -22,8 +24,20 @@ _SHARE_FOR_PSS: Final = 0.001
 YOUNG: Final = 2.0
 """Seconds in which a forked process may still copy what it shares; then it is measured exactly again."""
 
+_MOVED: Final = 256
+"""Pages of files and shared memory that come or go until one looks how many are shared memory,"""
+
+_LOOK: Final = 1.0
+"""or seconds: as much of the one may have come as of the other has gone."""
+
+_LONGEST_STATUS: Final = 1 << 13
+"""Bytes in which the lines of memory stand, unless the process is of hundreds of groups."""
+
+_COLUMN: Final = 40
+"""Bytes that hold the number of a line."""
+
 _STALE: Final = 2.0
-"""Seconds after which a process whose RSS has doubled is measured exactly again."""
+"""Seconds after which a process whose size has doubled is measured exactly again."""
 
 
 def machine() -> int:
@@ -36,12 +50,46 @@ def available() -> int:
     return psutil.virtual_memory().available
 
 
-def rss(pid: int) -> int:
-    """Resident bytes of a process; 0 when it is gone."""
-    try:
-        return psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return 0
+class _Statm:
+    """What one process holds, by a file that stays open, which counts shared memory among the files."""
+
+    def __init__(self, pid: int | str) -> None:
+        self._pid = pid
+        self._file = _open(f"/proc/{pid}/statm")
+        self._mapped = self._shared_memory = 0
+        self._looked = 0.0
+
+    def held(self) -> int:
+        """Bytes; 0 of a process that is gone. 2 microseconds on Linux, where the mapped files stay the same.
+
+        Raises:
+            OSError, psutil.Error: it is gone.
+        """
+        if self._file is None:
+            return psutil.Process(None if self._pid == "self" else int(self._pid)).memory_info().rss
+        fields = os.pread(self._file, 128, 0).split(None, 3)
+        resident, mapped = int(fields[1]), int(fields[2])
+        if abs(mapped - self._mapped) > _MOVED or time.monotonic() - self._looked > _LOOK:
+            self._looked = time.monotonic()
+            self._mapped, self._shared_memory = mapped, _line(_status(self._pid), b"RssShmem:")
+        return (resident - mapped) * _PAGE + self._shared_memory if resident else 0
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _status(pid: int | str) -> bytes:
+    with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123
+        return status.read()
+
+
+def _line(status: bytes, name: bytes) -> int:
+    """Bytes of a line of a process's status; 0 of a line that the kernel does not have."""
+    at = status.find(name)
+    return int(status[at + len(name) : at + len(name) + _COLUMN].split(None, 1)[0]) * 1024 if at >= 0 else 0
 
 
 def started_at(pid: int) -> int | None:
@@ -66,14 +114,13 @@ class Own:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._statm = _open("/proc/self/statm")
+        self._statm = _Statm("self")
+        self._status = _open("/proc/self/status")
         self._clear = _open("/proc/self/clear_refs", os.O_WRONLY)
 
-    def rss(self) -> int:
-        """Resident bytes now: 2 microseconds on Linux."""
-        if self._statm is None:
-            return rss(self.pid)
-        return int(os.pread(self._statm, 64, 0).split()[1]) * _PAGE
+    def held(self) -> int:
+        """Bytes that it holds now."""
+        return self._statm.held()
 
     def reset_peak(self) -> None:
         """Let the kernel count the peak from now on."""
@@ -81,20 +128,22 @@ class Own:
             os.pwrite(self._clear, b"5", 0)
 
     def peak(self) -> int:
-        """The highest RSS since `reset_peak`, which the kernel counts; RSS now where it does not."""
-        if self._clear is None:
-            return self.rss()
-        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - on the path of every task
-            text = status.read()
-        at = text.find(b"VmHWM:")
-        return self.rss() if at < 0 else int(text[at + 6 :].split(None, 1)[0]) * 1024
+        """The most it held since `reset_peak`, which the kernel counts; what it holds now where it does not.
+
+        Pages of files that were dropped before now are counted too: the kernel has one peak for all.
+        """
+        if self._clear is None or self._status is None:
+            return self.held()
+        status = os.pread(self._status, _LONGEST_STATUS, 0)
+        return max(_line(status, b"VmHWM:") - _line(status, b"RssFile:"), self.held())
 
     def close(self) -> None:
         """Give the files back."""
-        for descriptor in (self._statm, self._clear):
+        self._statm.close()
+        for descriptor in (self._status, self._clear):
             if descriptor is not None:
                 os.close(descriptor)
-        self._statm = self._clear = None
+        self._status = self._clear = None
 
 
 def _open(path: str, flags: int = os.O_RDONLY) -> int | None:
@@ -108,14 +157,14 @@ def _open(path: str, flags: int = os.O_RDONLY) -> int | None:
 class _Watched:
     """One process under a meter."""
 
-    statm: int | None
+    statm: _Statm
     since: float
-    rss: int = 0
+    held: int = 0
     shared: int = 0
-    """What RSS counts too much, when last measured exactly."""
+    """What others hold too, when last measured exactly."""
 
     exact_at: float = float("-inf")
-    exact_rss: int = 0
+    exact_held: int = 0
 
     def due(self, now: float) -> bool:
         """Whether it was never measured exactly, or only when it was young."""
@@ -123,7 +172,7 @@ class _Watched:
 
     @property
     def own(self) -> int:
-        return max(0, self.rss - min(self.shared, self.exact_rss))
+        return max(0, self.held - min(self.shared, self.exact_held))
 
 
 class Meter:
@@ -140,14 +189,14 @@ class Meter:
         """Seconds that exact readings took during the last `read`; they have a share of their own."""
 
     def read(self, pids: Iterable[int], now: float) -> dict[int, int]:
-        """RSS by pid of those that live; dead ones are forgotten. `now` is monotonic."""
+        """Bytes held by pid, of those that live; dead ones are forgotten. `now` is monotonic."""
         wanted = set(pids)
         for pid in self._watched.keys() - wanted:
             self._forget(pid)
         for pid in wanted:
             self._read(pid, now)
         self._measure_exactly(now)
-        return {pid: watched.rss for pid, watched in self._watched.items()}
+        return {pid: watched.held for pid, watched in self._watched.items()}
 
     def total(self) -> int:
         """Bytes that the processes last read use together, each shared page counted once."""
@@ -156,7 +205,7 @@ class Meter:
     def most(self, now: float) -> int:
         """As `total`, with all of the pages of young processes: they may come to own what they share."""
         each = self._watched.values()
-        return sum(one.rss if now - one.since < YOUNG else one.own for one in each)
+        return sum(one.held if now - one.since < YOUNG else one.own for one in each)
 
     def own(self, pid: int) -> int:
         """The part of `total` that is due to `pid`."""
@@ -171,21 +220,16 @@ class Meter:
     def _read(self, pid: int, now: float) -> None:
         watched = self._watched.get(pid)
         if watched is None:
-            watched = self._watched[pid] = _Watched(_open(f"/proc/{pid}/statm"), now)
+            watched = self._watched[pid] = _Watched(_Statm(pid), now)
         try:
-            if watched.statm is None:
-                watched.rss = psutil.Process(pid).memory_info().rss
-            else:
-                watched.rss = int(os.pread(watched.statm, 64, 0).split()[1]) * _PAGE
-        except (OSError, psutil.Error, IndexError):
-            watched.rss = 0
-        if watched.rss == 0:  # gone, or a zombie
+            watched.held = watched.statm.held()
+        except (OSError, psutil.Error, ValueError):
+            watched.held = 0
+        if watched.held == 0:  # gone, or a zombie
             self._forget(pid)
 
     def _forget(self, pid: int) -> None:
-        watched = self._watched.pop(pid)
-        if watched.statm is not None:
-            os.close(watched.statm)
+        self._watched.pop(pid).statm.close()
 
     def _measure_exactly(self, now: float) -> None:
         """PSS of the process that needs it most; new ones at once, old ones as the share allows."""
@@ -197,8 +241,8 @@ class Meter:
             begun = self._clock()
             watched = self._watched[pid]
             if (exact := _exactly(pid)) is not None:
-                watched.exact_rss, proportional = exact
-                watched.shared = max(0, watched.exact_rss - proportional)
+                watched.exact_held, proportional = exact
+                watched.shared = max(0, watched.exact_held - proportional)
             watched.exact_at = now
             cost = self._clock() - begun
             self.exact_cost += cost
@@ -206,19 +250,22 @@ class Meter:
 
     def _urgency(self, pid: int, now: float) -> tuple[bool, float]:
         watched = self._watched[pid]
-        doubled = watched.rss > 2 * watched.exact_rss and now - watched.exact_at > _STALE
+        doubled = watched.held > 2 * watched.exact_held and now - watched.exact_at > _STALE
         return not doubled, watched.exact_at
 
 
 def _exactly(pid: int) -> tuple[int, int] | None:
-    """RSS and PSS of one moment: what a process frees in between would pass as shared for good."""
+    """Held and proportional bytes of one moment: what a process frees in between would pass as shared."""
     try:
         # The kernel's summary, which psutil would add up line by line itself.
         with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:  # noqa: PTH123
+            next(rollup)  # the addresses
             sizes = {
-                line[:4]: int(line.split()[1]) * 1024 for line in rollup if line[:4] in (b"Rss:", b"Pss:")
+                name: int(rest.split()[0]) * 1024
+                for name, _, rest in (line.partition(b":") for line in rollup)
             }
-        return sizes[b"Rss:"], sizes[b"Pss:"]
+        held = sizes[b"Anonymous"] + _line(_status(pid), b"RssShmem:")
+        return held, sizes[b"Pss_Anon"] + sizes[b"Pss_Shmem"]
     except (OSError, KeyError):
         pass
     try:

@@ -28,11 +28,11 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What runs kept. `resident` also sees what C code holds, which tracemalloc does not."""
+    """What runs kept. `held` also sees what C code holds, which tracemalloc does not."""
 
     runs: int
     traced: int
-    resident: int
+    held: int
     growing: tuple[Growth, ...]
 
 
@@ -47,11 +47,11 @@ def profile(
         for _ in range(warm_up):
             run()
         release()
-        before, resident = tracemalloc.take_snapshot(), own.rss()
+        before, held = tracemalloc.take_snapshot(), own.held()
         for _ in range(runs):
             run()
         release()
-        resident = own.rss() - resident
+        held = own.held() - held
         after = tracemalloc.take_snapshot()
     finally:
         if not already:
@@ -70,7 +70,7 @@ def profile(
         if found.size_diff >= runs  # a byte a run: less is no growth
     ]
     total = sum(found.size_diff for found in differences)
-    return Profile(runs, total // runs, resident // runs, tuple(_largest(growing, top)))
+    return Profile(runs, total // runs, held // runs, tuple(_largest(growing, top)))
 
 
 def _without_us(snapshot: tracemalloc.Snapshot) -> tracemalloc.Snapshot:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, Final
 
+from seawall import holdings
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory import cleanup, leaks
 from seawall.memory.board import Board, Busy, Kind, Row
@@ -37,8 +38,8 @@ _SLACK: Final = 32 << 20
 """Free memory that the allocator may keep after a run before it is trimmed."""
 
 _BRIEF: Final = 0.0005
-"""Seconds in which no process can come to need more than some megabytes: a run's peak is its end, and its
-beginning the end of the run before."""
+"""Seconds in which no process can come to need more than some megabytes: what it holds is not read again, and
+a run that ends within them has its peak at its end."""
 
 _TOLD: Final = 200
 """Runs of a task that a process reports one by one; later ones now and then, and whatever exceeds them."""
@@ -71,7 +72,7 @@ class Reports:
         """From any process."""
         kept = "-" if sample.kept is None else sample.kept
         with contextlib.suppress(OSError):
-            self._there.send(f"{sample.peak} {kept} {sample.name}".encode())
+            self._there.send(f"{sample.peak} {kept} {sample.name}".encode(errors="backslashreplace"))
 
     def received(self) -> Iterator[Sample]:
         """What has arrived, for the one that keeps records."""
@@ -109,8 +110,8 @@ class Runs:
         self._highest: dict[str, int] = {}
         self._ran = False
         self._clean: int | None = None
-        self._floor = self._ended = self._own.rss()
-        self._born = self._left = time.monotonic()
+        self._floor = self._ended = self._own.held()
+        self._born = self._read_at = time.monotonic()
         self._spent = 0.0
         self._level = self._board.level
 
@@ -126,7 +127,7 @@ class Runs:
             self._start_process()
         row = self._begin(request, name, policy, reserved)
         self._arguments = arguments
-        begun = self._ended if time.monotonic() - self._left < _BRIEF else self._own.rss()
+        begun = self._held_at(time.monotonic())
         if row is not None:
             row.begun = begun
             self._generation += 1
@@ -146,12 +147,17 @@ class Runs:
         self._name = name
         self._ran = True
         self._telling = begun - self._floor <= _NEAR
-        self._ended = highest = self._own.rss()
-        self._left = time.monotonic()
-        if self._left - started >= _BRIEF:
+        now = time.monotonic()
+        highest = self._held_at(now)
+        if now - started >= _BRIEF:
             highest = self._own.peak()
         self.highest = highest
         self._peak = max(0, highest - begun)
+
+    def _held_at(self, now: float) -> int:
+        if now - self._read_at >= _BRIEF:
+            self._ended, self._read_at = self._own.held(), now
+        return self._ended
 
     def _begin(self, request: str, name: str, policy: Policy, reserved: int) -> Row | None:
         if self._row is None:
@@ -161,22 +167,29 @@ class Runs:
                 signal.signal(SIGNAL, self._on_signal)
         row = self._row
         if row is not None:
-            row.id, row.name = request.encode()[:63], name.encode()[:127]
+            row.id, row.name = (
+                request.encode(errors="backslashreplace")[:63],
+                name.encode(errors="backslashreplace")[:127],
+            )
             row.used = 0
             row.size = reserved
             row.soft, row.hard = policy.memory or 0, policy.memory_limit or 0
         return row
 
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         """The supervisor found too much: true still, and of the task that runs now?"""
         row = self._row
         if row is None or not self._inside or row.told != row.generation:
             return
-        used = self._own.rss() - row.begun
+        if holdings.in_shelter(frame):
+            os.kill(os.getpid(), signum)  # again, a few bytecodes later
+            return
+        used = self._own.held() - row.begun
         if row.soft and used <= row.soft:
             return
         self._inside = False  # once: what the task does about it is not interrupted again
-        raise MemoryBudgetExceeded(exceeded(row.name.decode(), row.soft or row.size, used, self._arguments))
+        name = row.name.decode(errors="replace")  # it may have been cut within a character
+        raise MemoryBudgetExceeded(exceeded(name, row.soft or row.size, used, self._arguments))
 
     def after(self) -> None:
         """When the outcome is settled: report the last run, and give memory back if it is time to."""
@@ -202,7 +215,7 @@ class Runs:
         if level > self._level:
             cleanup.CLEANER.react(level)
             self._clean = None
-            self._floor = self._own.rss()
+            self._floor = self._own.held()
         self._level = level
 
     def _measure(self) -> int | None:
@@ -212,17 +225,17 @@ class Runs:
         if before is not None or self._spent <= _FIRST + _SHARE_FOR_MEASURING * lived:
             with self._timed():
                 cleanup.release()
-                self._clean = self._floor = self._own.rss()
+                self._clean = self._floor = self._own.held()
         elif self._ended - self._floor > _SLACK and self._spent <= _FIRST + _SHARE_FOR_TRIMS * lived:
             with self._timed():
                 cleanup.trim()
-                self._floor = self._own.rss()
-        if before is None or self._clean is None or self._runs[self._name] <= leaks.FIRST_RUNS:
-            return None
-        kept = max(0, self._clean - before)
+                self._floor = self._own.held()
+        clean = self._clean
         if self._spent > _FIRST + _SHARE_FOR_MEASURING * lived:
-            self._clean = None
-        return kept
+            self._clean = None  # the next run is not measured, whatever this one says
+        if before is None or clean is None or self._runs[self._name] <= leaks.FIRST_RUNS:
+            return None
+        return max(0, clean - before)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
