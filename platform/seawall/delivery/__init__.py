@@ -9,9 +9,22 @@ within one lease. docs/delivery.md says which guarantee holds where.
 from seawall.delivery.bulk import submit_many
 from seawall.delivery.events import poisoned, unreadable
 from seawall.delivery.guardian import Guardian
-from seawall.delivery.hooks import bury, counts, defer, let_go, limit_of, park, started, strike
+from seawall.delivery.hooks import (
+    bury,
+    came_back,
+    counts,
+    defer,
+    give_back,
+    let_go,
+    limit_of,
+    park,
+    server_time,
+    started,
+    strike,
+    waited,
+)
 from seawall.delivery.options import Options
-from seawall.delivery.queues import Counts, DeadLetter, Queues
+from seawall.delivery.queues import Counts, DeadLetter, ParkedFor, Queues
 from seawall.delivery.transport import SecureTransport, SentinelTransport, Transport, transport_for
 
 __all__ = [
@@ -19,20 +32,25 @@ __all__ = [
     "DeadLetter",
     "Guardian",
     "Options",
+    "ParkedFor",
     "Queues",
     "SecureTransport",
     "SentinelTransport",
     "Transport",
     "bury",
+    "came_back",
     "counts",
     "defer",
+    "give_back",
     "let_go",
     "limit_of",
     "park",
     "poisoned",
+    "server_time",
     "started",
     "strike",
     "submit_many",
     "transport_for",
     "unreadable",
+    "waited",
 ]

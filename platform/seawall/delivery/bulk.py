@@ -23,12 +23,16 @@ from typing import Any, NamedTuple
 from celery import Celery, current_app, signals
 from kombu.serialization import dumps
 
+from seawall.backoff import equal_jitter
 from seawall.delivery.channel import Channel
 from seawall.delivery.envelope import SUBMITTED, Envelope, Stencil, to_json
+from seawall.delivery.refusal import LONGEST_PAUSE, PERMANENT, submitting, time_is_over
+from seawall.delivery.submission import check_arguments, check_options
 from seawall.policy import DEFAULT
-from seawall.redaction import redact_arguments
+from seawall.redaction import ARGUMENTS, redact_arguments
 
 _PER_ROUND_TRIP = 500
+_FIRST_PAUSE = 0.05  # seconds between two attempts
 _OWN = frozenset({"countdown", "eta", "task_id"})  # what a plain task's options may have of its own
 _SINGLE = frozenset({"expires", "link", "link_error", "chain", "chord", "group_id", "stamped_headers"})
 _VARYING = frozenset(
@@ -42,11 +46,14 @@ def submit_many(signatures: Iterable[Any], *, app: Celery | None = None) -> list
     """Submit plain signatures (`task.s(...)`) in batches; returns their task ids in order.
 
     Raises:
+        ConfigError: no worker could ever run one of them (see `submission`).
         QueueFull, MessageTooLarge, AlreadySubmitted: as when submitting one. The batches before are in line.
+        OperationalError: the broker refuses, or has not answered for ten seconds; so are they then.
     """
     app = app or current_app
     with app.producer_or_acquire() as producer:
-        channel = producer.channel
+        with submitting():
+            channel = producer.channel
         if not isinstance(channel, Channel):
             return [signature.apply_async(producer=producer).id for signature in signatures]
         with _Batch(channel).collecting() as batch:
@@ -78,7 +85,20 @@ class _Batch:
     def _send_aside(self, queue: str) -> None:
         """Send a batch from a thread, once the one before is confirmed: they stay in order."""
         self._confirm()
-        self._on_its_way = self._sender.submit(self._channel.submit, queue, self._waiting.pop(queue))
+        self._on_its_way = self._sender.submit(self._send, queue, self._waiting.pop(queue))
+
+    def _send(self, queue: str, batch: list[Envelope]) -> None:
+        """Submit a batch, over a new connection if the answer is lost: the server knows a batch again."""
+        pause = _FIRST_PAUSE
+        with submitting():
+            while True:
+                try:
+                    return self._channel.submit(queue, batch)
+                except self._channel.connection_errors as exc:
+                    if isinstance(exc, PERMANENT) or time_is_over():
+                        raise
+                time.sleep(equal_jitter(pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _confirm(self) -> None:
         sent, self._on_its_way = self._on_its_way, None
@@ -94,7 +114,7 @@ class _Batch:
                 yield self
                 self._confirm()
                 for queue in list(self._waiting):
-                    self._channel.submit(queue, self._waiting.pop(queue))
+                    self._send(queue, self._waiting.pop(queue))
         finally:
             self._channel.collect = None
 
@@ -126,7 +146,9 @@ def _submit(app: Celery, producer: Any, signatures: Iterable[Any], batch: _Batch
         if kind is None:
             yield str(signature.apply_async(producer=producer).id)
         else:
-            task_id = signature.options.get("task_id") or next(ids)
+            check_arguments(signature["task"], signature["args"], signature["kwargs"])
+            own = {name: value for name, value in signature["options"].items() if name in _OWN}
+            task_id = {**own, **check_options(signature["task"], own)}.get("task_id") or next(ids)
             batch.add(kind.queue, _envelope(kind, signature, task_id, next(tags)))
             yield task_id
 
@@ -147,8 +169,11 @@ def _kind_of(app: Celery, batch: _Batch, signature: Any, kinds: dict[Hashable, _
 
 
 def _make_kind(app: Celery, batch: _Batch, name: str, options: dict[str, Any]) -> _Kind | None:
+    if (note := getattr(app, "note_submission", None)) is not None:  # Celery's own app has none
+        note(name)
     task = app._tasks.get(name)  # type: ignore[attr-defined]  # noqa: SLF001 - as send_task does
     given = {**{key: value for key, value in _exec_options(task).items() if value is not None}, **options}
+    given |= check_options(name, given)
     if given.get("expires") is not None:
         return None
     if task is not None:
@@ -194,7 +219,7 @@ def _message_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def _envelope(kind: _Kind, signature: Any, task_id: str, tag: str) -> Envelope:
     args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
-    shown = redact_arguments(args, kwargs, function=kind.function, names=kind.redact)
+    shown = redact_arguments(args, kwargs, function=kind.function, names=kind.redact, bound=ARGUMENTS)
     headers = {
         "id": task_id,
         "root_id": task_id,

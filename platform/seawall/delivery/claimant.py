@@ -12,19 +12,18 @@ had started: the claimant is then *abandoned*, keeps its lease and its outbox th
 settles what the running tasks report. What Celery forgot instead (requests it had not started) is noticed
 by the message object's end of life, and goes back. Once nothing is left, the claimant leaves.
 
-A message that came back from a lost worker before its start was on record is a *suspect*: if it kills
-its worker at once, no record of its start would ever be made and it would run for ever. Its next start
-is therefore written down, and confirmed, before it runs. And because nobody can tell which of several
-messages killed a worker, one that was lost `delivery_limit` - 1 times runs alone from then on: the window
-is emptied for it, and nothing is handed out beside it. So a killer dies, and its neighbours do not.
+A message that was lost with a whole worker may be what killed it, and nobody can tell which of several did.
+Who is a suspect, how suspects are served and who is charged is decided by the scripts, for all processes of a
+worker together: the rules stand in `lua/layout.lua`. Two things are left to this side. A start of a message
+that ever came back is written down, and confirmed, before it runs: one that kills its worker at once would
+otherwise leave no record and run for ever. And while nothing may be taken for the sake of a suspect that is
+to run alone, the line waits without taking other workers' tokens.
 
 Locking: `_lock` guards the three tables and is never held over a round trip.
 """
 
-import json
 import logging
 import os
-import socket
 import threading
 import time
 import weakref
@@ -35,8 +34,9 @@ from itertools import count
 from typing import Any, ClassVar, NamedTuple
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
+from seawall import identity
 from seawall.cluster import Script, micros
 from seawall.delivery import scripts
 from seawall.delivery.options import Options
@@ -64,15 +64,14 @@ class Claimed(NamedTuple):
         return int(self.id[0])
 
 
-def _new_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{next(_serial)}-{os.urandom(4).hex()}"
-
-
 class Claimant:
     """The holder of leases behind one channel. Safe to use from any thread."""
 
     before_settling: ClassVar[Callable[[], None] | None] = None
     """Called before any claimant of this process sends settlements; raises RedisError if they must wait."""
+
+    on_taking_in: ClassVar[Callable[[str, str], None] | None] = None
+    """Called with tag and queue of each message before anything reads it, and with "" when it is taken in."""
 
     def __init__(
         self,
@@ -83,7 +82,8 @@ class Claimant:
         on_dead: Callable[[str, list[str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = _new_name()
+        self.identity = identity.current()
+        self.name = identity.new_name(next(_serial))
         self.pid = os.getpid()
         self.keys = keys
         self.options = options
@@ -100,18 +100,19 @@ class Claimant:
         self._sending = threading.RLock()
         self._queues: set[str] = set()
         self._held: dict[str, str] = {}
-        self._suspects: set[str] = set()
+        self._came_back: set[str] = set()
         self._ahead: deque[tuple[float, Claimed]] = deque()
         self._outbox: Settlements = {}
         self._outbox_since = 0.0
         self._watched: dict[str, weakref.ref[Any]] = {}
         self._forgotten_tags: deque[str] = deque()
         self._renewed_at = clock()
+        self._lapsed = False  # the lease may have ended while this machine, or this process, stood still
         self._turned_at = clock()
         self.decided = False  # the outbox holds more than starts
-        self.alone: str | None = None  # the one message that may be handed out now
-        self.draining = False  # the next message waits for an empty window
+        self.back: set[str] = set()  # held messages that had been put aside, until somebody is told
         self.worked_off = 0  # acknowledged or parked
+        self.clock_ahead = 0.0  # seconds by which the server's clock is ahead of this machine's
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
     # What is held
@@ -131,6 +132,13 @@ class Claimant:
     def ahead(self) -> int:
         """Of those, the ones not handed out yet."""
         return len(self._ahead)
+
+    def compare_clocks(self, asked: float, server: float, answered: float) -> None:
+        """Learn how far the clocks are apart: the server looked at its own between two looks at ours.
+
+        The answer may have waited here for long, so what is known is changed only as far as it must be.
+        """
+        self.clock_ahead = min(max(self.clock_ahead, server - answered), server - asked)
 
     def queue_of(self, tag: str) -> str:
         """The queue of a message that is held; empty if it is not."""
@@ -175,7 +183,7 @@ class Claimant:
             for message in messages:
                 self._held[message.id] = message.queue
                 if message.history:
-                    self._suspects.add(message.id)
+                    self._came_back.add(message.id)
                 self._ahead.insert(place(message) if place else len(self._ahead), (now, message))
 
     def _place_of(self, message: Claimed) -> int:
@@ -219,8 +227,8 @@ class Claimant:
             queue = self._held.pop(tag, None)
             if queue is None or os.getpid() != self.pid:
                 return False
-            self._suspects.discard(tag)
-            self.alone = None if self.alone == tag else self.alone
+            self._came_back.discard(tag)
+            self.back.discard(tag)
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
             self.decided = True
@@ -242,7 +250,7 @@ class Claimant:
     def started(self, tag: str) -> None:
         """A task begins to run: from now on it is charged for the loss of its process.
 
-        For a suspect the call returns when the server has it on record.
+        For a message that came back once the call returns when the server has it on record.
 
         Raises:
             RedisError: it could not be put on record yet; it will be with the next settlements.
@@ -252,39 +260,9 @@ class Claimant:
             if queue is None:
                 return
             self._put(queue, tag, f"s{tag}")
-            suspect = tag in self._suspects
-        if suspect:
+            came_back = tag in self._came_back
+        if came_back:
             self.flush()
-
-    def must_run_alone(self, message: Claimed) -> bool:
-        """Whether its next run is the last in which others could be blamed for it, or it for others.
-
-        Only a lost worker leaves that in doubt: a lost child is known by its pid.
-        """
-        if not message.history:
-            return False
-        reasons = [reason for _, _, reason in json.loads(message.history)["events"]]
-        workers_lost = sum(reason.startswith("worker lost") for reason in reasons)
-        return bool(workers_lost >= max(self.options.delivery_limit - 1, 1))
-
-    def run_alone(self, message: Claimed) -> None:
-        """It is handed out with nothing beside it, and put on record as started.
-
-        Raises:
-            RedisError: it is not on record, and goes back.
-        """
-        self.alone = message.id
-        try:
-            self.started(message.id)
-        except RedisError:
-            self.settle(message.id, "r")
-            raise
-
-    def postpone(self, message: Claimed) -> None:
-        """It stays the next, until the window is empty."""
-        self.draining = True
-        with self._lock:
-            self._ahead.appendleft((self._clock(), message))
 
     def _put(self, queue: str, tag: str, settlement: str) -> None:
         if not self._outbox:
@@ -359,21 +337,29 @@ class Claimant:
 
     def renewed(self) -> None:
         """A claim extended the lease as well."""
-        self._renewed_at = self._clock()
+        now = self._clock()
+        self._lapsed = self._lapsed or now - self._renewed_at > self.options.lease
+        self._renewed_at = now
 
-    def reconcile(self) -> None:
-        """Make the server's idea of what is held equal to ours. Only while no claim is under way."""
+    def reconcile(self, *, claiming: bool = False) -> None:
+        """Make the server's idea of what is held equal to ours.
+
+        While a claim may be under way, only what others took for lost is taken again.
+        """
         for queue in self.queues:
             with self._sending:
                 with self._lock:
                     known = [tag for tag, holds in self._held.items() if holds == queue]
                     known += self._outbox.get(queue, {})
                 leaked, taken = scripts.reconcile(
-                    self.client, [self.keys.base(queue)], [self.name, micros(self.options.lease), *known]
+                    self.client,
+                    [self.keys.base(queue)],
+                    [self.name, micros(self.options.lease), int(claiming), *known],
                 )
             if leaked or taken:
                 logger.info("queue %s: gave back %d leases, took %d again", queue, leaked, taken)
         self.renewed()
+        self._lapsed = False
 
     def leave(self) -> None:
         """Settle, give everything else back and deregister. Errors are left to the lease's end."""
@@ -395,6 +381,8 @@ class Claimant:
                     self._send(scripts.leave, queue, list(taken.get(queue, {}).values()))
                 except (RedisError, OSError) as exc:
                     logger.warning("could not leave queue %s, the lease ends by itself: %s", queue, exc)
+                    if not isinstance(exc, ResponseError):
+                        break  # the server is away: each further queue would wait for it as long
         self.client.close()
         self.client.connection_pool.disconnect()
 
@@ -435,7 +423,7 @@ class Claimant:
         """
         while self._forgotten_tags:
             self.settle(self._forgotten_tags.popleft(), "r")
-        self.give_back(lambda waited, message: waited > self.options.hoard_for and not message.history)
+        self.give_back(lambda waited, _message: waited > self.options.hoard_for)
         if self.must_settle:
             self.flush()
         if self.abandoned and not self.held:
@@ -448,6 +436,8 @@ class Claimant:
                 self.reconcile()
             else:
                 self.renew()
+        if self._lapsed and not self.stalled:
+            self.reconcile(claiming=True)
         return self._next_upkeep(interval)
 
     def _nudge(self) -> None:
@@ -460,9 +450,9 @@ class Claimant:
         now = self._clock()
         due = [max(self._renewed_at + interval - now, interval / 10)]
         with self._lock:
-            waiting = [since for since, message in self._ahead if not message.history]
-            if waiting:  # an overtaker is younger than those behind it
-                due.append(min(waiting) + self.options.hoard_for - now)
+            if self._ahead:  # an overtaker is younger than those behind it
+                oldest = min(since for since, _ in self._ahead)
+                due.append(oldest + self.options.hoard_for - now)
             if self._outbox:
                 due.append(self._outbox_since + self.options.settle_within - now)
         if self.abandoned:

@@ -9,7 +9,8 @@ from kombu.utils.json import loads as loads_extended
 
 from seawall.cluster import MICROSECONDS, micros
 from seawall.delivery.claimant import Claimed
-from seawall.errors import ConfigError, MessageTooLarge
+from seawall.errors import MessageTooLarge
+from seawall.quantity import parse_duration
 
 SUBMISSION = "seawall_submission"
 """Property that names one submission through the producer's retries; it is not sent."""
@@ -22,6 +23,7 @@ UNIQUE_FOR_DEFAULT = 86_400.0
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode  # `json.loads` searches for an encoding first
 _TYPED = b'"__type__"'  # kombu's JSON for values that JSON lacks
+_TEXT, _MAPPING = (str, type(None)), (dict, type(None))  # a union would be made anew at each look
 
 
 class Envelope(NamedTuple):
@@ -125,12 +127,29 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("properties"), dict):
         raise ValueError("not a kombu message")  # noqa: TRY004 - undecodable either way
     properties = message["properties"]
+    _check_frame(message, properties)
     properties["delivery_tag"] = claimed.id
-    place = properties.setdefault("delivery_info", {})
+    place = properties["delivery_info"] = properties.get("delivery_info") or {}
+    place["queue"] = claimed.queue  # its routing key may be another
     if claimed.history:
         place["redelivered"] = True
         place["strikes"] = json.loads(claimed.history)["strikes"]
     return message
+
+
+def _check_frame(message: dict[str, Any], properties: dict[str, Any]) -> None:
+    """What kombu reads of every message before anybody else does."""
+    if not isinstance(message.get("body"), _TEXT):
+        raise ValueError("the body is not text")  # noqa: TRY004 - undecodable either way
+    if not isinstance(message.get("headers"), _MAPPING):
+        raise ValueError("the headers are not a mapping")  # noqa: TRY004
+    if not isinstance(properties.get("delivery_info"), _MAPPING):
+        raise ValueError("delivery_info is not a mapping")  # noqa: TRY004
+    if not isinstance(properties.get("body_encoding"), _TEXT):
+        raise ValueError("body_encoding is not text")  # noqa: TRY004
+    for name in ("content-type", "content-encoding"):
+        if not isinstance(message.get(name), _TEXT):
+            raise ValueError(f"{name} is not text")  # noqa: TRY004
 
 
 def from_json(body: bytes) -> Any:
@@ -140,7 +159,14 @@ def from_json(body: bytes) -> Any:
         ValueError: it is not JSON.
     """
     text = body.decode()
-    return loads_extended(text) if _TYPED in body else _decode(text)
+    try:
+        return loads_extended(text) if _TYPED in body else _decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except ValueError:
+        raise
+    except Exception as exc:  # of kombu's types, which make of a stranger's value what they can
+        raise ValueError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def to_json(value: Any) -> str:
@@ -159,7 +185,6 @@ def _micros_of(eta: str | datetime | float) -> int:
 
 
 def _unique_for(headers: dict[str, Any]) -> int:
-    value = headers.get("unique_for") or UNIQUE_FOR_DEFAULT
-    if not isinstance(value, int | float) or value <= 0:
-        raise ConfigError(f"unique_for is {value!r}: give seconds above 0.")
-    return max(round(value * 1000), 1)
+    value = headers.get("unique_for")
+    seconds = UNIQUE_FOR_DEFAULT if value is None else parse_duration(value, field="unique_for", least=0.001)
+    return round(seconds * 1000)

@@ -2,7 +2,7 @@
 
 from celery.utils.dispatch import Signal
 
-poisoned = Signal(name="poisoned", providing_args=["queue", "message", "history"])
+poisoned = Signal(name="poisoned", providing_args=["queue", "message", "history", "strikes"])
 """A message was given up: it is a dead letter now.
 
 Sent once, in the process whose claim or settlement made it one. `queue` is its name, `message` the kombu

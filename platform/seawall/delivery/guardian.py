@@ -1,10 +1,11 @@
-"""Acting for consumers of this machine that cannot act for themselves: the ones that are busy, or dead.
+"""Acting for consumers that cannot act for themselves: the ones that are busy, or dead.
 
 A worker's supervisor uses it for the processes it has forked. It keeps the leases of one whose task holds
 the interpreter, gives back what that one has claimed and cannot start, and settles what a dead one left.
+A process is known by the token that its supervisor gave it (`identity.py`) and by nothing else: another of
+its host name and pid is a stranger.
 """
 
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from seawall.delivery import scripts
 from seawall.delivery.channel import Channel
 from seawall.delivery.claimant import Claimed
 from seawall.delivery.envelope import unwrap
+from seawall.delivery.messages import tell_poisoned
 from seawall.delivery.window import REQUEUED
+from seawall.identity import process_of
 
 
 class Guardian:
@@ -38,36 +41,36 @@ class Guardian:
         """Give the connection back."""
         self._connection.release()
 
-    def renew(self, queues: Sequence[str], pids: Sequence[int]) -> None:
-        """Extend the leases of processes of this machine that are known to live."""
+    def renew(self, queues: Sequence[str], processes: Sequence[str]) -> None:
+        """Extend the leases of processes that are known to live, by their tokens."""
         for queue in queues:
-            if names := self._of(queue, pids):
+            if names := self._of(queue, processes):
                 keys = [self.channel.keys.base(queue)]
                 scripts.renew(self.channel.redis, keys, [micros(self.lease), *names])
 
-    def recall(self, queues: Sequence[str], pid: int, *, queue: str, tag: str) -> int:
+    def recall(self, queues: Sequence[str], process: str, *, queue: str, tag: str) -> int:
         """Put back in line what a living process holds beside the message it works on; returns how many.
 
         Nothing, if that message (`tag`, of `queue`) has been settled meanwhile.
         """
         bases = [self.channel.keys.base(name) for name in (queue, *queues)]
-        return sum(scripts.recall(self.channel.redis, bases, [name, tag]) for name in self._of(queue, [pid]))
+        names = self._of(queue, [process])
+        return sum(scripts.recall(self.channel.redis, bases, [name, tag]) for name in names)
 
-    def estate(self, queues: Sequence[str], pid: int) -> "Estate":
+    def estate(self, queues: Sequence[str], process: str) -> "Estate":
         """What a dead process left."""
-        return Estate(self, {queue: self._of(queue, [pid]) for queue in queues})
+        return Estate(self, {queue: self._of(queue, [process]) for queue in queues})
 
     def _settle(self, queue: str, name: str, settlements: Iterable[str]) -> None:
         keys = [self.channel.keys.base(queue)]
         if settlements := list(settlements):
             arguments: list[Argument] = [name, self.channel.delivery.delivery_limit, *settlements]
             if dead := scripts.settle(self.channel.redis, keys, arguments):
-                self.channel.tell_poisoned(queue, [tag.decode() for tag in dead])
+                tell_poisoned(self.channel, queue, [tag.decode() for tag in dead])
 
-    def _of(self, queue: str, pids: Sequence[int]) -> list[str]:
-        here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+    def _of(self, queue: str, processes: Sequence[str]) -> list[str]:
         names: Any = self.channel.redis.zrange(f"{self.channel.keys.base(queue)}:consumers", 0, -1)
-        return [name.decode() for name in names if name.decode().startswith(here)]
+        return [name.decode() for name in names if process_of(name.decode()) in processes]
 
 
 class Estate:
@@ -94,6 +97,11 @@ class Estate:
         for queue, settlements in by_queue.items():
             for name in self._names.get(queue, []):
                 self._guardian._settle(queue, name, settlements)  # noqa: SLF001 - one module
+
+    def strike(self, queue: str, tag: str, reason: str) -> None:
+        """Charge a message for the process that died with it in its hands, if nobody has settled it."""
+        for name in self._names.get(queue, []):
+            self._guardian._settle(queue, name, [f"k{tag}\n{reason}"])  # noqa: SLF001
 
     def message(self, queue: str, tag: str) -> Message | None:
         """A message it held, to be settled; None if somebody has settled it."""

@@ -5,6 +5,7 @@ return False: the caller falls back to what that broker can do.
 """
 
 import logging
+import time
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -28,6 +29,18 @@ def started(message: Any) -> None:
             message.channel.started(message.delivery_tag)
         except RedisError as exc:
             logger.warning("the start of %s goes on record later: %s", message.delivery_tag, exc)
+
+
+def came_back(message: Any) -> bool:
+    """Whether the message had been put aside (`defer`, `park`) and is here again; said once."""
+    channel = message.channel
+    if not isinstance(channel, Channel) or channel.claimant is None:
+        return False
+    back, tag = channel.claimant.back, message.delivery_tag
+    if tag not in back:
+        return False
+    back.discard(tag)
+    return True
 
 
 def strike(message: Any, reason: str = "child lost") -> bool:
@@ -62,6 +75,23 @@ def park(message: Any, dependency: str, *, at_most: float | None = None) -> bool
     return _settle(message, "p", detail)
 
 
+def server_time(message: Any) -> float:
+    """The broker's time, seconds since the epoch, as far as this process knows it; else this machine's."""
+    channel = message.channel
+    claimant = channel.claimant if isinstance(channel, Channel) else None
+    return time.time() + (0.0 if claimant is None else claimant.clock_ahead)
+
+
+def waited(message: Any) -> float:
+    """Seconds since this was first asked about the message; a dead letter that is requeued begins anew.
+
+    Raises:
+        RedisError: the broker cannot be asked.
+    """
+    channel, tag = message.channel, str(message.delivery_tag)
+    return channel.waited(tag) if isinstance(channel, Channel) else 0.0
+
+
 def let_go(queue: str, dependency: str) -> bool:
     """Have one message that was parked for `dependency` go, with this process's next round trip to the queue.
 
@@ -72,6 +102,11 @@ def let_go(queue: str, dependency: str) -> bool:
             keeper.prompt(claimant.options.settle_within)
             return True
     return False
+
+
+def give_back(message: Any) -> bool:
+    """Put the message back in its place in line, as if it had not been taken in."""
+    return _settle(message, "r", "")
 
 
 def bury(message: Any, reason: str) -> bool:

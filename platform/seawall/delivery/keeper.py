@@ -8,7 +8,7 @@ The lease is tied to the event loop: a loop that has not turned for `stall_limit
 a task loses its leases (see `Claimant.stalled`), because a worker that hangs must not hold messages for
 ever. A task that runs in the loop's own thread (the solo pool) may take any time; its time limits bound it.
 A task that keeps the interpreter's lock inside C code stops this thread too: where that happens, the
-process that supervises the worker renews for it (`Queues.renew`).
+process that supervises the worker renews for it (`Guardian.renew`).
 """
 
 import logging
@@ -40,7 +40,7 @@ class Keeper:
         self._claimants: list[Claimant] = []
         self._thread: threading.Thread | None = None
         self._wakes_at = float("inf")
-        self._failing = False
+        self._failing: set[Claimant] = set()
 
     @property
     def claimants(self) -> list[Claimant]:
@@ -82,6 +82,7 @@ class Keeper:
             wait = self._round()
             with self._wakeup:
                 self._claimants = [claimant for claimant in self._claimants if not claimant.left]
+                self._failing.intersection_update(self._claimants)
                 if not self._claimants:
                     self._thread = None
                     return
@@ -95,12 +96,12 @@ class Keeper:
             try:
                 if not claimant.left:
                     wait = min(wait, claimant.upkeep())
-                self._failing = False
+                self._failing.discard(claimant)
             except (RedisError, OSError) as exc:
                 wait = min(wait, equal_jitter(_RETRY_WAIT))
                 if not self._failing:
                     logger.warning("broker away, leases are kept and settlements wait: %s", exc)
-                self._failing = True
+                self._failing.add(claimant)
             except Exception:
                 logger.exception("lease upkeep failed, trying again")
                 wait = _RETRY_WAIT

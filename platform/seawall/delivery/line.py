@@ -7,6 +7,9 @@ the lease is reconciled or ends. Waiting blocks on the queues' wake-up tokens, w
     silent --claim--> claiming --answer--> silent     settlements ride along, leases are renewed
     silent --wait---> waiting --token or time--> silent     only after a claim left nothing in line
 
+Replies of remote control are the exception (see `replies.py`): waiting blocks on their lists as well, and
+what is popped there is the reply itself.
+
 How much is claimed: the free part of the prefetch window, and beyond it as much as is worked off in
 `claim_ahead` seconds at the pace of the last moments. So quick tasks share round trips by the dozen, and
 of slow ones nothing is hoarded. While some of it is not handed out yet, the claims that carry settlements
@@ -24,11 +27,14 @@ from seawall.cluster import MICROSECONDS, Argument, micros
 from seawall.delivery import scripts
 from seawall.delivery.claimant import Claimant, Claimed, Settlements
 from seawall.delivery.revocation import tell_worker
+from seawall.delivery.scripts import WAKE
+from seawall.silence import SILENCE
 
 _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment costs the others this much
 _UNLIMITED = 1_000_000
 _MIN_WAIT = 0.001
 _ANY_LEVEL = 10
+_MORE, _HELD_BACK = 1, 2  # see claim.lua
 _EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
 
 
@@ -41,13 +47,16 @@ class Line:
         self.may_have_more = True
         self._clock = clock
         self._asked: list[str] = []
+        self._asked_at = 0.0
+        self._answer_by = float("inf")
         self._carried: Settlements = {}
-        self._as_text = False
+        self._held_back = False  # nothing may be taken for the sake of a suspect: tokens are for others
         self._change_at: float | None = None
         self._pace = 0.0
         self._paced_at = clock()
         self._paced_from = 0
         self._imported_at = 0.0
+        self.reply: tuple[bytes, bytes] | None = None  # a list and what was popped from it, to be handed out
         self._command: tuple[list[str], list[Argument]] = ([], [])
 
     def wish(self, room: int) -> str:
@@ -62,18 +71,39 @@ class Line:
             return "claim"  # something more urgent may have come meanwhile
         return "wait" if hungry else ""
 
-    def ask(self, connection: Any, queues: Sequence[str], room: int) -> None:
-        """Send what `wish` said."""
+    def ask(
+        self,
+        connection: Any,
+        queues: Sequence[str],
+        room: int,
+        replies: Sequence[str] = (),
+        *,
+        silence: float = SILENCE,
+    ) -> None:
+        """Send what `wish` said; waiting is for lists of `replies` too.
+
+        A server that says nothing for `silence` seconds longer than it was asked to wait is `overdue`.
+        """
         if self.wish(room) == "wait":
             self.state = "waiting"
             self.claimant.nudge_at = self._change_at
-            connection.send_command("BLPOP", *map(self.claimant.keys.wake, queues), self._patience())
+            wakes = [self.claimant.keys.never] if self._held_back else map(self.claimant.keys.wake, queues)
+            keys = [*wakes, *map(self.claimant.keys.stock_list, replies)]
+            patience = self._patience()
+            self._answer_by = self._clock() + patience + silence
+            connection.send_command("BLPOP", *keys, patience)
         else:
             overtaking = self.claimant.ahead > 0
             wanted = self._room_to_overtake(room) if overtaking else self._appetite(room)
             below = self.claimant.least_urgent if overtaking else _ANY_LEVEL
             self._command = self.prepare(queues, wanted, below=below)
+            self._answer_by = self._clock() + silence
             self._send_claim(connection, text=False)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether an answer should have come: this connection leads nowhere, or the server is frozen."""
+        return self.state != "silent" and self._clock() > self._answer_by
 
     def _send_claim(self, connection: Any, *, text: bool) -> None:
         self.state = "claiming"
@@ -95,8 +125,6 @@ class Line:
         return min(room + ahead, self.claimant.options.max_batch)
 
     def _room_to_overtake(self, room: int) -> int:
-        if self.claimant.draining:
-            return 0
         return max(self._most(max(room, 0)) - self.claimant.ahead, 0)
 
     def _learn_pace(self) -> None:
@@ -113,6 +141,7 @@ class Line:
         """Keys and arguments of a claim that also carries the outbox; levels from `below` on stay in line."""
         claimant, options = self.claimant, self.claimant.options
         self._carried = claimant.take_outbox()
+        self._asked_at = time.time()
         self._asked = [*self._in_order(queues), *(queue for queue in self._carried if queue not in queues)]
         importing = options.import_stock and self._clock() - self._imported_at > _LONGEST_WAIT / 2
         if importing:
@@ -130,7 +159,8 @@ class Line:
             settlements = list(self._carried.get(queue, {}).values())
             stock_list = claimant.keys.stock_list(queue) if importing else ""
             arguments += [stock_list if queue in queues else "-", len(settlements), *settlements]
-        keys = [claimant.keys.paused, claimant.keys.revoked, *map(claimant.keys.base, self._asked)]
+        aboard = claimant.keys.aboard(claimant.identity.worker)
+        keys = [claimant.keys.paused, claimant.keys.revoked, aboard, *map(claimant.keys.base, self._asked)]
         return keys, arguments
 
     def _in_order(self, queues: Sequence[str]) -> list[str]:
@@ -150,8 +180,11 @@ class Line:
         waited, self.state = self.state == "waiting", "silent"
         self.claimant.nudge_at = None
         if waited:
-            connection.read_response()
-            self.may_have_more = True
+            popped = connection.read_response()
+            if popped and not popped[0].endswith(WAKE):
+                self.reply = popped[0], popped[1]
+            else:
+                self.may_have_more = True
             return False
         try:
             answer = connection.read_response()
@@ -164,16 +197,26 @@ class Line:
         self.accept(answer)
         return self.claimant.ahead > 0
 
+    def take_reply(self) -> tuple[str, bytes]:
+        """The list and the body of the reply that waiting brought; it is not kept."""
+        if self.reply is None:
+            raise ValueError("no reply has come")
+        (stock_list, body), self.reply = self.reply, None
+        return stock_list.decode(), body
+
     def accept(self, answer: list[Any]) -> None:
         """Take what a claim returned into the claimant."""
-        until_change, more, *by_queue = answer
+        until_change, more, server_time, *by_queue = answer
+        self.claimant.compare_clocks(self._asked_at, server_time / MICROSECONDS, time.time())
         self._carried = {}
-        self.may_have_more = bool(more)
+        self.may_have_more = more == _MORE
+        self._held_back = more == _HELD_BACK
         self._change_at = None if until_change < 0 else self._clock() + until_change / MICROSECONDS
         if set(self.claimant.queues) <= set(self._asked):
             self.claimant.renewed()
-        for queue, (taken, dead, revoked) in zip(self._asked, by_queue, strict=True):
+        for queue, (taken, dead, revoked, back) in zip(self._asked, by_queue, strict=True):
             tell_worker(revoked)
+            self.claimant.back.update(tag.decode() for tag in back)
             triples = zip(taken[::3], taken[1::3], taken[2::3], strict=True)
             self.claimant.claimed(Claimed(queue, tag.decode(), body, past) for tag, body, past in triples)
             if dead:
@@ -185,5 +228,6 @@ class Line:
         self.state = "silent"
         self.may_have_more = True
         self._change_at = None
+        self._held_back = False
         carried, self._carried = self._carried, {}
         self.claimant.put_back(carried)

@@ -1,6 +1,5 @@
 """Looking at messages without taking them: what some processes hold, and what waits for its moment."""
 
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from seawall.cluster import MICROSECONDS
 from seawall.delivery.channel import Channel
 from seawall.delivery.claimant import Claimed
 from seawall.delivery.envelope import unwrap
+from seawall.identity import process_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,14 @@ def at(channel: Channel, places: Iterable[tuple[str, str]]) -> dict[str, Message
     return found
 
 
-def held(channel: Channel, queues: Sequence[str], pids: Sequence[int], *, limit: int) -> Iterator[Seen]:
-    """What processes of this machine have claimed, started or not, `limit` at most."""
-    here = tuple(f"{socket.gethostname()}:{pid}:" for pid in pids)
+def held(channel: Channel, queues: Sequence[str], processes: Sequence[str], *, limit: int) -> Iterator[Seen]:
+    """What processes have claimed, by their tokens, started or not, `limit` at most."""
     for queue in queues:
         base = channel.keys.base(queue)
         names: Any = channel.redis.zrange(f"{base}:consumers", 0, -1)
         tags: list[str] = []
         for name in names:
-            if name.decode().startswith(here):
+            if process_of(name.decode()) in processes:
                 claimed: Any = channel.redis.hkeys(f"{base}:held:{name.decode()}")
                 tags += [tag.decode() for tag in claimed]
         tags = tags[:limit]

@@ -6,15 +6,33 @@ length a task could outlive.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from seawall.errors import ConfigError
+from seawall.quantity import (
+    DAY,
+    LONGEST_WAIT,
+    Count,
+    Duration,
+    Number,
+    Quantity,
+    Size,
+    Wait,
+    Whole,
+    check_fields,
+    shown,
+)
+
+LENGTH = Whole(least=1)
+"""Of a queue: its `max_length`, or the `x-max-length` that it was declared with."""
 
 _WHEN_FULL = ("refuse", "block")
 _LARGEST_BATCH = 1000  # one claim is one uninterrupted moment of the server's time
+_LARGEST_TEXT = 512 << 20  # bytes of one value in Redis
+_LABEL = "broker_transport_options['delivery']['{}']"
+_WEIGHT = Number(least=0.001, most=1_000_000)
 _QUEUE_ORDERS = ("weighted", "strict")
 
 
@@ -42,45 +60,49 @@ class Options:
         reconnect_for: seconds a consumer tries, with backoff and jitter, before Celery hears.
     """
 
-    lease: float = 15.0
-    delivery_limit: int = 3
-    claim_ahead: float = 0.02
-    max_batch: int = 128
-    hoard_for: float = 0.25
-    settle_within: float = 0.01
-    stall_limit: float = 60.0
-    ageing: float | None = 60.0
-    ageing_share: int = 10
+    lease: Annotated[float, Duration(least=0.1, most=DAY)] = 15.0
+    delivery_limit: Count = 3
+    claim_ahead: Annotated[float, Duration(most=60)] = 0.02
+    max_batch: Annotated[int, Whole(least=1, most=_LARGEST_BATCH)] = 128
+    hoard_for: Wait = 0.25
+    settle_within: Annotated[float, Duration(least=0.0001, most=60)] = 0.01
+    stall_limit: Wait = 60.0
+    ageing: Wait | None = 60.0
+    ageing_share: Count = 10
     max_length: int | Mapping[str, int] | None = None
     when_full: str = "refuse"
-    block_for: float = 30.0
-    max_message: int = 16 * 1024 * 1024
+    block_for: Wait = 30.0
+    max_message: Annotated[int, Size(most=_LARGEST_TEXT)] = 16 * 1024 * 1024
     queue_order: str = "weighted"
     queue_weights: Mapping[str, float] = field(default_factory=dict)
     import_stock: bool = True
-    reconnect_for: float = 30.0
+    reconnect_for: Annotated[float, Duration(most=LONGEST_WAIT)] = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("lease", "hoard_for", "settle_within", "stall_limit", "block_for"):
-            self._require(name, _positive, "a number of seconds above 0")
-        for name in ("delivery_limit", "max_batch", "ageing_share", "max_message"):
-            self._require(name, _whole, "a whole number above 0")
-        for name in ("claim_ahead", "reconnect_for"):
-            self._require(
-                name, lambda value: value == 0 or _positive(value), "a number of seconds, 0 or more"
-            )
-        self._require("ageing", lambda value: value is None or _positive(value), "seconds above 0, or None")
-        self._require("max_length", _lengths, "a whole number above 0, a mapping of queue to one, or None")
+        check_fields(self, _LABEL)
+        if not isinstance(self.max_length, Mapping) and self.max_length is not None:
+            object.__setattr__(self, "max_length", LENGTH.parse(self.max_length, field=_label("max_length")))
+        elif self.max_length is not None:
+            self._parse_each("max_length", LENGTH)
+        self._parse_each("queue_weights", _WEIGHT)
         self._require("when_full", _WHEN_FULL.__contains__, 'one of "refuse", "block"')
         self._require("queue_order", _QUEUE_ORDERS.__contains__, 'one of "weighted", "strict"')
-        self._require("queue_weights", _weights, "a mapping of queue name to a number above 0")
         self._require("import_stock", lambda value: isinstance(value, bool), "True or False")
-        self._require("max_batch", lambda value: value <= _LARGEST_BATCH, f"at most {_LARGEST_BATCH}")
+
+    def _parse_each(self, name: str, kind: Quantity) -> None:
+        """Replace the numbers of a mapping by what they mean."""
+        self._require(name, lambda value: isinstance(value, Mapping), "a mapping of queue name to a number")
+        parsed = {}
+        for queue, value in getattr(self, name).items():
+            if not isinstance(queue, str):
+                raise ConfigError(f"{_label(name)} has the key {shown(queue)}: give names of queues.")
+            parsed[queue] = kind.parse(value, field=f"{_label(name)}[{shown(queue)}]")
+        object.__setattr__(self, name, parsed)
 
     def _require(self, name: str, holds: Callable[[Any], bool], wish: str) -> None:
         value = getattr(self, name)
         if not holds(value):
-            raise ConfigError(f"broker_transport_options['delivery']['{name}'] is {value!r}: give {wish}.")
+            raise ConfigError(f"{_label(name)} is {shown(value)}: give {wish}.")
 
     @classmethod
     def from_transport_options(cls, transport_options: Mapping[str, Any]) -> "Options":
@@ -92,6 +114,8 @@ class Options:
         given = transport_options.get("delivery", {})
         if isinstance(given, cls):
             return given
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"broker_transport_options['delivery'] is {shown(given)}: give a mapping.")
         names = [known.name for known in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
@@ -107,25 +131,5 @@ class Options:
         return self.max_length or 0
 
 
-def _positive(value: object) -> bool:
-    return _is_number(value) and value > 0  # type: ignore[operator]
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _lengths(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(queue, str) and _whole(length) for queue, length in value.items())
-    return value is None or _whole(value)
-
-
-def _weights(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(queue, str) and _positive(weight) for queue, weight in value.items()
-    )
+def _label(name: str) -> str:
+    return _LABEL.format(name)

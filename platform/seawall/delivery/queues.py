@@ -1,7 +1,6 @@
 """The operator's view of the queues: count, pause, purge, park and release, dead letters, dead workers."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,11 @@ from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
 from seawall.failure import Category
+from seawall.quantity import DAY, Number, Whole, parse_duration
 
 _CATEGORIES = frozenset(each.value for each in Category)
+_MOST, _ROWS = Whole(), Whole(least=1)
+_RATE = Number(least=1 / DAY, most=1e9)
 _AT_ONCE = 1000  # one call is one uninterrupted moment of the server's time
 
 
@@ -33,6 +35,15 @@ class Counts:
     dead: int
     paused: bool
     oldest: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParkedFor:
+    """How many messages of a queue are parked for a dependency; `oldest` is in line for so many seconds."""
+
+    dependency: str
+    many: int
+    oldest: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +127,23 @@ class Queues:
             parked={name.decode(): n for name, n in zip(parked[::2], parked[1::2], strict=True)},
         )
 
+    def dependencies(self, queue: str) -> set[str]:
+        """What the queue's parked messages wait for."""
+        members: Any = self._client.smembers(f"{self._keys.base(queue)}:parked")
+        return {member.decode() for member in members}
+
+    def parked(self, queue: str) -> list[ParkedFor]:
+        """What is parked, by dependency."""
+        found = self._run(scripts.parked, queue)
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return sorted(
+            (
+                ParkedFor(dependency=d.decode(), many=many, oldest=us / MICROSECONDS)
+                for d, many, us in triples
+            ),
+            key=lambda each: each.dependency,
+        )
+
     def _run(self, verb: Script, queue: str, *arguments: Argument) -> Any:
         return verb(self._client, [self._keys.base(queue)], list(arguments))
 
@@ -137,16 +165,20 @@ class Queues:
         return scripts.purge_all(self._client, self._keys.base(queue))
 
     def release(
-        self, queue: str, dependency: str, *, rate: float | None = None, most: float = math.inf
+        self, queue: str, dependency: str, *, rate: float | None = None, most: int | None = None
     ) -> int:
         """Let go of what is parked for `dependency`: all at once, or `rate` a second; `most` at most.
 
         Returns how many there were.
+
+        Raises:
+            ConfigError: `rate` is less than one a day or no number, or `most` is no count.
         """
-        gap = 0 if rate is None else micros(1 / rate)
+        most = _MOST.parse(_MOST.most if most is None else most, field="most")
+        gap = 0 if rate is None else micros(1 / _RATE.parse(rate, field="rate"))
         released = 0
         while released < most:
-            wanted = int(min(_AT_ONCE, most - released))
+            wanted = min(_AT_ONCE, most - released)
             count = self._run(scripts.release, queue, dependency, wanted, gap, released)
             if not count:
                 break
@@ -154,7 +186,8 @@ class Queues:
         return released
 
     def dead(self, queue: str, *, limit: int = 100, skip: int = 0) -> list[DeadLetter]:
-        """Dead letters, the latest first."""
+        """Dead letters, the latest first: `limit` of them, after the first `skip`."""
+        limit, skip = _ROWS.parse(limit, field="limit"), _MOST.parse(skip, field="skip")
         base = self._keys.base(queue)
         latest: Any = self._client.zrevrange(f"{base}:dead", skip, skip + limit - 1, withscores=True)
         if not latest:
@@ -192,6 +225,7 @@ class Queues:
 
     def prune(self, queue: str, *, older_than: float, most: int) -> int:
         """Forget dead letters older than so many seconds, and the oldest beyond `most`; how many it was."""
+        older_than, most = parse_duration(older_than, field="older_than"), _MOST.parse(most, field="most")
         key, pruned = f"{self._keys.base(queue)}:dead", 0
         now: Any = self._client.time()
         until = micros(now[0] + now[1] / MICROSECONDS - older_than)
@@ -208,7 +242,7 @@ class Queues:
         return sum(int(self._run(verb, queue, *ids[start : start + _AT_ONCE])) for start in starts)
 
     def consumers(self, queue: str) -> dict[str, float]:
-        """Who takes part in a queue, as host:pid:serial, and seconds until the lease ends."""
+        """Who takes part in a queue, by name (see `lua/layout.lua`), and seconds until the lease ends."""
         now: Any = self._client.time()
         leases: Any = self._client.zrange(f"{self._keys.base(queue)}:consumers", 0, -1, withscores=True)
         return {name.decode(): end / MICROSECONDS - now[0] - now[1] / MICROSECONDS for name, end in leases}
@@ -222,6 +256,6 @@ def _events(lineage: bytes | None, history: bytes | None) -> list[tuple[float, s
 def _readable(body: bytes | None) -> dict[str, Any]:
     try:
         message = json.loads(body or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"unreadable": repr(body)}
     return message if isinstance(message, dict) else {"unreadable": repr(body)}

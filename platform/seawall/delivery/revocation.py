@@ -2,10 +2,12 @@
 
 Celery broadcasts a revocation to the workers that listen now; each keeps it in memory, for three hours. A
 task delayed for longer, or a worker started later, does not know it. So what is broadcast is also written
-down here, and a claim tells its worker which of the tasks it got are revoked, before they are handed out:
-Celery then refuses them by itself, with the event and the REVOKED state.
+down here: by who sends it, or by who hears it, as a client of the stock transport writes nothing down. A
+claim tells its worker which of the tasks it got are revoked, before they are handed out: Celery then refuses
+them by itself, with the event and the REVOKED state.
 """
 
+import base64
 import json
 import time
 from typing import Any
@@ -19,9 +21,20 @@ KEPT_FOR = 30 * 86_400.0
 
 
 def revoked_by(exchange: str, message: dict[str, Any]) -> list[str]:
-    """The ids of the tasks that a broadcast revokes; mostly none."""
+    """The ids of the tasks that a broadcast revokes; mostly none, and none of what makes no sense."""
+    try:
+        return [each for each in _revoked_by(exchange, message) if isinstance(each, str)]
+    except (ValueError, TypeError, AttributeError, RecursionError):  # a stranger wrote it
+        return []
+
+
+def _revoked_by(exchange: str, message: dict[str, Any]) -> list[Any]:
     body = message.get("body")
-    if not exchange.endswith(".pidbox") or not isinstance(body, str) or '"revoke"' not in body:
+    if not exchange.endswith(".pidbox") or not isinstance(body, str):
+        return []
+    if (message.get("properties") or {}).get("body_encoding") == "base64":  # from the stock transport
+        body = base64.b64decode(body).decode()
+    if '"revoke"' not in body:
         return []
     call = json.loads(body)
     if not isinstance(call, dict) or call.get("method") != "revoke" or call.get("destination"):
@@ -36,10 +49,11 @@ def write_down(client: "Redis", keys: Keys, ids: list[str]) -> None:
     with client.pipeline(transaction=False) as pipe:
         pipe.zremrangebyscore(keys.revoked, "-inf", now)
         pipe.zadd(keys.revoked, dict.fromkeys(ids, now + KEPT_FOR))
+        pipe.expire(keys.revoked, round(KEPT_FOR))
         pipe.execute()
 
 
 def tell_worker(ids: list[bytes]) -> None:
     """Let Celery, in this process, know that these are revoked."""
     for task_id in ids:
-        state.revoked.add(task_id.decode())
+        state.revoked.add(task_id.decode(errors="replace"))

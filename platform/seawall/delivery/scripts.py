@@ -27,9 +27,13 @@ delete = Verb("delete")
 count = Verb("count")
 revive = Verb("revive")
 discard = Verb("discard")
+since = Verb("since")
+parked = Verb("parked")
 
 
 _PURGED_AT_ONCE: Final = 1000
+WAKE: Final = b":wake"
+"""How the names of the lists of wake-up tokens end."""
 
 
 def purge_all(client: "Redis", base: str) -> int:
@@ -48,10 +52,15 @@ class Keys:
         self.queues = f"{prefix}seawall:queues"
         self.paused = f"{prefix}seawall:paused"
         self.revoked = f"{prefix}seawall:revoked"
+        self.never = f"{prefix}seawall:never"  # a list that stays empty, for a wait that nothing ends early
 
     def base(self, queue: str) -> str:
         """What all keys of a queue begin with; the braces keep them in one slot."""
         return f"{self.prefix}seawall:{{{queue}}}"
+
+    def aboard(self, worker: str) -> str:
+        """Which suspect a worker has; see `lua/layout.lua`."""
+        return f"{self.prefix}seawall:aboard:{worker}"
 
     def wake(self, queue: str) -> str:
         """The list that idle consumers of a queue block on."""

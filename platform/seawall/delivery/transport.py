@@ -13,11 +13,12 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +27,10 @@ from kombu.transport import redis as stock
 from kombu.utils.eventio import poll
 
 from seawall.backoff import equal_jitter
+from seawall.cluster import sockets_of
 from seawall.delivery.channel import Channel, SentinelChannel
 from seawall.delivery.options import Options
+from seawall.delivery.refusal import refusals
 from seawall.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,12 @@ _TRANSPORTS = {
     "valkeys": "seawall.delivery:SecureTransport",
     "sentinel": "seawall.delivery:SentinelTransport",
 }
+
+
+def expect_loop() -> None:
+    """A worker's loop is to turn in this thread: it tries to connect for as long as `reconnect_for`."""
+    global _looping_in  # noqa: PLW0603 - a worker makes a new transport for every connection
+    _looping_in = os.getpid(), threading.get_ident()
 
 
 def transport_for(url: str | Sequence[str]) -> str | None:
@@ -113,7 +122,9 @@ class Cycle(stock.MultiChannelPoller):
     would have to stay in the socket.
 
     A forked child shares the kernel's list of what is polled: if it tidies up what it inherited, its parent
-    hears nothing any more. So it gets a poller of its own.
+    hears nothing any more. So it gets a poller of its own. A connection stays on that list until the last
+    process has closed it, so the child closes its copies: else the parent would hear for ever of one that it
+    has given up, and take that for its successor, which has the same number.
     """
 
     looping = False  # an event loop polls, and not `get`
@@ -121,6 +132,7 @@ class Cycle(stock.MultiChannelPoller):
     # Kombu's own, which the stubs lack.
     _channels: set[Any]
     _fd_to_chan: dict[int, tuple[Any, str]]
+    _chan_to_sock: dict[tuple[Any, Any, str], socket.socket]
     _register_LISTEN: Callable[[Any], None]  # noqa: N815
     _unregister_from_poll: Callable[[int], None]
 
@@ -153,6 +165,12 @@ class Cycle(stock.MultiChannelPoller):
                 return
         super().get(callback, timeout)
 
+    def leave_to_parent(self) -> None:
+        """What a forked child does with what it inherited."""
+        self.poller = poll()
+        for inherited in self._chan_to_sock.values():
+            inherited.close()  # this process's copy: the connection stays open
+
     def give_doorbell(self, channel: Any) -> None:
         """Let a channel interrupt the event loop's poll."""
         channel.doorbell = Doorbell()
@@ -171,7 +189,7 @@ _cycles: weakref.WeakSet[Cycle] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for cycle in list(_cycles):
-        cycle.poller = poll()
+        cycle.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -198,11 +216,14 @@ class Transport(stock.Transport):
         With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
         """
         options = Options.from_transport_options(self.client.transport_options)
-        give_up_at = time.monotonic() + (options.reconnect_for if _looping_in == _here() else 0.0)
+        give_up_at = time.monotonic() + (
+            options.reconnect_for if _looping_in == (os.getpid(), threading.get_ident()) else 0.0
+        )
         pause = _FIRST_RETRY
         while True:
             try:
-                return super().establish_connection()
+                with refusals(self.client):
+                    return super().establish_connection()
             except self.connection_errors as exc:
                 if time.monotonic() > give_up_at:
                     raise
@@ -213,10 +234,16 @@ class Transport(stock.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """From now on the loop polls."""
-        global _looping_in  # noqa: PLW0603 - a worker makes a new transport for every connection
-        _looping_in = _here()
+        expect_loop()
         self.cycle.looping = True
         super().register_with_event_loop(connection, loop)
+
+    def sockets(self) -> Iterator[socket.socket]:
+        """Those of all its channels."""
+        channels: list[Any] = [*(self.channels or ()), *self._avail_channels]
+        for channel in channels:
+            for pool in filter(None, (channel._pool, channel._async_pool)):  # noqa: SLF001 - kombu's
+                yield from sockets_of(pool)
 
     def _collect(self, _connection: Any) -> None:
         """Kombu gives up a broken connection: nothing is asked of the server, and what runs goes on."""
@@ -239,10 +266,6 @@ class SentinelTransport(Transport):
 
     default_port = stock.SentinelTransport.default_port
     Channel = SentinelChannel
-
-
-def _here() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()
 
 
 def _switch(client: Any, transport: Any, url: str) -> None:

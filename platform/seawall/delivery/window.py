@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.transport.virtual import QoS
 
 if TYPE_CHECKING:
-    from seawall.delivery.channel import Channel
+    from seawall.delivery.claiming import ClaimingChannel
 
 REQUEUED = "requeued by its worker"
 """Why a message that was rejected is back: its next delivery is a repeated one."""
@@ -18,7 +18,7 @@ class Window(QoS):
     Acknowledging never fails and never blocks: the claimant sends it, and keeps it through an outage.
     """
 
-    channel: "Channel"
+    channel: "ClaimingChannel"
 
     @property
     def messages(self) -> dict[str, Any]:
@@ -29,9 +29,6 @@ class Window(QoS):
     @property
     def room(self) -> int:
         """How many more messages may be handed out; 1 if the window has no bound."""
-        claimant = self.channel.claimant
-        if claimant is not None and claimant.alone is not None:
-            return 0
         if not self.can_consume():  # Celery may replace it, to stop at what its pool can take
             return 0
         if not self.prefetch_count:

@@ -1,15 +1,31 @@
 -- Leases the next messages to a consumer, and carries its settlements: one round trip for both.
--- KEYS: the key that pauses every queue, the zset of revoked tasks, then one base per queue in the order to serve them.
+-- KEYS: the key that pauses every queue, the zset of revoked tasks, the suspect of this worker, then one base per queue
+--       in the order to serve them.
 -- ARGV: consumer, lease (us), delivery limit, how many, ageing (us in line after which the oldest message
 --       may go first, 0 = never), share (every n-th claim goes to it), the level from which on messages stay
 --       in line (10 = none does), then per queue: the stock transport's list to import from ('' = do not,
 --       '-' = only settle here), number of settlements, the settlements.
--- Returns {us until something may change by itself (-1 = nothing known), 1 if more is ready,
---          per queue {{id, body, history or "", ...}, {ids that became dead letters}, {revoked task ids}}}.
+-- Returns {us until something may change by itself (-1 = nothing known), 1 if more is ready, 2 if nothing may be
+--          taken for the sake of a suspect, the server's time (us),
+--          per queue {{id, body, history or "", ...}, {ids that became dead letters}, {revoked task ids},
+--          {ids that had been put aside}}}.
 local consumer, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local wanted, ageing, share, below = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 -- A claim holds the server up for milliseconds at most; what remains is the next claim's.
 local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE, RESTORED_AT_ONCE = 500, 100, 10
+local SUSPECTS_LOOKED_AT = 10
+local LOOK_AGAIN_AFTER = 250000 -- us, while nothing may be taken for the sake of a suspect
+local ABOARD_FOR = 86400000 -- ms without a claim after which a worker's suspect is forgotten
+
+local first_base, worker, aboard, passed_over = 4, worker_of(consumer), nil, false
+
+-- Everything out of the ordinary that a queue may have. Most have none of it most of the time: one question then
+-- spares the claim one for each.
+local special = {}
+local function look_for_special(base)
+  special[base] = redis.call('EXISTS', base .. ':paused', base .. ':delayed', base .. ':unpark', base .. ':suspects',
+    base .. ':history', base .. ':aside', base .. ':expires') > 0
+end
 
 local function promote(base)
   local due = redis.call(
@@ -22,7 +38,13 @@ local function promote(base)
   end
   if #ids > 0 then
     redis.call('ZREM', base .. ':delayed', unpack(ids))
-    redis.call('ZADD', base .. ':ready', unpack(places_of))
+    if redis.call('EXISTS', base .. ':history') == 0 then
+      redis.call('ZADD', base .. ':ready', unpack(places_of))
+      return
+    end
+    for i, id in ipairs(ids) do
+      line_up(base, id, places_of[i * 2 - 1])
+    end
   end
 end
 
@@ -60,8 +82,12 @@ local function adopt(base, list)
         break
       end
       local known, message = pcall(cjson.decode, body)
-      local priority = known and type(message.properties) == 'table' and tonumber(message.properties.priority)
-      local level = 9 - math.max(0, math.min(9, math.floor(priority or 0)))
+      local read = known and type(message) == 'table' and type(message.properties) == 'table'
+      local priority = read and tonumber(message.properties.priority) or 0
+      if priority ~= priority then
+        priority = 0  -- not a number
+      end
+      local level = 9 - math.floor(math.max(0, math.min(9, priority)))
       local place = places(base, 1)
       local id = level .. 'L' .. digits(place)
       redis.call('HSET', base .. ':messages', id, body)
@@ -113,8 +139,104 @@ local function pop(base, count)
   return popped
 end
 
+-- Says, for every consumer of this worker, which suspect it has or waits for.
+local function note_aboard(word, base, id)
+  aboard = word
+  redis.call('SET', KEYS[3], table.concat({ base, consumer, id, word }, '\n'), 'PX', ABOARD_FOR)
+end
+
+-- Which suspect this worker has: "beside", "alone", "drains", or nil for none.
+local function look_aboard()
+  local noted = redis.call('GET', KEYS[3])
+  if not noted then
+    return nil
+  end
+  local base, holder, id, word = string.match(noted, '^(.*)\n(.*)\n(.*)\n(.*)$')
+  local valid
+  if word == 'drains' then
+    valid = redis.call('ZSCORE', base .. ':suspects', id)
+      and redis.call('GET', base .. ':alone:' .. id) == worker
+  else
+    valid = redis.call('HEXISTS', base .. ':held:' .. holder, id) == 1
+  end
+  if not valid then
+    redis.call('DEL', KEYS[3])
+    return nil
+  end
+  redis.call('PEXPIRE', KEYS[3], ABOARD_FOR)
+  return word
+end
+
+-- True if no process of this worker holds anything.
+local function is_empty()
+  for i = first_base, #KEYS do
+    for _, name in ipairs(redis.call('ZRANGE', KEYS[i] .. ':consumers', 0, -1)) do
+      if worker_of(name) == worker and redis.call('EXISTS', KEYS[i] .. ':held:' .. name) == 1 then
+        return false
+      end
+    end
+  end
+  return true
+end
+
+-- True if this worker is the one that gets empty for a suspect.
+local function drains_for(base, id)
+  local key, lasts = base .. ':alone:' .. id, digits(lease / 1000)
+  local mine = redis.call('SET', key, worker, 'NX', 'PX', lasts) or redis.call('GET', key) == worker
+  if mine then
+    redis.call('PEXPIRE', key, lasts)
+  end
+  return mine
+end
+
+-- True if it is a suspect's turn: by its place, or because it has waited for too long.
+local function has_turn(base, id, score)
+  local level = level_of(id)
+  local head = redis.call('ZRANGE', base .. ':ready', 0, 0, 'WITHSCORES')
+  local waited = NOW - FIRST - (score - level * LEVEL)
+  return level < below and (not head[2] or score <= tonumber(head[2]) or ageing > 0 and waited > ageing)
+end
+
+-- Takes a suspect out of the line, unless this worker has one: returns its id and score in a table, or an empty one.
+local function board(base)
+  local empty
+  local heads = aboard ~= 'beside' and aboard ~= 'alone'
+      and redis.call('ZRANGE', base .. ':suspects', 0, SUSPECTS_LOOKED_AT - 1, 'WITHSCORES') or {}
+  for i = 1, #heads, 2 do
+    local id, score = heads[i], heads[i + 1]
+    local last = history_of(base, id).strikes >= limit - 1
+    if redis.call('HEXISTS', base .. ':messages', id) == 0 then
+      redis.call('ZREM', base .. ':suspects', id)
+    elseif last and (aboard == 'drains' or has_turn(base, id, tonumber(score))) then
+      if empty == nil then
+        empty = is_empty()
+      end
+      if empty then
+        redis.call('ZREM', base .. ':suspects', id)
+        redis.call('DEL', base .. ':alone:' .. id)
+        note_aboard('alone', base, id)
+        return { id, score }
+      elseif drains_for(base, id) then
+        note_aboard('drains', base, id)
+        return {}
+      end
+    elseif not last and aboard ~= 'drains' and has_turn(base, id, tonumber(score)) then
+      redis.call('ZREM', base .. ':suspects', id)
+      note_aboard('beside', base, id)
+      return { id, score }
+    end
+  end
+  passed_over = true
+  return {}
+end
+
 local function take(base, count)
-  local popped = pop(base, count)
+  local popped = special[base] and board(base) or {}
+  if aboard ~= 'alone' and aboard ~= 'drains' and count > #popped / 2 then
+    for _, value in ipairs(pop(base, count - #popped / 2)) do
+      table.insert(popped, value)
+    end
+  end
   local taken, ids, leases = {}, {}, {}
   for i = 1, #popped, 2 do
     table.insert(ids, popped[i])
@@ -123,7 +245,7 @@ local function take(base, count)
     return taken
   end
   local bodies = redis.call('HMGET', base .. ':messages', unpack(ids))
-  local histories = redis.call('EXISTS', base .. ':history') == 1
+  local histories = special[base] and redis.call('EXISTS', base .. ':history') == 1
     and redis.call('HMGET', base .. ':history', unpack(ids)) or {}
   for i, id in ipairs(ids) do
     if bodies[i] then
@@ -152,13 +274,27 @@ local function revoked_among(taken)
   return found
 end
 
+-- Which of the messages taken come back from where they had been put aside.
+local function back_among(base, taken)
+  local found = {}
+  if special[base] and #taken > 0 and redis.call('EXISTS', base .. ':aside') == 1 then
+    for i = 1, #taken, 3 do
+      if redis.call('SREM', base .. ':aside', taken[i]) == 1 then
+        table.insert(found, taken[i])
+      end
+    end
+  end
+  return found
+end
+
 -- The next moment at which this queue changes without anybody's doing: a delay ends, a lease may end.
 local function next_change(base)
-  local delayed = redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')
-  local moment = delayed[2] and tonumber(delayed[2])
-  local parked = redis.call('ZRANGE', base .. ':unpark', 0, 0, 'WITHSCORES')
-  if parked[2] and (not moment or tonumber(parked[2]) < moment) then
-    moment = tonumber(parked[2])
+  local moment
+  for _, waiting in ipairs(special[base] and { ':delayed', ':unpark' } or {}) do
+    local first = redis.call('ZRANGE', base .. waiting, 0, 0, 'WITHSCORES')
+    if first[2] and (not moment or tonumber(first[2]) < moment) then
+      moment = tonumber(first[2])
+    end
   end
   local leases = redis.call('ZRANGE', base .. ':consumers', 0, 1, 'WITHSCORES')
   for i = 1, #leases, 2 do
@@ -169,43 +305,64 @@ local function next_change(base)
   return moment
 end
 
-local reply, argument, soonest, more = { -1, 0 }, 8, nil, 0
-local all_paused, some_revoked = redis.call('EXISTS', KEYS[1]) == 1, redis.call('EXISTS', KEYS[2]) == 1
-for i = 3, #KEYS do
+local reply, argument, soonest, more = { -1, 0, NOW }, 8, nil, 0
+local some_of_these = redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3]) > 0
+local all_paused = some_of_these and redis.call('EXISTS', KEYS[1]) == 1
+local some_revoked = some_of_these and redis.call('EXISTS', KEYS[2]) == 1
+local lists, dead_of = {}, {}
+for i = first_base, #KEYS do
   local base, list, count = KEYS[i], ARGV[argument], tonumber(ARGV[argument + 1])
-  local settlements, dead, taken = {}, {}, {}
+  local settlements, dead = {}, {}
   for j = argument + 2, argument + 1 + count do
     table.insert(settlements, ARGV[j])
   end
   argument = argument + 2 + count
+  lists[i], dead_of[i] = list, dead
 
   redis.call('ZADD', base .. ':consumers', digits(NOW + lease), consumer)
   settle(base, consumer, settlements, limit, dead)
   restore(base, dead)
-  promote(base)
-  unpark(base)
+  look_for_special(base)
+  if special[base] then
+    promote(base)
+    unpark(base)
+  end
   if list ~= '' and list ~= '-' then
     adopt(base, list)
   end
+end
 
-  local paused = list == '-' or all_paused or redis.call('EXISTS', base .. ':paused') == 1
+-- Only now is it known what this worker holds.
+aboard = some_of_these and look_aboard() or nil
+for i = first_base, #KEYS do
+  local base, list, taken = KEYS[i], lists[i], {}
+  local paused = list == '-' or all_paused or special[base] and redis.call('EXISTS', base .. ':paused') == 1
   if wanted > 0 and not paused then
     taken = take(base, wanted)
     wanted = wanted - #taken / 3
   end
   if list ~= '-' then
-    if paused or redis.call('EXISTS', base .. ':ready') == 0 then
-      redis.call('DEL', base .. ':wake')
-    else
+    local ready = not paused and redis.call('EXISTS', base .. ':ready') == 1
+    local suspects = not paused and not ready and special[base] and redis.call('EXISTS', base .. ':suspects') == 1
+    if ready or suspects and not (aboard or passed_over) then
       more = 1
       wake(base)
+    elseif not suspects then
+      redis.call('DEL', base .. ':wake')
     end
   end
   local moment = next_change(base)
   if moment and (not soonest or moment < soonest) then
     soonest = moment
   end
-  table.insert(reply, { taken, dead, some_revoked and revoked_among(taken) or {} })
+  local revoked = some_revoked and revoked_among(taken) or {}
+  table.insert(reply, { taken, dead_of[i], revoked, back_among(base, taken) })
+  if special[base] then
+    used(base)
+  end
+end
+if aboard == 'drains' or aboard == 'alone' and more == 1 then
+  more, soonest = 2, math.min(soonest or math.huge, NOW + LOOK_AGAIN_AFTER)
 end
 if soonest then
   reply[1] = math.max(soonest - NOW, 0)

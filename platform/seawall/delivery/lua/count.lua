@@ -10,8 +10,13 @@ for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
   table.insert(parked, redis.call('ZCARD', base .. ':parked:' .. dependency))
 end
 local head = redis.call('ZRANGE', base .. ':ready', 0, 0, 'WITHSCORES')
+local suspect = redis.call('ZRANGE', base .. ':suspects', 0, 0, 'WITHSCORES')
+if suspect[1] and (not head[1] or tonumber(suspect[2]) < tonumber(head[2])) then
+  head = suspect
+end
 local waited = head[1] and NOW - FIRST - (tonumber(head[2]) - level_of(head[1]) * LEVEL) or -1
 return {
-  redis.call('ZCARD', base .. ':ready'), redis.call('ZCARD', base .. ':delayed'), held,
+  redis.call('ZCARD', base .. ':ready') + redis.call('ZCARD', base .. ':suspects'),
+  redis.call('ZCARD', base .. ':delayed'), held,
   redis.call('ZCARD', base .. ':dead'), redis.call('EXISTS', base .. ':paused'), waited, parked,
 }

@@ -1,13 +1,10 @@
--- Removes a queue with all it holds. KEYS: base.
+-- Removes a queue with all it holds. KEYS: base. How long it lasts expires by itself: a claim that is under way makes
+-- keys again.
 local base = KEYS[1]
-for _, consumer in ipairs(redis.call('ZRANGE', base .. ':consumers', 0, -1)) do
-  redis.call('DEL', base .. ':held:' .. consumer)
+for _, key in ipairs(keys_of(base)) do
+  if key ~= base .. ':expires' then
+    redis.call('UNLINK', key)
+  end
 end
-for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
-  redis.call('DEL', base .. ':parked:' .. dependency)
-end
-for _, name in ipairs({ 'messages', 'ready', 'last', 'delayed', 'consumers', 'history', 'lineage', 'dead', 'parked',
-  'unpark', 'paused', 'wake', 'turn' }) do
-  redis.call('UNLINK', base .. ':' .. name)
-end
+redis.call('UNLINK', unpack(submitted_of(base)))
 return 1

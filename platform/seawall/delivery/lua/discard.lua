@@ -5,6 +5,7 @@ for _, id in ipairs(ARGV) do
     redis.call('HDEL', base .. ':messages', id)
     redis.call('HDEL', base .. ':history', id)
     redis.call('HDEL', base .. ':lineage', id)
+    redis.call('HDEL', base .. ':since', id)
     discarded = discarded + 1
   end
 end

@@ -10,7 +10,8 @@ for _, id in ipairs(redis.call('HKEYS', base .. ':held:' .. consumer)) do
   settle_one.r(base, consumer, id)
 end
 redis.call('ZREM', base .. ':consumers', consumer)
-if redis.call('EXISTS', base .. ':ready') == 1 then
+if redis.call('EXISTS', base .. ':ready', base .. ':suspects') > 0 then
   wake(base)
 end
+used(base)
 return dead

@@ -1,7 +1,7 @@
 -- Removes messages that wait, in line or for their moment. What is held, parked or dead stays.
 -- KEYS: base. ARGV: most to remove in this call. Returns how many were removed.
 local base, removed = KEYS[1], 0
-for _, name in ipairs({ ':ready', ':delayed' }) do
+for _, name in ipairs({ ':ready', ':suspects', ':delayed' }) do
   local left = tonumber(ARGV[1]) - removed
   local popped = left > 0 and redis.call('ZPOPMIN', base .. name, left) or {}
   local ids = {}
@@ -12,6 +12,8 @@ for _, name in ipairs({ ':ready', ':delayed' }) do
     redis.call('HDEL', base .. ':messages', unpack(ids))
     redis.call('HDEL', base .. ':history', unpack(ids))
     redis.call('HDEL', base .. ':lineage', unpack(ids))
+    redis.call('HDEL', base .. ':since', unpack(ids))
+    redis.call('SREM', base .. ':aside', unpack(ids))
   end
   removed = removed + #ids
 end

@@ -13,5 +13,6 @@ for i = 2, #KEYS do
       recalled = recalled + 1
     end
   end
+  used(KEYS[i])
 end
 return recalled

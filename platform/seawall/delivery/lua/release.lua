@@ -15,4 +15,5 @@ end
 if #popped > 0 then
   wake(base)
 end
+used(base)
 return #popped / 2

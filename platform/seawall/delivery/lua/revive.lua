@@ -15,6 +15,7 @@ local function bequeath(id)
   end
   redis.call('HSET', base .. ':lineage', id, cjson.encode(lineage))
   redis.call('HDEL', base .. ':history', id)
+  redis.call('HDEL', base .. ':since', id)
 end
 
 for _, id in ipairs(ARGV) do
@@ -27,4 +28,5 @@ end
 if revived > 0 then
   wake(base)
 end
+used(base)
 return revived

@@ -6,4 +6,5 @@ for i = 3, #ARGV do
   table.insert(settlements, ARGV[i])
 end
 settle(KEYS[1], ARGV[1], settlements, tonumber(ARGV[2]), dead)
+used(KEYS[1])
 return dead

@@ -1,0 +1,123 @@
+"""When a producer hears that a submission failed: who refuses is asked once, who is silent for ten seconds.
+
+Kombu repeats whatever is a connection's or a channel's error, for as many attempts as its policy says and
+however long each takes. Within `submitting` two errors leave its loop as one that it does not know: a refusal
+of credentials or rights, which asking again does not change, and any other once the time is over within which
+a producer hears (`seawall.silence`). Workers go on asking: they wait for their broker as long as it takes,
+also for somebody who corrects the password.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+)
+
+from seawall import silence
+
+PERMANENT: Final = (
+    AuthenticationError,  # WRONGPASS, NOAUTH: the password was revoked, or none is given
+    AuthenticationWrongNumberOfArgsError,  # a user name for a server that knows none
+    AuthorizationError,
+    NoPermissionError,  # NOPERM: a command, a key or a channel that the user may not use
+)
+"""What asking again does not change; everything else may pass."""
+
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two attempts, as in `task_publish_retry_policy`."""
+
+_ACCEPTED: Final = (
+    "The task may have been accepted: to submit it again and never twice, give both submissions the same "
+    "header unique_key"
+)
+_NOT_ACCEPTED: Final = "Nothing was submitted"
+
+
+class _Refused(Exception):  # noqa: N818 - no error that anybody but `submitting` sees
+    """Neither kombu's nor redis-py's, so nobody repeats what raised it; the cause says why."""
+
+
+class _Silent(_Refused):
+    """The same, for a server that did not answer in time."""
+
+
+class _Call(silence.Deadline):
+    """One call that submits."""
+
+    sent = False
+    """Whether the server may have got anything of it."""
+
+
+@contextlib.contextmanager
+def submitting() -> Iterator[None]:
+    """Around one call that submits.
+
+    Raises:
+        OperationalError: kombu's; after one attempt if the server refuses, and within `silence.HEARD_WITHIN`
+            if it does not answer. It says whether something may have been submitted all the same.
+    """
+    with silence.within(_Call(silence.HEARD_WITHIN)) as call:
+        try:
+            yield
+        except _Silent as exc:
+            why = f"the broker did not answer within {call.seconds:g} s: {exc.__cause__}"
+            raise _failed(why, call) from exc.__cause__
+        except _Refused as exc:
+            raise OperationalError(f"the broker refuses this user: {exc.__cause__}") from exc.__cause__
+        except (OperationalError, RedisError, OSError) as exc:
+            raise _failed(exc, call) from exc.__cause__ or exc
+        except RuntimeError as exc:  # Celery cannot subscribe to the result
+            if not isinstance(exc.__cause__, RedisError | OSError):
+                raise
+            raise _failed(f"the result backend did not answer: {exc.__cause__}", call) from exc.__cause__
+
+
+def _failed(why: object, call: silence.Deadline) -> OperationalError:
+    sent = not isinstance(call, _Call) or call.sent
+    return OperationalError(f"{why}. {_ACCEPTED if sent else _NOT_ACCEPTED}")
+
+
+def _call() -> _Call | None:
+    return call if isinstance(call := silence.current(), _Call) else None
+
+
+def sending() -> Callable[[], None]:
+    """The server may get what is submitted, from now on; what to call when it has answered."""
+    if (call := _call()) is None:
+        return _nothing
+    call.sent = True
+    return call.extend
+
+
+def _nothing() -> None:
+    """Nobody waits for a submission."""
+
+
+def time_is_over() -> bool:
+    """Whether one more attempt may end too late for whoever submits."""
+    return (call := _call()) is not None and call.left <= LONGEST_PAUSE
+
+
+@contextlib.contextmanager
+def refusals(client: Any) -> Iterator[None]:
+    """Around what asks the server of `client`, kombu's Connection: within `submitting`, an error may end it.
+
+    Of several servers the next one is asked, which may know us.
+    """
+    try:
+        yield
+    except PERMANENT as exc:
+        if client.alt or _call() is None:
+            raise
+        raise _Refused from exc
+    except (RedisError, OSError) as exc:
+        if time_is_over():
+            raise _Silent from exc
+        raise
