@@ -7,10 +7,20 @@ A refusal or a wait costs none of the task's retries and counts as nobody's fail
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from seawall.errors import SeawallError
 from seawall.policy import Policy
+
+PARKED_FOR: Final = 60.0
+"""Seconds that a broker keeps a task beyond its time, if nobody lets it go: every watch is dead."""
+
+CIRCUIT: Final = "breaker:"
+
+
+def dependency_of(breaker_name: str) -> str:
+    """Under which name tasks are parked for a breaker; a line feed would end it."""
+    return f"{CIRCUIT}{breaker_name}".replace("\n", " ")
 
 
 class Candidate(NamedTuple):
@@ -72,3 +82,18 @@ class Account(Protocol):
 
     def release(self, candidate: Candidate) -> None:
         """Give the share back. Safe for a candidate that was never admitted."""
+
+
+accounts: Final[list[Account]] = []
+"""Those in use in this process, in the order in which they are asked."""
+
+
+def use(account: Account) -> None:
+    """Have every request of this process, and of those it forks, ask `account` from now on."""
+    accounts.append(account)
+
+
+def disuse(account: Account) -> None:
+    """Undo `use`."""
+    if account in accounts:
+        accounts.remove(account)

@@ -25,7 +25,7 @@ from seawall.events import Event
 from seawall.failure import Failure
 from seawall.records.journal import line
 from seawall.records.occurrences import occurrence
-from seawall.redaction import redact_text
+from seawall.redaction import KEPT, ends
 
 if TYPE_CHECKING:
     import asyncio
@@ -106,7 +106,7 @@ def _tell(error: BaseException, where: str, context: dict[str, Any]) -> None:
         },
     )
     if (journal := records.current()) is not None:
-        text = redact_text("".join(traceback.format_exception(error)), logs.secrets())
+        text = ends("".join(traceback.format_exception(error)), KEPT, logs.secrets())
         journal.write(line("e", occurrence(error, failure, task, text)))
     events.emit(ErrorCaught(where=where, error=error, failure=failure))
     recovery.consider(failure, error)

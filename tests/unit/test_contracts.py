@@ -4,8 +4,11 @@ Each test says what breaks if it fails after an upgrade. The upper bounds in pyp
 these.
 """
 
+import atexit
 import inspect
+import multiprocessing
 import re
+import threading
 import tomllib
 from importlib.metadata import requires, version
 from typing import Any
@@ -19,11 +22,14 @@ from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.exceptions import WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request
+from kombu.asynchronous import Hub
+from kombu.asynchronous.timer import Timer
 from kombu.transport import redis, virtual
 from kombu.utils.objects import cached_property
 from packaging.requirements import Requirement
 from psycopg_pool import ConnectionPool
 from psycopg_pool.pool import WaitingClient
+from redis import ConnectionPool as ConnectionPoolOfRedis
 
 from seawall import Seawall
 from seawall.priority import HIGHEST, LOWEST
@@ -47,6 +53,21 @@ def test_on_failure_keeps_its_signature_or_our_request_is_called_wrongly() -> No
 )
 def test_what_our_request_calls_exists_or_a_lost_process_is_not_counted(name: str) -> None:
     assert callable(getattr(Request, name, None) or getattr(state, name, None))
+
+
+def test_multiprocessing_names_its_process_or_tasks_of_prefork_can_start_none() -> None:
+    assert vars(multiprocessing.process)["_current_process"] is multiprocessing.current_process()
+    assert callable(vars(threading)["_shutdown"])
+    assert callable(vars(atexit)["_clear"])
+    assert callable(vars(atexit)["_run_exitfuncs"])
+
+
+def test_pools_of_redis_list_their_connections_or_a_child_keeps_its_parents() -> None:
+    pool = ConnectionPoolOfRedis()
+    assert isinstance(vars(pool)["_available_connections"], list)
+    assert isinstance(vars(pool)["_in_use_connections"], set)
+    assert vars(pool.make_connection())["_sock"] is None
+    assert callable(vars(Hub(Timer()).poller)["_epoll"].fileno)
 
 
 def test_requests_keep_their_context_or_strikes_are_not_found() -> None:

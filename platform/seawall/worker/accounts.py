@@ -28,16 +28,28 @@ from typing import Any, Final
 from celery import Celery, signals
 from redis.exceptions import RedisError
 
-from seawall import cluster
-from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
+from seawall import admission, cluster, servers
+from seawall.admission import (
+    ADMIT,
+    CIRCUIT,
+    PARKED_FOR,
+    Candidate,
+    Hold,
+    Park,
+    Refuse,
+    Verdict,
+    dependency_of,
+)
 from seawall.breaker import State, breaker
 from seawall.breaker.calls import Call
 from seawall.breaker.circuit import Circuit
 from seawall.breaker.hub import undisturbed
+from seawall.breaker.store import Store
 from seawall.delivery import Queues, Transport, let_go
 from seawall.errors import ConfigError
 from seawall.limits import shares
-from seawall.worker import gate
+from seawall.text import carried, one_line
+from seawall.worker.names import Known, digest_of, waits_for
 from seawall.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
@@ -45,20 +57,12 @@ logger = logging.getLogger(__name__)
 LOOK_AGAIN: Final = 1.0
 """Seconds after which a task that found a limit full asks again on a broker that parks nothing."""
 
-PARKED_FOR: Final = 60.0
-"""Seconds that a broker keeps a task beyond its time, if nobody lets it go: every watch is dead."""
-
 AWAY: Final = 0.5
 _TICK: Final = 0.1
 _LONGEST_PROBE: Final = 5.0
 
 _in_use: list["Breakers | Limits"] = []
 _watches: list["Watch"] = []
-
-
-def dependency_of(breaker_name: str) -> str:
-    """Under which name tasks are parked for a breaker."""
-    return f"breaker:{breaker_name}"
 
 
 class Breakers:
@@ -125,7 +129,7 @@ class Limits:
         if limit is None:
             return ADMIT
         try:
-            key = limit.key.format_map(self._arguments(candidate))
+            key = carried(limit.key.format_map(self._arguments(candidate)))  # as Redis will show it
         except Exception as exc:  # noqa: BLE001 - whatever the arguments' own formatting raises
             return Refuse(
                 ConfigError(f"limit.key={limit.key!r} cannot be filled for {candidate.name}: {exc!r}")
@@ -165,8 +169,15 @@ class Limits:
 
 
 def _waits_for(key: str) -> str:
-    """Under which name tasks are parked for a limit; a line feed would end it."""
-    return f"limit:{key}".replace("\n", " ")
+    """Under which name tasks are parked for a limit: one line of bounded length."""
+    key = carried(key)
+    shown = one_line(key[:_LONGEST_NAME])
+    if len(shown) > _LONGEST_NAME or len(key) > _LONGEST_NAME:
+        shown = f"{shown[: _LONGEST_NAME // 2]}:{digest_of([key])}"
+    return f"limit:{shown}"
+
+
+_LONGEST_NAME: Final = 200
 
 
 class Parked:
@@ -269,18 +280,24 @@ class Circuits(Watch):
         if view is None:
             return
         if view.state is State.CLOSED or view.state is State.FORCED_CLOSED:
-            if self._before[name] is not view.state and self._first(name, str(view.epoch), 60.0):
+            if self._before[name] is not view.state and _first(name, str(view.epoch), 60.0):
                 self._parked.release_all(dependency_of(name), max(circuit.rules.ramp_for, _TICK))
         else:
             due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
-            if due and self._first(name, "probe", LOOK_AGAIN):
+            if due and _first_to_probe(name):
                 self._parked.release_some(dependency_of(name), circuit.rules.probes)
         self._before[name] = view.state
 
-    def _first(self, name: str, what: str, seconds: float) -> bool:
-        """Whether no other watch of the fleet does it already."""
-        key = f"seawall:{{breakers}}:{name}:let_go:{what}"
-        return bool(cluster.client().set(key, 1, nx=True, px=round(seconds * 1000)))
+
+def _first(name: str, what: str, seconds: float) -> bool:
+    """Whether no other watch of the fleet does it already."""
+    key = f"seawall:{{breakers}}:{name}:let_go:{what}"
+    return bool(cluster.client().set(key, 1, nx=True, px=round(seconds * 1000)))
+
+
+def _first_to_probe(name: str) -> bool:
+    """Whether nobody let one of those that wait for a breaker go in this second."""
+    return _first(name, "probe", LOOK_AGAIN)
 
 
 class Room(Watch):
@@ -297,15 +314,64 @@ class Room(Watch):
                 shares().forget(free)
 
 
+class Waiting(Watch):
+    """What waits in the queues that this worker consumes, for a task name that it knows or for a breaker.
+
+    `Circuits` knows the breakers that tasks require. Others are known only by what was put aside because they
+    refused a call of its body. Of the workers that know the same names and consume the same queues one looks
+    at a time.
+    """
+
+    tick = 0.5
+
+    def __init__(self, parked: Parked, app: Any, required: Sequence[str]) -> None:
+        super().__init__(parked)
+        self._app = app
+        self._names = Known(app)
+        self._required = frozenset(map(dependency_of, required))
+        self._digest = ""
+        self._waits: frozenset[str] = frozenset()
+
+    def look(self) -> None:
+        """Let it go; what a worker of another release takes again is let go by the next look."""
+        digest, names = self._names.look()
+        if digest != self._digest:
+            self._digest, self._waits = digest, frozenset(map(waits_for, names))
+        consumed = sorted(self._app.amqp.queues.consume_from)
+        key = f"seawall:{{names}}:let_go:{digest_of([digest, *consumed])}"
+        if not cluster.client().set(key, 1, nx=True, px=round(self.tick * 1000)):
+            return
+        queues = self._parked.queues()
+        circuits = set()
+        for queue in consumed:
+            for dependency in queues.dependencies(queue):
+                if dependency in self._waits:
+                    queues.release(queue, dependency)
+                elif dependency.startswith(CIRCUIT) and dependency not in self._required:
+                    circuits.add(dependency.removeprefix(CIRCUIT))
+        for name in circuits:
+            self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
+        """As `Circuits` does, for a breaker that this process may not have."""
+        store = Store(cluster.client(), "seawall-parked")
+        rules = store.rules(name)
+        (shared,) = store.sync([(name, rules, "")])
+        if shared.state in (State.CLOSED, State.FORCED_CLOSED):
+            self._parked.release_all(dependency_of(name), max(rules.ramp_for, _TICK))
+        elif (shared.left == 0 or shared.free > 0) and _first_to_probe(name):
+            self._parked.release_some(dependency_of(name), rules.probes)
+
+
 def open_accounts(app: Any, *, elsewhere: bool) -> None:
     """Have the gate ask for what the app's tasks require; `elsewhere`: they run in other processes."""
     close_accounts()  # of a worker that is still in this process, as in tests: the last one counts
     policies = [policy for task in app.tasks.values() if (policy := getattr(task, "policy", None))]
     required = sorted({name for policy in policies for name in policy.requires})
     limited = any(policy.limit for policy in policies)
-    if not required and not limited:
-        return
     parked = Parked(app)
+    if parked.possible and servers.redis_is_known():
+        _watches.append(Waiting(parked, app, required))
     if required:
         _in_use.append(Breakers(elsewhere=elsewhere, parks=parked.possible))
         for name in required:
@@ -317,7 +383,7 @@ def open_accounts(app: Any, *, elsewhere: bool) -> None:
     if limited and parked.possible:
         _watches.append(Room(parked))
     for account in _in_use:
-        gate.use(account)
+        admission.use(account)
 
 
 def connect() -> None:
@@ -335,21 +401,21 @@ def close_accounts(**_: Any) -> None:
     for watch in _watches:
         watch.stop()
     for account in _in_use:
-        gate.disuse(account)
+        admission.disuse(account)
     _watches.clear()
     _in_use.clear()
 
 
-def renew(pids: list[int]) -> None:
-    """Processes that run tasks for this one live: their shares stay theirs."""
-    if pids and _limits_are_in_use():
-        _carefully(lambda: shares().renew(pids))
+def renew(processes: list[str]) -> None:
+    """Processes that run tasks for this one live, by their tokens: their shares stay theirs."""
+    if processes and _limits_are_in_use():
+        _carefully(lambda: shares().renew(processes))
 
 
-def lost(pid: int) -> None:
-    """A process that ran tasks for this one is dead: its shares are free."""
+def lost(process: str) -> None:
+    """A process that ran tasks for this one is dead, by its token: its shares are free."""
     if _limits_are_in_use():
-        _carefully(lambda: shares().lost(pid))
+        _carefully(lambda: shares().lost(process))
 
 
 def _limits_are_in_use() -> bool:

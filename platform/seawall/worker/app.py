@@ -1,21 +1,27 @@
 """`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
 
+import inspect
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
+from seawall.delivery import submission
 from seawall.delivery.envelope import SUBMITTED
+from seawall.delivery.refusal import submitting
 from seawall.errors import ConfigError
-from seawall.priority import parse_priority
 from seawall.runtime import Declaration, declaration_of
-from seawall.worker import lifecycle, memory
+from seawall.worker import forks, lifecycle, memory, overruns, task_events
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.discretion import discreet
+from seawall.worker.names import submissions
 from seawall.worker.readiness import LoopBeat
 from seawall.worker.results import stored
-from seawall.worker.task import SeawallTask, shown_arguments
+from seawall.worker.task import SeawallTask, refuse_coroutines, shown_arguments
+
+_BY_PLACE = tuple(inspect.signature(Celery.send_task).parameters)[4:]
+"""Options of `Celery.send_task` in their order, for calls that give them without a name."""
 
 
 class Seawall(Celery):
@@ -38,17 +44,54 @@ class Seawall(Celery):
         """As `Celery.send_task`; every submission passes here.
 
         Raises:
-            ConfigError: `priority` is none. Nothing was sent.
+            ConfigError: no worker could ever run it; see `submission.check`. Nothing was sent.
         """
+        options = {**dict(zip(_BY_PLACE, more, strict=False)), **options}
+        options |= submission.check(name, args, kwargs, options)
         task = self._tasks.get(name)  # type: ignore[attr-defined]
-        if options.get("priority") is not None:
-            options["priority"] = parse_priority(options["priority"])
-        elif task is None:  # a task of another code base: only its name is known here
+        if options.get("priority") is None and task is None:
+            # A task of another code base: only its name is known here.
             options["priority"] = self.conf.task_default_priority
         options["headers"] = {**(options.get("headers") or {}), SUBMITTED: time.time()}
-        return super().send_task(
-            name, args, kwargs, *more, **{**shown_arguments(task, args, kwargs), **options}
-        )
+        self.note_submission(name)
+        options = {**shown_arguments(task, args, kwargs), **options}
+        with submitting():
+            return super().send_task(name, args, kwargs, **options)
+
+    def note_submission(self, name: str) -> None:
+        """A task of this name is submitted: it is warned of once if no worker that runs knows it."""
+        submissions.note(name)
+
+    if not TYPE_CHECKING:  # the stubs' overloads say what kind of task a decorator makes
+
+        def task(self, *args: Any, **options: Any) -> Any:
+            """As `Celery.task`.
+
+            Raises:
+                ConfigError: the function is a coroutine function; Celery would not say so.
+            """
+            for function in args:
+                refuse_coroutines(function, options.get("name"))
+            made: Any = super().task(*args, **options)
+            if args:
+                return made
+
+            def decorate(function: Any) -> Any:
+                refuse_coroutines(function, options.get("name"))
+                return made(function)
+
+            return decorate
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As `Celery.register_task`.
+
+        Raises:
+            ConfigError: its `run` is a coroutine function.
+        """
+        refuse_coroutines(task.run, task.name)
+        if not isinstance(task, SeawallTask):
+            task.run = forks.confined(task.run)
+        return super().register_task(task, **options)
 
     def _get_backend(self) -> Any:
         return discreet(stored(super()._get_backend()))  # type: ignore[misc]
@@ -57,6 +100,7 @@ class Seawall(Celery):
         self, fun: Any, name: str | None = None, base: Any = None, **options: Any
     ) -> Any:
         """Give tasks with a base class of their own (`@app.task(base=...)`) a policy too."""
+        refuse_coroutines(fun, name)
         if base is not None and not issubclass(base, SeawallTask):
             base = type(base.__name__, (SeawallTask, base), {"abstract": True, "__module__": base.__module__})
         return super()._task_from_fun(fun, name=name, base=base, **options)
@@ -109,9 +153,13 @@ def _prepare(app: Celery) -> None:
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
     app.steps["consumer"].add(LoopBeat)
+    app.steps["consumer"].add("seawall.worker.reconnection:Reconnection")
     app.steps["consumer"].add("seawall.worker.gate:Gate")
+    app.steps["consumer"].add("seawall.worker.rates:Rates")
     app.steps["consumer"].add("seawall.worker.strays:Strays")
+    app.steps["worker"].add(overruns.Step)
     memory.install(app)
+    task_events.install(app)
     lifecycle.connect()
 
 
@@ -120,3 +168,13 @@ def _add_defaults(sender: Celery, **_: Any) -> None:
     conf: Any = sender.conf
     for layers in (conf.maps, conf.defaults):
         layers[-1:-1] = [LazyDefaults(sender), dict(PLAIN)]
+    amqp: Any = sender.amqp
+    amqp.queues_cls = type("Queues", (_Queues, amqp.queues_cls), {})
+
+
+class _Queues:
+    """Mixed into Celery's: RabbitMQ refuses (406) quorum queues and streams that are to have priorities."""
+
+    def _set_max_priority(self, arguments: dict[str, Any]) -> None:
+        if arguments.get("x-queue-type", "classic") == "classic":
+            super()._set_max_priority(arguments)  # type: ignore[misc]

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from seawall import servers
-from seawall.config import REDIS_SCHEMES, scheme_of
+from seawall.config import settings
 from seawall.delivery import transport_for
-from seawall.policy import DEFAULT
 from seawall.priority import HIGHEST, Priority
+from seawall.silence import SILENCE
+from seawall.urls import REDIS_SCHEMES, scheme_of
+from seawall.worker.time_limits import Pair, pair
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -30,14 +32,9 @@ PLAIN: Final[Mapping[str, Any]] = {
     # A task is done when it has run, not when it was fetched. A lost process is handled by
     # seawall.worker.request, which counts; Celery's own switch would repeat a killer for ever.
     "task_acks_late": True,
-    "task_acks_on_failure": True,
-    "task_acks_on_timeout": True,
     "task_reject_on_worker_lost": False,
     "worker_deduplicate_successful_tasks": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    # Nothing runs for ever.
-    "task_soft_time_limit": DEFAULT.timeout,
-    "task_time_limit": DEFAULT.hard_timeout,
     # Fetch what can start soon: a fetched task is out of reach of the priority order.
     "worker_prefetch_multiplier": 1,
     "task_default_priority": int(Priority.NORMAL),
@@ -56,7 +53,7 @@ PLAIN: Final[Mapping[str, Any]] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "redis_socket_connect_timeout": 4.0,
-    "redis_socket_timeout": 30.0,
+    "redis_socket_timeout": SILENCE,
     "redis_socket_keepalive": True,
     "redis_retry_on_timeout": True,
     # Eager mode runs in the caller: at least it must not swallow what fails there.
@@ -78,10 +75,36 @@ class LazyDefaults(Mapping[str, Any]):
             "result_backend": lambda: _result_backend(app),
             "broker_transport": lambda: transport_for(_broker(app)),
             "broker_transport_options": lambda: _transport_options(app),
+            "result_backend_transport_options": _key_prefix,
+            # Nothing runs for ever. Where the application sets one of the two, the other follows from it.
+            "task_soft_time_limit": lambda: self._limits()[0],
+            "task_time_limit": lambda: self._limits()[1],
+            # Celery's older setting speaks for both newer ones where they are not set.
+            "task_acks_on_failure": self._acks_when_it_fails,
+            "task_acks_on_timeout": self._acks_when_it_fails,
         }
+        self._app = app
 
     def __getitem__(self, key: str) -> Any:
         return self._resolve[key]()
+
+    def _limits(self) -> Pair:
+        return pair((self.said("task_soft_time_limit"), self.said("task_time_limit")))
+
+    def _acks_when_it_fails(self) -> bool:
+        said = self.said("task_acks_on_failure_or_timeout")
+        return True if said is None else bool(said)
+
+    def said(self, key: str) -> Any:
+        """What the application itself set, however it did; None if it set nothing."""
+        conf: Any = self._app.conf
+        for layer in conf.maps:
+            if isinstance(layer, LazyDefaults):
+                break
+            for name in conf._to_keys(key):  # noqa: SLF001 - prefixes and old names are resolved there
+                if layer.get(name) is not None:
+                    return layer[name]
+        return None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._resolve)
@@ -98,8 +121,13 @@ def _result_backend(app: "Celery") -> str:
 
 def _transport_options(app: "Celery") -> dict[str, Any]:
     if scheme_of(_broker(app)) in REDIS_SCHEMES | {"sentinel"}:
-        return {"socket_keepalive": True}
+        return {"socket_keepalive": True, **_key_prefix()}
     return {"confirm_publish": True}
+
+
+def _key_prefix() -> dict[str, Any]:
+    prefix = settings().redis_prefix
+    return {"global_keyprefix": prefix} if prefix else {}
 
 
 def _broker(app: "Celery") -> str:

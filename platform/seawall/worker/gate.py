@@ -1,7 +1,8 @@
 """The gate: every request passes it before it runs, in whichever process consumes.
 
-It asks the accounts in use (`use`), each of which owns one scarce thing, and does what they say: run the
-request, hold it here, park it in the broker, or fail it. With no account in use it costs one comparison.
+It asks the accounts in use (`seawall.admission`), each of which owns one scarce thing, and does what they
+say: run the request, hold it here, park it in the broker, or fail it. With no account in use it costs one
+comparison.
 
 Held requests wait in order of priority, then of arrival, and are asked about again when a share is given
 back, when their account said so, and at least every `_LOOK_EVERY` seconds. They stay what Celery calls
@@ -26,14 +27,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.concurrency.prefork import TaskPool as Processes
 from celery.concurrency.solo import TaskPool as Solo
 from celery.worker import state
 
-from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict
+from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict, accounts
 from seawall.delivery.transport import Doorbell
 from seawall.policy import DEFAULT
 from seawall.priority import Priority
-from seawall.worker.request import raised, set_aside
+from seawall.worker.deferral import fail, give_back, set_aside
+from seawall.worker.entry import give_up, is_outage, reported
+from seawall.worker.strays import bury
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +47,6 @@ _IN_TURN_AFTER: Final = 2.0
 _TELL_EVERY: Final = 1.0
 _REASONS_TOLD: Final = 3
 _ENDINGS: Final = ("on_success", "on_failure", "on_timeout")
-
-_accounts: list[Account] = []
-
-
-def use(account: Account) -> None:
-    """Have every request of this process, and of those it forks, ask `account` from now on."""
-    _accounts.append(account)
-
-
-def disuse(account: Account) -> None:
-    """Undo `use`."""
-    if account in _accounts:
-        _accounts.remove(account)
 
 
 @dataclass(order=True)
@@ -82,6 +73,8 @@ class Gate(bootsteps.StartStopStep):
         self._clock = clock
         self._run: Callable[[Any], Any] = c.on_task_request
         self._waits = isinstance(c.pool, Solo)  # what it runs has ended when it returns
+        if not isinstance(c.pool, Processes):
+            c.pool.on_apply = reported(c.pool.on_apply)
         self._held: list[Held] = []
         self._running: dict[int, tuple[Any, Candidate]] = {}
         self._ended: deque[Any] = deque()
@@ -103,6 +96,9 @@ class Gate(bootsteps.StartStopStep):
     def start(self, c: Any) -> None:
         """A connection is there."""
         self._open = True
+        processes: Any = getattr(c.pool, "_pool", None)
+        if hasattr(processes, "soft_timeout"):
+            processes.soft_timeout = None  # billiard takes a soft limit of 0 for unset, and fills this in
         self._timer = c.timer.call_repeatedly(_LOOK_EVERY, self._look)
 
     def register_with_event_loop(self, c: Any, hub: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -129,13 +125,19 @@ class Gate(bootsteps.StartStopStep):
 
     def enter(self, request: Any) -> None:
         """A request has come."""
-        if not _accounts:
+        if not accounts:
             self._run(request)
             return
         candidate = _candidate(request)
         self._arrivals += 1
         insort(self._held, Held(-candidate.priority, self._arrivals, request, candidate, self._clock()))
         self.pump()
+
+    def give_back(self) -> None:
+        """Give back what is held: this process has no time for it, and others may have taken it."""
+        for entry in list(self._held):
+            self._drop(entry)
+            give_back(entry.request)
 
     def pump(self) -> None:
         """Let through what may pass now."""
@@ -156,16 +158,12 @@ class Gate(bootsteps.StartStopStep):
         if not self._open or len(self._running) >= max(self._consumer.pool.num_processes or 1, 1):
             return False
         for entry in self._held:
-            request = entry.request
-            if (request.expires or state.revoked or state.revoked_stamps) and request.revoked():
-                self._drop(entry)
+            if self._is_over(entry):
                 return True
             if entry.ask_at > now:
                 continue
-            verdict = self._ask(entry.candidate)
+            verdict = self._let_in(entry)
             if not isinstance(verdict, Hold):
-                self._drop(entry)
-                self._obey(entry, verdict)
                 return True
             entry.ask_at = now + min(verdict.retry_after, _LOOK_EVERY)
             if self._overflows(entry, verdict):
@@ -174,11 +172,50 @@ class Gate(bootsteps.StartStopStep):
                 return False
         return False
 
+    def _let_in(self, entry: Held) -> Verdict | None:
+        """Ask, and do as answered unless it is held; None if it was given up."""
+        try:
+            verdict = self._ask(entry.candidate)
+            if not isinstance(verdict, Hold):
+                self._drop(entry)
+                self._obey(entry, verdict)
+        except Exception as exc:
+            if is_outage(exc, self._consumer.connection_errors):
+                raise
+            self._give_up(entry, exc)  # it ends this message, never the consumer
+            return None
+        return verdict
+
+    def _is_over(self, entry: Held) -> bool:
+        """Whether it has ended while it waited: revoked, expired, or given up as that cannot be found out."""
+        request = entry.request
+        try:
+            over = (request.expires or state.revoked or state.revoked_stamps) and request.revoked()
+        except Exception as exc:
+            if is_outage(exc, self._consumer.connection_errors):
+                raise
+            self._give_up(entry, exc)  # else whoever comes next would be blamed for it
+            return True
+        if over:
+            self._drop(entry)
+        return bool(over)
+
+    def _give_up(self, entry: Held, error: Exception) -> None:
+        if entry in self._held:
+            self._drop(entry)
+        self._release(entry.request)
+        give_up(entry.request, error, bury)
+
     def _ask(self, candidate: Candidate) -> Verdict:
         """All accounts in turn; what the first ones reserved goes back if a later one does not admit."""
         asked: list[Account] = []
-        for account in _accounts:
-            verdict = account.ask(candidate)
+        for account in accounts:
+            try:
+                verdict = account.ask(candidate)
+            except BaseException:
+                for earlier in asked:
+                    earlier.release(candidate)
+                raise
             if not isinstance(verdict, Admit):
                 for earlier in asked:
                     earlier.release(candidate)
@@ -194,9 +231,9 @@ class Gate(bootsteps.StartStopStep):
             logger.debug("%s[%s] is parked: %s", request.name, request.id, verdict.reason)
             self._parked[verdict.reason] += 1
             self._tell_parked()
-            set_aside(request, verdict.retry_after, dependency=verdict.dependency)
+            set_aside(request, verdict.retry_after, dependency=verdict.dependency, reason=verdict.reason)
         elif isinstance(verdict, Refuse):
-            request.on_failure(raised(verdict.error))
+            fail(request, verdict.error)
 
     def _tell_parked(self) -> None:
         """One line now and then: an outage parks thousands."""
@@ -222,6 +259,10 @@ class Gate(bootsteps.StartStopStep):
         def ended(*args: Any, **kwargs: Any) -> Any:
             try:
                 return ending(*args, **kwargs)
+            except Exception as exc:
+                if is_outage(exc, self._consumer.connection_errors):
+                    raise
+                return give_up(request, exc, bury)  # in its pool nobody would hear of it
             finally:
                 if state.requests.get(request.id) is not request:
                     self._on_end(request)
@@ -259,7 +300,7 @@ class Gate(bootsteps.StartStopStep):
     def _release(self, request: Any) -> None:
         _, candidate = self._running.pop(id(request), (None, None))
         if candidate is not None:
-            for account in _accounts:
+            for account in accounts:
                 account.release(candidate)
 
     def _overflows(self, entry: Held, verdict: Hold) -> bool:
@@ -268,7 +309,7 @@ class Gate(bootsteps.StartStopStep):
             return False
         if sum(other.widened for other in self._held) >= MOST_HELD:
             self._drop(entry)
-            set_aside(entry.request, max(verdict.retry_after, _LOOK_EVERY))
+            set_aside(entry.request, max(verdict.retry_after, _LOOK_EVERY), reason=verdict.reason)
             return True
         entry.widened = True
         self._consumer.qos.increment_eventually()

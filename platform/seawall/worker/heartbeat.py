@@ -17,11 +17,12 @@ from seawall import cluster
 from seawall.breaker.hub import undisturbed
 from seawall.cluster import Script, micros
 from seawall.errors import SeawallError
+from seawall.worker.names import WORKERS, Known, write_down
 from seawall.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 
-ROOT: Final = "seawall:{workers}"
+ROOT: Final = WORKERS
 EVERY: Final = 2.0
 LASTS: Final = 10.0
 
@@ -38,12 +39,23 @@ def workers(client: "Redis") -> dict[str, dict[str, Any]]:
 
 
 class Heartbeat(Periodic):
-    """A service that beats: `describe` says what is said. While Redis is away nothing is."""
+    """A service that beats: `describe` says what is said, and `known` which task names the worker knows.
+
+    While Redis is away nothing is said.
+    """
 
     thread = "seawall-heartbeat"
 
-    def __init__(self, name: str, describe: Callable[[], dict[str, Any]], *, every: float = EVERY) -> None:
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[[], dict[str, Any]],
+        *,
+        known: Known | None = None,
+        every: float = EVERY,
+    ) -> None:
         super().__init__()
+        self._known = known
         self._name = name
         self._describe = describe
         self._every = every
@@ -60,7 +72,14 @@ class Heartbeat(Periodic):
         self._say(lambda: _leave(cluster.client(), [ROOT], [self._name]))
 
     def _beat_once(self) -> None:
-        _beat(cluster.client(), [ROOT], [self._name, json.dumps(self._describe()), micros(LASTS)])
+        client, described = cluster.client(), self._describe()
+        if self._known is None:
+            _beat(client, [ROOT], [self._name, json.dumps(described), micros(LASTS)])
+            return
+        digest, names = self._known.look()
+        described["names"] = digest
+        if _beat(client, [ROOT], [self._name, json.dumps(described), micros(LASTS), digest]):
+            write_down(client, digest, names, LASTS)
 
     def _say(self, word: Callable[[], object]) -> None:
         try:

@@ -9,22 +9,35 @@ import logging
 import os
 import socket
 import threading
+import warnings
 from typing import Any, Final
 
 import billiard
 import billiard.pool
 from celery import concurrency, signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from seawall import servers
 from seawall.breaker import share
 from seawall.database import guard_databases, name_process
-from seawall.delivery import poisoned
+from seawall.delivery import Transport
 from seawall.logs import name_worker
 from seawall.tether import die_with
-from seawall.worker import accounts, ending, lines, memory, readiness, recording
+from seawall.worker import (
+    accounts,
+    beat,
+    ending,
+    fork_locks,
+    forks,
+    lines,
+    memory,
+    readiness,
+    recording,
+)
 
 logger = logging.getLogger(__name__)
 
+_ANNOUNCED: Final = r"\s*In Celery 5\.1 we introduced an optional breaking change which\s+on connection loss"
 _REENTRANT: Final = type(threading.RLock())
 _LAST_RESULTS: Final = 5.0  # seconds a prefork child that ends waits for its results to be read
 _UNHEARD: Final = 5.0  # seconds for one word to whoever supervises us
@@ -35,9 +48,14 @@ def connect() -> None:
     from seawall.worker.cells import supervisor
 
     supervisor.connect()
+    beat.connect()
     uid = "seawall.lifecycle"
+    # In this order: what is frozen is not found any more.
+    signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
+    signals.worker_init.connect(_spare_the_search, dispatch_uid=f"{uid}.search")
+    signals.celeryd_after_setup.connect(_spare_the_warning, dispatch_uid=f"{uid}.warning")
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
@@ -51,6 +69,7 @@ def connect() -> None:
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
     signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
+    forks.connect()
     lines.connect()
 
 
@@ -75,16 +94,28 @@ def _name_process(sender: Any = None, **_: Any) -> None:
     name_worker(str(sender))
 
 
+def _spare_the_search(sender: Any = None, **_: Any) -> None:
+    """Leave out Celery's search for neighbours, "mingle", where our transport keeps what it is for.
+
+    It takes a second of every start to learn of revocations, which are in the server.
+    """
+    if issubclass(sender.app.connection_for_read().get_transport_cls(), Transport):
+        sender.options["without_mingle"] = True
+
+
+def _spare_the_warning(**_: Any) -> None:
+    """Leave out nine lines at each lost connection: they announce a new default of what Seawall sets itself.
+
+    Celery shows its warnings from the moment at which logging is set up, so this comes after that.
+    """
+    warnings.filterwarnings("ignore", _ANNOUNCED, CPendingDeprecationWarning)
+
+
 def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
     """A task that delivery gives up fails, whichever worker noticed."""
-    from seawall.worker.request import fail_poisoned
+    from seawall.worker.request import hear_of_poisoned
 
-    def fail(sender: Any = None, message: Any = None, history: Any = None, **_: Any) -> None:
-        fail_poisoned(app, sender, message, history)
-
-    app = sender.app
-    poisoned.disconnect(dispatch_uid="seawall.lifecycle")  # of a worker that was here before
-    poisoned.connect(fail, weak=False, dispatch_uid="seawall.lifecycle")
+    hear_of_poisoned(sender.app)
 
 
 def _announce_ready(**_: Any) -> None:

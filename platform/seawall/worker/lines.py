@@ -6,7 +6,6 @@ application with a `setup_logging` receiver, handlers or a `worker_log_format` o
 """
 
 import contextlib
-import functools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -32,11 +31,25 @@ class TaskScope:
         self._task = task
         self._request = request  # as its message's headers name things
         self._arguments = args, kwargs
+        self._fields: Mapping[str, Any] | None = None
+        self._secrets: tuple[str, ...] | None = None
         self.outer: logs.Scope | None = None
 
-    @functools.cached_property
+    @property
     def fields(self) -> Mapping[str, Any]:
         """Which task, which run of it, and where it came from."""
+        if self._fields is None:
+            self._fields = self._found_fields()
+        return self._fields
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of its secret arguments."""
+        if self._secrets is None:
+            self._secrets = self._found_secrets()
+        return self._secrets
+
+    def _found_fields(self) -> Mapping[str, Any]:
         request = self._request
         fields = {
             "task": self._task.name,
@@ -46,9 +59,7 @@ class TaskScope:
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    @functools.cached_property
-    def secrets(self) -> tuple[str, ...]:
-        """The values of its secret arguments."""
+    def _found_secrets(self) -> tuple[str, ...]:
         args, kwargs = self._arguments
         if not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, Mapping):
             return ()

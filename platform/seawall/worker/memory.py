@@ -21,8 +21,8 @@ from celery import bootsteps, signals
 from celery.app.base import Celery
 from redis.exceptions import RedisError
 
-from seawall import cluster, events, memory, servers
-from seawall.config import MemorySettings, settings
+from seawall import admission, cluster, events, memory, servers
+from seawall.config import settings
 from seawall.memory import Marks, Pressure, meter
 from seawall.memory.account import MemoryAccount
 from seawall.memory.board import Board, Busy
@@ -31,17 +31,17 @@ from seawall.memory.cleanup import CLEANER, release
 from seawall.memory.events import BudgetFarOff, CellRecycled, LeakCleared, LeakSuspected
 from seawall.memory.guard import Guard, Overrun, act
 from seawall.memory.learned import Judged, Learned, Record, Sample
+from seawall.memory.recycling import WORTH, Recycling
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policy import policy_of
 from seawall.quantity import format_bytes
-from seawall.worker import gate, losses
+from seawall.sections import MemorySettings
+from seawall.worker import losses
 
 logger = logging.getLogger(__name__)
 
 _WRITE_EVERY: Final = 2.0
 _READ_EVERY: Final = 10.0
-_RECYCLE_EVERY: Final = 5.0
-_WORTH_RECYCLING: Final = 32 << 20
 _FAR_OFF: Final = 4
 _LOOK_FIRST: Final = 0.02
 _FLOW_EVERY: Final = 0.05
@@ -66,12 +66,13 @@ class Watch:
         self._records = _Records(app, self.board, self.reports)
         self._verdicts: dict[int, Overrun] = {}
         self._level = Pressure.NORMAL
-        self._look_at = self._write_at = self._recycle_at = 0.0
+        self._look_at = self._write_at = 0.0
+        self._recycling = Recycling()
         now = time.monotonic()
         self._guard.expect(slots if forks else 0, now)
         self._guard.look((), now)  # a worker that starts under pressure knows it before it takes a task
         memory.attach(self.board)
-        gate.use(self.account)
+        admission.use(self.account)
 
     def tick(self, now: float, pids: Collection[int], kill: Callable[[Overrun], bool]) -> None:
         """Look, if it is time to: `pids` run the tasks, and `kill` ends one that may have to be ended."""
@@ -104,17 +105,20 @@ class Watch:
         else:
             CLEANER.react(self.board.level)
 
-    def recycle(self, now: float, idle: Collection[int]) -> int | None:
-        """The idle process that is worth replacing: under pressure, or because tasks leak, the largest."""
+    def recycle(self, now: float, idle: Collection[int], unused: Collection[int]) -> int | None:
+        """The idle process that is worth replacing: under pressure, or because tasks leak, the largest.
+
+        `unused` are those of the idle ones that have run nothing yet.
+        """
         leaking = self._recycles_leaks and self._records.leaking
-        if now < self._recycle_at or not idle or not (leaking or self.board.level >= Pressure.CRITICAL):
+        pressed = self.board.level >= Pressure.CRITICAL
+        if not self._recycling.due(now, pressed=pressed) or not (leaking or pressed):
             return None
-        self._recycle_at = now + _RECYCLE_EVERY
-        held = self._guard.retained(idle)
-        pid = max(held, key=lambda each: held[each])
-        if held[pid] < _WORTH_RECYCLING:
+        held = self._guard.retained(set(idle).difference(unused))
+        fresh = self._guard.retained(unused)
+        if (pid := self._recycling.choose(now, held, fresh, used=self.board.used())) is None:
             return None
-        reason = "pressure" if self.board.level >= Pressure.CRITICAL else "leaks"
+        reason = "pressure" if pressed else "leaks"
         logger.info("replacing process %d, which retains %s: %s", pid, format_bytes(held[pid]), reason)
         events.emit(CellRecycled(pid=pid, retained=held[pid], reason=reason))
         return pid
@@ -140,7 +144,7 @@ class Watch:
 
     def close(self) -> None:
         """The worker stops: its last samples are written, its row given up."""
-        gate.disuse(self.account)
+        admission.disuse(self.account)
         self._records.collect()
         self._records.keep(float("inf"))
         with contextlib.suppress(Busy):
@@ -216,7 +220,7 @@ class _Records:
 
 def _far_off(declared: int, learned: int) -> bool:
     """Too small, or several times too large; what is small in any case harms nobody."""
-    return learned > declared or (learned * _FAR_OFF < declared and declared > _WORTH_RECYCLING)
+    return learned > declared or (learned * _FAR_OFF < declared and declared > WORTH)
 
 
 def _tell(overrun: Overrun) -> bool:

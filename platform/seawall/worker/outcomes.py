@@ -12,6 +12,7 @@ A dead letter itself stays in the broker (`bury` in request.py): whole, as it wa
 What is written here is the account of it, without secrets.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -28,14 +29,15 @@ from seawall.events import Event
 from seawall.failure import Failure
 from seawall.priority import Priority
 from seawall.records.journal import Journal, line, quoted
-from seawall.records.occurrences import MOST_TEXT, occurrence, reason
-from seawall.redaction import redact, redact_arguments, redact_text
+from seawall.records.occurrences import LONGEST_NAME, MOST_TEXT, occurrence, reason
+from seawall.redaction import MESSAGE, Bound, ends, redact, redact_arguments
 from seawall.worker import memory
 from seawall.worker.discretion import secrecy_of
 
 logger = logging.getLogger(__name__)
 
-_MOST_MS: Final = 2**31 - 1
+_MOST_INTEGER: Final = 2**31 - 1
+_MOST_COUNTED: Final = 1 << 15
 _LARGE: Final = 1 << 16
 """Bytes of a message, and characters of an argument, from which only what logs show of it is kept."""
 
@@ -138,20 +140,20 @@ def _settle(journal: Journal | None, request: Any, outcome: Outcome) -> None:
     priority = place.get("priority")
     run = [
         now,
-        request.id,
-        (fields.get("retries") or 0) + 1,
+        request.id[:LONGEST_NAME],
+        _attempt(fields),
         outcome.state,
         int(Priority.NORMAL) if priority is None else priority,
-        request.type,
-        place.get("routing_key") or "",
-        request.hostname or "",
+        request.type[:LONGEST_NAME],
+        str(place.get("routing_key") or "")[:LONGEST_NAME],
+        (request.hostname or "")[:LONGEST_NAME],
         submitted,
         started,
-        None if waited is None else min(round(waited * 1e3), _MOST_MS),
-        None if ran is None else min(round(ran * 1e3), _MOST_MS),
+        None if waited is None else min(round(waited * 1e3), _MOST_INTEGER),
+        None if ran is None else min(round(ran * 1e3), _MOST_INTEGER),
         memory.peak_kib() if started is not None else None,
         None if failure is None else failure.fingerprint,
-        {"reason": outcome.reason} if isinstance(outcome, Parked | Cancelled) else None,
+        {"reason": outcome.reason[:MOST_TEXT]} if isinstance(outcome, Parked | Cancelled) else None,
     ]
     if journal is not None:
         if failure is not None and isinstance(outcome, Retried | Dead):
@@ -167,17 +169,21 @@ def _success(request: Any, now: float, waited: float, ran: float) -> str:
     fields, place = request.request_dict, request.delivery_info
     priority = place.get("priority")
     where = _where(request.type, place.get("routing_key") or "", request.hostname or "")
+    waited_ms, ran_ms = (min(round(each * 1e3), _MOST_INTEGER) for each in (waited, ran))
     return (
-        f'r[{now:.6f},{quoted(request.id)},{(fields.get("retries") or 0) + 1},"{Succeeded.state}",'
+        f'r[{now:.6f},{quoted(request.id)},{_attempt(fields)},"{Succeeded.state}",'
         f"{int(Priority.NORMAL) if priority is None else priority},{where},{fields[SUBMITTED]:.6f},"
-        f"{request.time_start:.6f},{min(round(waited * 1e3), _MOST_MS)},{min(round(ran * 1e3), _MOST_MS)},"
-        f"{memory.peak_kib() or 'null'},null,null]\n"
+        f"{request.time_start:.6f},{waited_ms},{ran_ms},{memory.peak_kib() or 'null'},null,null]\n"
     )
 
 
 @functools.lru_cache(maxsize=1024)
 def _where(task: str, queue: str, worker: str) -> str:
-    return ",".join(map(quoted, (task, queue, worker)))
+    return ",".join(quoted(str(each)[:LONGEST_NAME]) for each in (task, queue, worker))
+
+
+def _attempt(fields: Mapping[str, Any]) -> int:
+    return min((fields.get("retries") or 0) + 1, _MOST_INTEGER)
 
 
 def _waited(fields: Mapping[str, Any], submitted: Any, started: float) -> float | None:
@@ -185,7 +191,8 @@ def _waited(fields: Mapping[str, Any], submitted: Any, started: float) -> float 
     if not isinstance(submitted, int | float):
         return None
     if until := fields.get("delayed_until"):
-        submitted = max(submitted, datetime.fromisoformat(until).timestamp())
+        with contextlib.suppress(ValueError, OverflowError):  # at the ends of the calendar some are none
+            submitted = max(submitted, datetime.fromisoformat(until).timestamp())
     return max(started - float(submitted), 0.0)
 
 
@@ -209,7 +216,7 @@ def _tell(run: list[Any], waited: float | None, ran: float | None, failure: Fail
 def _rows(run: list[Any], outcome: Retried | Dead, failure: Failure, request: Any) -> str:
     """A failed run: the failure first, as the run and the dead letter refer to it."""
     secrets = request.scope.secrets
-    text = redact_text(outcome.traceback, secrets)[-MOST_TEXT:]
+    text = ends(outcome.traceback, MOST_TEXT, secrets)
     rows = line("r", run)
     if not boundary.was_caught(outcome.error):  # else a boundary in its code has counted it
         rows = line("e", occurrence(outcome.error, failure, run[5], text)) + rows
@@ -243,10 +250,11 @@ def _arguments(request: Any) -> dict[str, Any]:
     whole = _size(request.body) <= _LARGE
     args, kwargs = request.args, request.kwargs
     if whole and isinstance(args or (), list | tuple) and isinstance(kwargs or {}, Mapping):
-        shown = redact_arguments(args or (), kwargs or {}, **secrecy_of(request.task))
-        text = json.dumps(shown, default=repr)
-        if len(text) <= _LARGE:
-            return dict(zip(("args", "kwargs"), json.loads(text), strict=True))
+        shown = redact_arguments(
+            args or (), kwargs or {}, bound=Bound(_LARGE, _LARGE), **secrecy_of(request.task)
+        )
+        if (plain := _plain(shown)) is not None:
+            return dict(zip(("args", "kwargs"), plain, strict=True))
     return {name: {"shown": str(fields.get(f"{name}repr") or "")} for name in ("args", "kwargs")}
 
 
@@ -258,8 +266,23 @@ def _headers(fields: Mapping[str, Any], history: Sequence[Any], secrets: Sequenc
     }
     if history:
         shown["history"] = [list(event) for event in history]
-    text = json.dumps(redact(shown, values=secrets), default=repr)
-    return json.loads(text) if len(text) <= _LARGE else {"cut": text[:MOST_TEXT]}
+    found: dict[str, Any] | None = _plain(redact(shown, values=secrets, bound=MESSAGE))
+    return {"cut": "too large to be kept, or nested too deep"} if found is None else found
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; None if it is too large for a row, or nested too deep."""
+    try:
+        text = json.dumps(value, default=repr)
+        return json.loads(text) if len(text) <= _LARGE else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole(fields: Any, name: str) -> int | None:
+    """A small whole number that a stranger's message may hold."""
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    return value if isinstance(value, int) and 0 <= value < _MOST_COUNTED else None
 
 
 def _size(body: Any) -> int:
@@ -280,13 +303,17 @@ def stray(message: Any, queue: str, error: BaseException, traceback: str) -> str
     """A message that no task takes is given up: write that down, and return the reason."""
     failure, now = classify(error), time.time()
     headers = message.headers if isinstance(message.headers, Mapping) else {}
-    task_id, name = str(headers.get("id") or message.delivery_tag), str(headers.get("task") or "unknown")
+    task_id = str(headers.get("id") or message.delivery_tag)[:LONGEST_NAME]
+    name = str(headers.get("task") or "unknown")[:LONGEST_NAME]
     why = reason(error, failure)
-    priority = (message.properties or {}).get("priority")
+    priority = _whole(getattr(message, "properties", None), "priority")
+    submitted = headers.get(SUBMITTED)
+    if not isinstance(submitted, int | float) or not 0 <= submitted <= now:
+        submitted = None
     run = [
-        *(now, task_id, (headers.get("retries") or 0) + 1, Dead.state),
-        int(Priority.NORMAL) if priority is None else int(priority),
-        *(name, queue, "", headers.get(SUBMITTED), None, None, None, None, failure.fingerprint, None),
+        *(now, task_id, (_whole(headers, "retries") or 0) + 1, Dead.state),
+        int(Priority.NORMAL) if priority is None else priority,
+        *(name, queue, "", submitted, None, None, None, None, failure.fingerprint, None),
     ]
     if (journal := records.current()) is not None:
         letter = {
@@ -295,7 +322,7 @@ def stray(message: Any, queue: str, error: BaseException, traceback: str) -> str
             "kwargs": {"shown": str(headers.get("kwargsrepr") or "")},
             "headers": _headers(headers, (), ()),
             "size": _size(message.body),
-            "traceback": redact_text(traceback)[-MOST_TEXT:],
+            "traceback": ends(traceback, MOST_TEXT),
         }
         seen = occurrence(error, failure, name, letter["traceback"])
         journal.write(line("e", seen) + line("r", run) + line("d", letter))

@@ -23,15 +23,17 @@ from celery import bootsteps, signals
 from celery.concurrency import solo
 from celery.worker import state as worker_state
 
-from seawall import memory, servers, startup
+from seawall import admission, memory, servers, startup
 from seawall.breaker import State, breakers
 from seawall.config import settings
 from seawall.errors import SeawallError
 from seawall.health import Beat, Health, HealthServer, server_checks
+from seawall.quantity import Whole
 from seawall.runtime import Declaration, Runtime
-from seawall.worker import gate, losses
+from seawall.worker import losses
 from seawall.worker.accounts import Parked
 from seawall.worker.heartbeat import Heartbeat
+from seawall.worker.names import Known
 from seawall.worker.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _TURN: Final = 1.0  # seconds between beats
 _STALLED: Final = 60.0  # seconds without one after which the loop counts as hung
 _RETURN_WITHIN: Final = 2.0  # seconds over which tasks return to a database that is back
 _AS_TYPED: Final = {"thread": "threads"}  # Celery's module and what `-P` calls it
+_WATCHDOG: Final = Whole(most=10**15)  # microseconds
 _PER_DEADLINE: Final = 3  # how often the watchdog is told within the time it grants
 
 
@@ -70,7 +73,7 @@ def watchdog_interval() -> float | None:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     with contextlib.suppress(ValueError):
-        granted = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+        granted = _WATCHDOG.read(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
         return granted / _PER_DEADLINE if granted > 0 else None
     return None
 
@@ -130,7 +133,7 @@ class Readiness:
         self._consumes = False
         self.runtime.stop()
         if self._account is not None:
-            gate.disuse(self._account)
+            admission.disuse(self._account)
 
     def describe(self) -> dict[str, Any]:
         """What the cluster hears of this worker: states by name, bytes, seconds since 1970."""
@@ -174,12 +177,13 @@ class Readiness:
             if migrations := startup.migrations(startup.DATABASE):
                 services.append(migrations)
         if servers.redis_is_known():
-            beat = lambda: Heartbeat(self._worker.hostname, self.describe)  # noqa: E731
+            known = Known(self._app)
+            beat = lambda: Heartbeat(self._worker.hostname, self.describe, known=known)  # noqa: E731
             services.append(Declaration(name="heartbeat", factory=beat, critical=False))
         if watched := self._watched():
             parked, lost = Parked(self._app), losses.open_page()
             self._account = losses.Account(lost, parks=parked.possible)
-            gate.use(self._account)
+            admission.use(self._account)
             back = functools.partial(parked.let_all_go, losses.DEPENDENCY, _RETURN_WITHIN)
             services.append(self._watching(losses.Watch(watched, lost, back), watched))
         return [*services, *getattr(self._app, "services", ())]

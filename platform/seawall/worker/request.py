@@ -18,30 +18,36 @@ Every ending passes `outcomes.settle`, before the broker hears of it.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, Final, Literal
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals, states
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
+from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
 from seawall.records.occurrences import reason
-from seawall.redaction import redact_text
+from seawall.redaction import KEPT, ends
 from seawall.worker import memory, outcomes
+from seawall.worker.deferral import Postponed, raised, set_aside
 from seawall.worker.lines import TaskScope, within
 from seawall.worker.outcomes import Cancelled, Dead, Parked, Retried, Succeeded
-from seawall.worker.task import Postponed
+from seawall.worker.task_events import arrives, passes, queue_of
+from seawall.worker.time_limits import limits_of
 
 DELIVERY_LIMIT: Final = 3
 STRIKES_HEADER: Final = "seawall-strikes"
+_KILLED: Final = "killed its process"
 _MOST_TRACEBACK: Final = 8192
 """Characters of it that a dead letter in the broker keeps."""
 
-_TEXTS: Final = frozenset({"exception", "traceback", "result"})
+_TEXTS: Final = frozenset({"exception", "traceback", "result", "reason"})
 """Fields of events that hold what the task's own code said."""
 
 logger = logging.getLogger(__name__)
@@ -51,6 +57,7 @@ class Request(CeleryRequest):
     """Celery's request with the endings above."""
 
     _context: Any  # celery-types knows neither of these two
+    time_limits: Any
     _success_was_stored: Callable[[], Any]
     _request_dict: dict[str, Any]
     _already_cancelled: bool
@@ -62,22 +69,66 @@ class Request(CeleryRequest):
     remembered = True
     """Whether its success goes into Celery's `successful_requests`, for when it is delivered again."""
 
+    came_back = False
+    """Whether it had been put aside, and is here again."""
+
     parts: Any = None
     """Arguments and what is embedded with them, where they are at hand: Celery's property costs more."""
 
     _scope: TaskScope | None = None
+    _eventer: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if until := self._request_dict.get("delayed_until"):  # our transport has kept it until then
             self._request_dict["eta"] = until
+        if held_in := self.message.delivery_info.get("queue"):  # for its retries
+            self._request_dict["delivery_info"]["queue"] = held_in
+        arrives(self._eventer, self.id, self.name, self.message)
+        if delivery.came_back(self.message):
+            self.came_back = True
+            self.send_event("task-released")
+
+    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+        """As Celery's; a request that cannot be handed over, such as one too deep to be pickled, fails.
+
+        Raises:
+            TaskRevokedError: it is over, and whoever has taken a slot for it gives that back.
+        """
+        jobs = getattr(getattr(pool, "_pool", None), "_cache", {})  # of a pool of processes
+        known = set(jobs)
+        try:
+            return self._hand_over(pool, **kwargs)
+        except TaskRevokedError:
+            raise
+        except Exception as exc:
+            for job in set(jobs) - known:
+                del jobs[job]  # else the pool waits for its end when it stops
+            self.on_failure(ExceptionInfo())
+            if not self.acknowledged:  # as a task that is acknowledged when it starts
+                self.acknowledge()
+            raise TaskRevokedError(f"{self.name}[{self.id}] cannot be handed to a process") from exc
+
+    def _hand_over(self, pool: Any, **kwargs: Any) -> Any:
+        """With the limits of this call: where it has none, Celery's would take the task's."""
+        hard, soft = self.time_limits
+        soft, hard = limits_of(self.task, (soft, hard))
+        if soft is None and hard is None:
+            return super().execute_using_pool(pool, **kwargs)
+
+        def apply_async(*args: Any, **options: Any) -> Any:
+            return pool.apply_async(*args, **{**options, "soft_timeout": soft or 0, "timeout": hard or 0})
+
+        limited: Any = SimpleNamespace(apply_async=apply_async)
+        return super().execute_using_pool(limited, **kwargs)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Celery's stock pools make a class of their own for every task, which replaces `on_success`."""
+        """Celery's stock pools make a class of their own for every task, which replaces two methods."""
         super().__init_subclass__(**options)
         own = cls.__dict__.get("on_success")
         if own is not None and cls.__qualname__.startswith("create_request_cls."):
             cls.on_success = _settled_first(own)  # type: ignore[method-assign]
+            del cls.execute_using_pool
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         """Settle a task that ran to its end; Celery passes what failed on to `on_failure`."""
@@ -102,9 +153,13 @@ class Request(CeleryRequest):
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
         if isinstance(exc, Postponed):
-            outcomes.settle(self, Parked(str(exc.__cause__ or exc)))
-            set_aside(self, exc.seconds)
+            cause = str(exc.__cause__ or exc)
+            if exc.dependency is None:
+                outcomes.settle(self, Parked(cause))
+            set_aside(self, exc.seconds, dependency=exc.dependency, reason=cause)
             return None
+        if isinstance(exc, TimeLimitExceeded) and not (return_ok or stopping()):
+            return None  # Celery's pool calls `on_timeout` next, which tells all of it
         if isinstance(exc, WorkerLostError) and (why := self._killed_for_memory()):
             exc_info = raised(MemoryBudgetExceeded(why))
         elif isinstance(exc, MemoryError):
@@ -141,7 +196,7 @@ class Request(CeleryRequest):
         outcomes.settle(self, Dead(error, traceback))
         secrets = self.scope.secrets
         why = reason(error, boundary.note(error, self.type), secrets)
-        self._epitaph = f"{why}\n{redact_text(traceback, secrets)[-_MOST_TRACEBACK:]}".rstrip()
+        self._epitaph = f"{why}\n{ends(traceback, _MOST_TRACEBACK, secrets)}".rstrip()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Settle a task that outlasted its hard limit."""
@@ -174,20 +229,19 @@ class Request(CeleryRequest):
         return True
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
-        """As Celery's; what a task raised or returned is shown without secrets."""
+        """As Celery's, with name and queue; what a task raised or returned is shown without secrets."""
         if not self.is_told:
             return
         shown = {
-            name: redact_text(str(value), self.scope.secrets) if name in _TEXTS and value else value
+            name: ends(str(value), KEPT, self.scope.secrets) if name in _TEXTS and value else value
             for name, value in fields.items()
         }
-        super().send_event(type, **shown)
+        super().send_event(type, **{"name": self.name, "queue": queue_of(self.message), **shown})
 
     @property
     def is_told(self) -> bool:
         """Whether anybody hears of its events."""
-        eventer = self.eventer
-        return bool(eventer and eventer.enabled and not (eventer.groups and "task" not in eventer.groups))
+        return passes(self._eventer)
 
     @property
     def scope(self) -> TaskScope:
@@ -211,21 +265,35 @@ class Request(CeleryRequest):
             self.reject(requeue=True)
             state.task_ready(self)
             return None
-        if not self._is_last_strike():
+        count = self._strikes_with_this()
+        last = count >= delivery.limit_of(self.message, DELIVERY_LIMIT)
+        if not last:
             outcomes.settle(self, Retried(exc))
-        if not delivery.strike(self.message, redact_text(str(exc))):
+        why = ends(str(exc), KEPT)
+        if not delivery.strike(self.message, _killed(count, why) if last else why):
             strikes = self.strikes + 1
             if strikes >= DELIVERY_LIMIT:
                 return poisoned(self, strikes, str(exc))
             self._publish_again(strikes, exc)
+        if not last:  # or whoever notices that it was the last one tells that it failed
+            self.send_event("task-retried", exception=str(exc), traceback="")
         state.task_ready(self)
         return None
 
-    def _is_last_strike(self) -> bool:
-        """Whether it is given up now: then whoever notices settles that."""
+    def _strikes_with_this(self) -> int:
+        """Processes it has killed. At the limit it is given up, and whoever notices that settles it."""
         place = (getattr(self.message, "properties", None) or {}).get("delivery_info") or {}
-        known = int(place.get("strikes") or 0) if delivery.counts(self.message) else self.strikes
-        return known + 1 >= delivery.limit_of(self.message, DELIVERY_LIMIT)
+        return (int(place.get("strikes") or 0) if delivery.counts(self.message) else self.strikes) + 1
+
+    def maybe_expire(self) -> Literal[True] | None:
+        """As Celery's, by the broker's clock where it tells: machines need not agree on the time."""
+        if not self.expires:
+            return None
+        now = datetime.fromtimestamp(delivery.server_time(self.message), UTC)
+        if now <= (self.expires if self.expires.tzinfo else self.expires.astimezone()):
+            return None
+        state.revoked.add(self.id)
+        return True
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """The task begins: from now on it answers for the loss of its process."""
@@ -245,7 +313,6 @@ class Request(CeleryRequest):
         headers = {**(self._context.headers or {}), STRIKES_HEADER: strikes}
         self.task.signature_from_request(self._context, headers=headers).apply_async()
         self.acknowledge()
-        self.send_event("task-retried", exception=str(exc), traceback="")
 
 
 def _settled_first(celerys: Callable[..., Any]) -> Callable[..., Any]:
@@ -258,12 +325,33 @@ def _settled_first(celerys: Callable[..., Any]) -> Callable[..., Any]:
     return on_success
 
 
-def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: list[Any]) -> None:
-    """Store and signal the failure of a message that delivery has just given up (`delivery.poisoned`)."""
-    request = Request(
-        sender.message_to_python(message), app=app, task=app.tasks.get(message["headers"]["task"])
-    )
-    error = poisoned(request, len(history), history[-1][2])
+def hear_of_poisoned(app: Celery, consumer: Any = None) -> None:
+    """Have every message that delivery gives up fail, in this process; its consumer tells monitors.
+
+    The process of the moment replaces the one it was forked from, and a new consumer the one before.
+    """
+
+    def fail(sender: Any = None, **told: Any) -> None:
+        fail_poisoned(app, sender, told, consumer)
+
+    uid = "seawall.poisoned"
+    delivery.poisoned.disconnect(dispatch_uid=uid)
+    delivery.poisoned.connect(fail, weak=False, dispatch_uid=uid)
+
+
+def fail_poisoned(app: Celery, sender: Any, told: Mapping[str, Any], consumer: Any = None) -> None:
+    """Store, signal and tell the failure of a message that delivery gave up (`told` by `delivery.poisoned`).
+
+    Another application may have run it: its name need not be known here. What is no task's message, or one of
+    Celery's first protocol, is written down as such.
+    """
+    message, history = sender.message_to_python(told["message"]), told["history"]
+    try:
+        request = _of_poisoned(app, message, consumer)
+    except Exception as exc:  # noqa: BLE001 - a stranger wrote it
+        outcomes.stray(message, told["queue"], exc, "")
+        return
+    error = poisoned(request, told["strikes"], history[-1][2])
     outcomes.settle(request, Dead(error, history=history))
     failure, context = raised(error), request._context  # noqa: SLF001
     request.task.backend.mark_as_failure(
@@ -278,44 +366,29 @@ def fail_poisoned(app: Celery, sender: Any, message: dict[str, Any], history: li
         traceback=failure.traceback,
         einfo=failure,
     )
+    request.send_event("task-failed", exception=saferepr(error), traceback=str(failure.traceback))
+
+
+def _of_poisoned(app: Celery, message: Any, consumer: Any) -> Request:
+    name = message.headers["task"]
+    if (task := app.tasks.get(name)) is None:
+        task = app.Task()
+        task.name = name
+    eventer = getattr(consumer, "event_dispatcher", None)
+    return Request(message, app=app, task=task, eventer=eventer, hostname=getattr(consumer, "hostname", None))
 
 
 def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
     """What a task fails with that has killed too many processes."""
-    return Poisoned(
-        f"{request.name}[{request.id}] killed its process {strikes} times, the last time with: {last}"
-    )
+    why = last if last.startswith(_KILLED) else _killed(strikes, last)
+    return Poisoned(f"{request.name}[{request.id}] {why}")
+
+
+def _killed(strikes: int, last: str) -> str:
+    """The reason of a dead letter that operators read."""
+    return f"{_KILLED} {strikes} times, the last time with: {last}"
 
 
 def stopping() -> bool:
     """Whether this worker ends its processes itself: a cold shutdown."""
     return bool(state.should_terminate)
-
-
-def set_aside(request: Any, seconds: float, *, dependency: str | None = None) -> None:
-    """Back to the broker for at most so many seconds: no retry and no strike is spent.
-
-    Where the broker cannot hold a message back, the task is submitted again with a delay, under its id and
-    with its attempt; the old message is acknowledged after that, so a crash in between can double it.
-    """
-    message = request.message
-    if request.acknowledged:
-        kept = False
-    elif dependency is None:
-        kept = delivery.defer(message, seconds)
-    else:
-        outcomes.settle(request, Parked(dependency))
-        kept = delivery.park(message, dependency, at_most=seconds)
-    if not kept:
-        context = request._context  # noqa: SLF001 - Celery's request has no other way to it
-        request.task.signature_from_request(context, retries=context.retries, countdown=seconds).apply_async()
-        request.acknowledge()
-    state.task_ready(request)
-
-
-def raised(error: Exception) -> ExceptionInfo:
-    """`error` as Celery's pool reports exceptions: with a traceback, which only raising gives."""
-    try:
-        raise error
-    except type(error):
-        return ExceptionInfo()

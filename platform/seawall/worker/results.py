@@ -26,11 +26,14 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from celery import Task, signals, states
 from celery.backends.base import BaseKeyValueStoreBackend
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
+from redis import Connection
 from redis.exceptions import RedisError
 
-from seawall.cluster import Argument, Script
+from seawall import silence
+from seawall.cluster import Argument, Script, away
+from seawall.text import to_bytes
 
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
@@ -43,6 +46,7 @@ _MOST: Final = 64
 _LARGE: Final = 8192
 _IDLE_ROUNDS: Final = 4  # waking the thread costs as much as these
 _TRY_AGAIN_AFTER: Final = 1.0
+_AT_ONCE: Final = 0.001  # seconds; to Celery, 0 means without end
 _HOOKS: Final = ("on_success", "after_return")
 _OURS: Final = ("seawall.", "celery.")
 _TOLD: Final = (signals.task_success, signals.task_postrun)
@@ -81,7 +85,6 @@ class Batch:
         self._since = 0.0
         self._backend: Any = None
         self._awake = threading.Event()
-        self._thread: threading.Thread | None = None
         self._task: Any = None
         self._tells_nobody: dict[type, bool] = {}
 
@@ -114,7 +117,7 @@ class Batch:
             self._backend = backend
             self._waiting.append(result)
         if not self._awake.is_set():
-            self._wake()
+            self._awake.set()
         return True
 
     def _may_wait(self, result: Result) -> bool:
@@ -137,6 +140,8 @@ class Batch:
     def flush(self) -> None:
         """Store what waits. In the thread of the tasks this waits for the server as long as it takes.
 
+        What the server refuses for what it is, it would refuse for ever: that is said, and not stored.
+
         Raises:
             RedisError, OSError: not now, in another thread or while the worker stops; it is kept.
         """
@@ -144,7 +149,7 @@ class Batch:
             try:
                 with self._lock:
                     if self._waiting:
-                        self._backend.store(self._waiting)
+                        self._store()
                         self._waiting = []
                         self._shelf.results_stored()
             except (RedisError, OSError) as exc:
@@ -153,14 +158,31 @@ class Batch:
                 logger.error("%d results cannot be stored, trying again: %s", len(self._waiting), exc)  # noqa: TRY400
                 time.sleep(_TRY_AGAIN_AFTER)
 
-    def _wake(self) -> None:
-        self._awake.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._look_after, name="seawall-results", daemon=True)
-            self._thread.start()
+    def _store(self) -> None:
+        if self._stores(self._waiting):
+            return
+        for each in self._waiting:
+            if not self._stores([each]):
+                logger.error("the result %s is refused for what it is, and not stored", each.key)
+
+    def _stores(self, found: list[Result]) -> bool:
+        try:
+            self._backend.store(found)
+        except RedisError as exc:
+            if away(exc):
+                raise
+            logger.debug("results are refused: %s", exc)
+            return False
+        return True
+
+    def start(self) -> None:
+        """Look after what waits behind a task that takes longer.
+
+        Before the first task: one that leaves too little memory for a thread would hang who starts one.
+        """
+        threading.Thread(target=self._look_after, name="seawall-results", daemon=True).start()
 
     def _look_after(self) -> None:
-        """Store what waits behind a task that takes longer; sleep where nothing comes any more."""
         idle = 0
         while True:
             self._awake.wait()
@@ -202,7 +224,7 @@ class Stored:
     connection_errors: tuple[type[Exception], ...]
     encode: Callable[[Any], Any]
     decode_result: Callable[[Any], Any]
-    ensure: Callable[..., Any]
+    connparams: dict[str, Any]
     expires: int | None
     failure_expires: int | None
     get_key_for_task: Callable[[str], bytes]
@@ -226,7 +248,7 @@ class Stored:
             if len(value) > self._MAX_STR_VALUE_SIZE:
                 too_large: Any = BackendStoreError  # the stubs know none of its arguments
                 raise too_large("value too large for Redis backend", state=state, task_id=task_id)
-            value = value.encode()
+            value = to_bytes(value)
         lifetime = self.failure_expires if state == states.FAILURE else None
         if lifetime is None:
             lifetime = self.expires
@@ -257,6 +279,12 @@ class Stored:
         keys: list[Any] = [result.key for result in results]
         found: list[Any] = _store(self.client, keys, arguments)
         return found
+
+    def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
+        """As Celery's, which tries again for 20 s; for whoever has a deadline, until that one."""
+        if (deadline := silence.current()) is not None:
+            policy["timeout"] = max(deadline.left, _AT_ONCE)
+        return super().ensure(fun, args, **policy)  # type: ignore[misc]
 
     # Who asks finds what was stored before.
 
@@ -302,7 +330,18 @@ def stored(backend: Any) -> Any:
     kind: Any = type(backend)
     if _stores_as_celery(kind):
         backend.__class__ = _stored(kind)
+        backend.result_consumer._ensure = backend.ensure  # noqa: SLF001 - bound before, to Celery's
+    if isinstance(backend, RedisBackend):
+        _bound(vars(backend)["connparams"], managed=isinstance(backend, SentinelBackend))
     return backend
+
+
+def _bound(parameters: dict[str, Any], *, managed: bool) -> None:
+    """Let no connection with these parameters wait for ever; Sentinel's have a class of their own."""
+    parameters |= silence.timeouts(parameters)
+    if not managed:
+        kind = parameters.get("connection_class", Connection)
+        parameters["connection_class"] = silence.bounded(kind)
 
 
 def _stores_as_celery(kind: Any) -> bool:

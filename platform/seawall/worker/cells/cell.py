@@ -10,8 +10,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import billiard.process
@@ -28,10 +31,11 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from seawall import boundary
+from seawall import boundary, holdings, identity
+from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
-from seawall.worker import memory, recoveries, results
+from seawall.worker import forks, memory, recoveries, results
 from seawall.worker.cells import diagnosis
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
@@ -39,7 +43,9 @@ from seawall.worker.cells.events import Events
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
+from seawall.worker.cells.vitals import RUINED, Vitals
 from seawall.worker.gate import Gate
+from seawall.worker.rates import Rates
 from seawall.worker.strays import Strays
 
 if TYPE_CHECKING:
@@ -59,11 +65,14 @@ _LOOK_AT_MEMORY_EVERY: Final = 0.25
 _DOOMED_WAIT: Final = 0.01
 
 
-def run_cell(pool: "Pool", *, seat: int, row: Row, channel: Channel, supervisor: int) -> NoReturn:
-    """The life of a forked process, from the fork to its exit."""
+def run_cell(  # noqa: PLR0913 - all that a cell is given
+    pool: "Pool", *, seat: int, row: Row, channel: Channel, supervisor: int, worker: str, token: str
+) -> NoReturn:
+    """The life of a forked process, from the fork to its exit; `worker` and `token` are its identity."""
     code = 1
     try:
         die_with(supervisor)
+        identity.become(worker, token)
         _shed(pool, seat, supervisor)
         code = Cell(pool, row=row, channel=channel).live()
     except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
@@ -130,6 +139,7 @@ class Cell:
         self._look_at = 0.0
         self._told = 0
         self._wakeup = os.pipe()
+        self._vitals = Vitals(channel.fileno())
         self._batch_results()
         self.execution = Execution(self)
         self.consumer = Consumer(
@@ -154,6 +164,8 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        forks.sockets.append(self._sockets)
+        forks.descriptors.append(self._descriptors)
         recoveries.replace = self._leave
         if self.consumer.conninfo.transport.driver_type == "amqp":
             self.execution.pulse = Pulse(self.consumer, self.row)
@@ -172,7 +184,9 @@ class Cell:
 
     def _batch_results(self) -> None:
         results.batch = results.Batch(self.row, stopping=lambda: not self.may_start())
+        results.batch.start()
         Claimant.before_settling = results.batch.flush
+        Claimant.on_taking_in = self.row.take_in
 
     def _leave(self) -> None:
         """End when the task has; the supervisor forks another cell."""
@@ -202,11 +216,14 @@ class Cell:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup[0], 64)
 
-    def _interrupt(self, *_: Any) -> None:
+    def _interrupt(self, _signum: int, frame: FrameType | None) -> None:
         """The soft limit: of the task it is meant for, in its own code, once."""
         row = self.row
-        if row.inside and row.soft_asked == row.generation:
-            row.inside = 0
+        if row.inside and row.soft_asked == row.generation != row.interrupted:
+            if holdings.in_shelter(frame):
+                os.kill(os.getpid(), signal.SIGUSR1)  # again, a few bytecodes later
+                return
+            row.interrupted = row.generation
             task = row.task()
             raise SoftTimeLimitExceeded(task.soft if task else None)
 
@@ -217,6 +234,22 @@ class Cell:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         state.should_stop = 0
+
+    # In a child that a task forks
+
+    def _sockets(self) -> Iterator[socket.socket]:
+        """The connections on which this cell claims, settles and tells."""
+        consumer: Any = self.consumer
+        dispatcher = consumer.event_dispatcher
+        for source in (consumer.connection, dispatcher.connection if dispatcher else None):
+            established = source._connection if source is not None else None  # noqa: SLF001 - kombu's
+            if isinstance(established, Transport):
+                yield from established.sockets()
+            elif established is not None:
+                yield established.sock
+
+    def _descriptors(self) -> tuple[int, ...]:
+        return self.channel.fileno(), *self._wakeup, self.hub.poller._epoll.fileno()  # noqa: SLF001 - kombu's
 
     # Between tasks
 
@@ -234,11 +267,16 @@ class Cell:
     def ended(self, request: Any) -> None:
         """A task has ended: heed what was decided about this cell meanwhile."""
         row = self.row
+        if (damage := self._vitals.damage()) is not None:
+            row.describe(f"{request.name}[{request.id}] has {damage}".encode(errors="replace"))
+            os._exit(RUINED)
         memory.ended()
         while row.doomed == row.generation:  # we are being killed for it: nothing else may start
             time.sleep(_DOOMED_WAIT)
         if row.recalled == row.generation:
             request.message.channel.give_back()
+            self.consumer.gate.give_back()
+            self.consumer.rates.give_back()
         if row.done >= self._most_tasks or self._too_large():
             state.should_stop = 0
 
@@ -310,6 +348,8 @@ class Consumer(CeleryConsumer):
     conninfo: Any
     task_consumer: Any
     strategies: Any
+    gate: Gate
+    rates: Rates
 
     class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]
         """Its steps; those of applications run in the supervisor."""
@@ -320,6 +360,7 @@ class Consumer(CeleryConsumer):
             Tasks,
             Delays,
             Gate,
+            Rates,
             Strays,
             memory.Flow,
             "celery.worker.consumer.consumer:Evloop",

@@ -2,13 +2,21 @@
 
 A message is an object with the key "say". What a cell understands stands in `cell.py` (`Cell.hear`), what a
 supervisor understands in `pool.py` (`Pool.hear`). Neither side ever blocks on it: what does not fit now is
-kept and sent later. A message is at most what the kernel takes in one packet; longer ones are refused.
+kept and sent later. A long message goes in several packets, because the kernel refuses one that its buffer
+cannot hold; the first byte of a packet says whether more of the message follows.
 """
 
+import errno
 import json
 import socket
 from collections import deque
-from typing import Any
+from typing import Any, Final
+
+_PACKET: Final = 1 << 15
+"""Bytes of a message that go into one packet: far below the smallest buffer that a kernel gives a socket."""
+
+_MORE: Final = b"+"
+_LAST: Final = b"."
 
 
 class Channel:
@@ -18,6 +26,7 @@ class Channel:
         self._socket = end
         self._socket.setblocking(False)  # noqa: FBT003 - the socket's signature
         self._waiting: deque[bytes] = deque()
+        self._begun = bytearray()
 
     @classmethod
     def pair(cls) -> "tuple[Channel, Channel]":
@@ -31,7 +40,10 @@ class Channel:
 
     def say(self, message: str, **fields: Any) -> None:
         """Send now if there is room, else with the next message or `flush`; to nobody who is gone."""
-        self._waiting.append(json.dumps({"say": message, **fields}).encode())
+        text = json.dumps({"say": message, **fields}).encode()
+        last = (len(text) - 1) // _PACKET * _PACKET
+        self._waiting.extend(_MORE + text[at : at + _PACKET] for at in range(0, last, _PACKET))
+        self._waiting.append(_LAST + text[last:])
         self.flush()
 
     def flush(self) -> None:
@@ -41,8 +53,9 @@ class Channel:
                 self._socket.send(self._waiting[0])
             except BlockingIOError:
                 return
-            except OSError:  # the other end is gone
-                self._waiting.clear()
+            except OSError as exc:
+                if exc.errno not in {errno.ENOBUFS, errno.ENOMEM}:  # else the other end is gone
+                    self._waiting.clear()
                 return
             self._waiting.popleft()
 
@@ -58,7 +71,10 @@ class Channel:
                 return messages
             if not packet:
                 return messages
-            messages.append(json.loads(packet))
+            self._begun += packet[1:]
+            if packet[:1] == _LAST:
+                messages.append(json.loads(self._begun))
+                self._begun.clear()
 
     def close(self) -> None:
         """Done with."""

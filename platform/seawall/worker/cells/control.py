@@ -24,10 +24,12 @@ from redis.exceptions import RedisError
 
 from seawall.delivery import looking
 from seawall.worker.cells.deaths import Described, signal_number
+from seawall.worker.entry import check
 
 if TYPE_CHECKING:
     from seawall.worker.cells.cell import Cell
-    from seawall.worker.cells.pool import Pool, Seat
+    from seawall.worker.cells.pool import Pool
+    from seawall.worker.cells.seat import Seat
     from seawall.worker.cells.table import Running
 
 logger = logging.getLogger(__name__)
@@ -121,8 +123,8 @@ class Node:
                 yield request
 
     def _claimed(self) -> Iterator[Shown]:
-        queues, pids = self.pool.queue_names(), [cell.pid for cell in self.pool.cells.values()]
-        for seen in self._look(lambda channel: looking.held(channel, queues, pids, limit=_LISTED)):
+        queues, processes = self.pool.queue_names(), [cell.token for cell in self.pool.cells.values()]
+        for seen in self._look(lambda channel: looking.held(channel, queues, processes, limit=_LISTED)):
             yield self._request(seen.message)
 
     def _look(self, look: Callable[[Any], Iterable[Any]]) -> list[Any]:
@@ -136,6 +138,10 @@ class Node:
         return [seen for seen in found if self._known(seen.message)]
 
     def _known(self, message: Any) -> bool:
+        try:
+            check(message)
+        except Exception:  # noqa: BLE001 - its own worker makes it a dead letter
+            return False
         return message.headers.get("task") in self._app.tasks
 
     def _request(self, message: Any) -> Shown:
@@ -248,8 +254,6 @@ def _keep_for_later_cells(pool: "Pool", message: dict[str, Any]) -> None:
     """What Celery's own command has not left where a fork finds it."""
     if message["message"] == "events":
         pool.controller.task_events = message["on"]
-    elif message["message"] == "time_limit":
-        pool.time_limits[message["task"]] = message["hard"], message["soft"]
 
 
 def _revoked(task_id: Any = (), **_: Any) -> list[dict[str, Any]]:
@@ -307,7 +311,6 @@ def heed(cell: "Cell", message: dict[str, Any]) -> None:
     elif said == "time_limit":
         task = tasks[message["task"]]
         task.soft_time_limit, task.time_limit = message["soft"], message["hard"]
-        cell.worker.pool.time_limits[message["task"]] = message["hard"], message["soft"]
     elif said == "events":
         consumer.events.turn(consumer, on=message["on"])
 

@@ -1,5 +1,9 @@
 """What becomes of the task that a dead cell was running, and of what it had claimed beside it.
 
+A cell may also die of a message before any task has started: while it reads, checks or admits it. The table
+says which message that was, and it is charged as a task is that kills its process. So no message kills cells
+for ever, whatever is in it. What other cells hold is not touched.
+
 The table says what ran. The message is still in the broker, leased to the dead process, so the supervisor
 takes it, makes Celery's request of it, and concludes that request as Celery's main process would for a child
 of its own: a strike, a failure for the hard limit, a revocation. Nothing is forgotten while the broker is
@@ -20,18 +24,22 @@ from typing import Any, Final
 
 from billiard.common import human_status
 from billiard.exceptions import WorkerLostError
+from celery.worker import strategy as celery_strategy
 from celery.worker.request import Request
 from kombu.utils.imports import symbol_by_name
-from redis.exceptions import RedisError
 
 from seawall.delivery import Guardian, Transport
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import Killed, Running
-from seawall.worker.request import DELIVERY_LIMIT, poisoned, raised
+from seawall.worker.deferral import fail
+from seawall.worker.entry import is_outage
+from seawall.worker.request import DELIVERY_LIMIT, poisoned
 from seawall.worker.results import Result
+from seawall.worker.task_events import pass_on
 
 logger = logging.getLogger(__name__)
 
+_strategy: Any = celery_strategy  # celery-types lacks half of it
 _RETRY_EVERY: Final = 0.5
 _PATIENCE: Final = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
 
@@ -41,18 +49,26 @@ class Death:
     """A cell that is no more, and what the table said of it."""
 
     pid: int
+    token: str
     status: int
     killed: Killed
     signum: int
     task: Running | None
+    in_hand: tuple[str, str] | None
     described: bytes
     acks: list[tuple[str, str]]
     results: list[Result]
+    events: list[bytes]
 
     @property
     def reason(self) -> str:
         """In words."""
         return f"cell {self.pid} exited: {human_status(self.status)}"
+
+    @property
+    def guilty(self) -> tuple[str, str] | None:
+        """Tag and queue of the message it died of before any task had started; None if there is none."""
+        return self.in_hand if self.task is None and self.killed is Killed.NOT and self.status else None
 
 
 class Deaths:
@@ -107,28 +123,33 @@ class Deaths:
         while self._open:
             try:
                 self._settle(self._open[0])
-            except (
-                RedisError,
-                OSError,
-                *self._app.connection_for_write().recoverable_connection_errors,
-            ) as exc:
-                self._retry_at = self._clock() + _RETRY_EVERY
-                logger.warning("what %s held is settled when the broker is back: %s", self._open[0].pid, exc)
-                return
-            except Exception:
+            except Exception as exc:
+                if is_outage(exc, self._app.connection_for_write().connection_errors):
+                    self._retry_at = self._clock() + _RETRY_EVERY
+                    held = self._open[0].pid
+                    logger.warning("what %s held is settled when the broker is back: %s", held, exc)
+                    return
                 logger.exception("the end of %s could not be settled", self._open[0].task)
             self._open.pop(0)
 
     def _settle(self, death: Death) -> None:
         if death.results:  # before its messages are acknowledged
             self._app.backend.store(death.results)
+        pass_on(self.eventer, death.events)
         guardian = self.guardian
-        estate = guardian.estate(self._queues(), death.pid) if guardian is not None else None
+        estate = guardian.estate(self._queues(), death.token) if guardian is not None else None
         message: Any = None
         if estate is not None:
             estate.acknowledge(death.acks)
             if death.task is not None:
                 message = estate.message(death.task.queue, death.task.tag)
+            elif death.guilty:
+                tag, queue = death.guilty
+                logger.error(
+                    "message %s of queue %s was being taken in when its process died (%s): it is charged",
+                    *(tag, queue, death.reason),
+                )
+                estate.strike(queue, tag, f"{death.reason} while it took the message in")
         if message is None and death.described:
             message = Described(death.described)
         if death.task is not None and message is not None:
@@ -137,7 +158,8 @@ class Deaths:
             estate.distribute()
 
     def _request(self, message: Any) -> Request:
-        task = self._app.tasks[message.headers["task"]]
+        named = message.headers if "task" in (message.headers or {}) else message.payload
+        task = self._app.tasks[named["task"]]
         kind = symbol_by_name(task.Request)
         request: Request = kind(
             message,
@@ -147,6 +169,7 @@ class Deaths:
             eventer=self.eventer,
             on_ack=message.ack_log_error,
             on_reject=message.reject_log_error,
+            **_of_first_protocol(message),
         )
         return request
 
@@ -163,7 +186,7 @@ class Deaths:
             if request.task.acks_late:
                 request.reject(requeue=True)
         else:
-            request.on_failure(raised(WorkerLostError(death.reason)))
+            fail(request, WorkerLostError(death.reason))
 
     def _strike(self, request: Any, reason: str) -> None:
         """The broker delivers it again by itself; nobody may run it for ever."""
@@ -175,7 +198,7 @@ class Deaths:
         )
         if strikes >= DELIVERY_LIMIT:
             verdicts.declare_over(request.id, retries)
-            request.on_failure(raised(poisoned(request, strikes, reason)))
+            fail(request, poisoned(request, strikes, reason))
 
     def foretell(self, description: bytes) -> None:
         """A task is about to be killed for good: leave word of it where the broker cannot be told."""
@@ -204,6 +227,15 @@ class Described:
 
     def reject_log_error(self, *_args: Any, **_kwargs: Any) -> None:
         """Nobody to tell."""
+
+
+def _of_first_protocol(message: Any) -> dict[str, Any]:
+    """What Celery's strategy makes of a message of protocol 1, as arguments of its request."""
+    payload = message.payload
+    if not isinstance(payload, dict) or "args" not in payload:
+        return {}
+    body, headers, decoded, utc = _strategy.hybrid_to_proto2(message, payload)
+    return {"body": body, "headers": headers, "decoded": decoded, "utc": utc}
 
 
 def describe(message: Any) -> bytes:

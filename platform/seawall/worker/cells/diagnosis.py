@@ -20,7 +20,8 @@ from celery.worker import state as worker_state
 from seawall.config import settings
 
 if TYPE_CHECKING:
-    from seawall.worker.cells.pool import Pool, Seat
+    from seawall.worker.cells.pool import Pool
+    from seawall.worker.cells.seat import Seat
 
 logger = logging.getLogger(__name__)
 state: Any = worker_state

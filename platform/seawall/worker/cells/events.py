@@ -1,11 +1,23 @@
-"""Events of tasks: what a cell sends of them, and when."""
+"""Events of tasks: what a cell sends of them, and when.
 
+They travel in batches, and what a cell has not sent when it dies would be lost: the endings of the tasks
+before, and the beginning of the one that killed it. So it stands in the table until it is sent, and the
+supervisor sends what it finds there. A death between the sending and the note of it repeats a batch.
+"""
+
+import json
 import logging
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 from celery.worker.consumer.events import Events as CeleryEvents
 from celery.worker.state import reserved_requests
+from kombu.utils.functional import maybe_list
+
+from seawall.worker.cells.table import Row
+from seawall.worker.task_events import Dispatcher as TaskDispatcher
+from seawall.worker.task_events import passes
 
 logger = logging.getLogger(__name__)
 _EventsStep: Any = CeleryEvents  # celery-types lacks half of it
@@ -14,10 +26,37 @@ _SEND_EVERY: Final = 0.1
 _SILENT: Final = ("worker",)  # the groups of events that pass while those of tasks do not
 
 
-def sends_events(consumer: Any) -> bool:
-    """Whether events of tasks are to be sent."""
-    dispatcher = consumer.event_dispatcher
-    return dispatcher is not None and dispatcher.enabled and "worker" not in dispatcher.groups
+class Dispatcher(TaskDispatcher):
+    """Celery's, with what is not sent yet in a row of the table."""
+
+    row: Row
+    _outbound_buffer: Iterable[tuple[Any, str]]  # Celery's, which the stubs lack
+
+    def __init__(self, *args: Any, row: Row, **kwargs: Any) -> None:
+        self.row = row
+        self._keeping = threading.RLock()
+        super().__init__(*args, **kwargs)
+
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002 - Celery's signature
+        """As Celery's."""
+        buffered = self._group_buffer["task"]
+        with self._keeping:
+            many = len(buffered)
+            sent = super().send(type, *args, **fields)
+            if len(buffered) > many:
+                self.row.keep_event(_encode(buffered[-1]))
+        return sent
+
+    def flush(self, *args: Any, **kwargs: Any) -> None:
+        """As Celery's."""
+        super().flush(*args, **kwargs)
+        with self._keeping:
+            offline = [each for event, _ in self._outbound_buffer for each in maybe_list(event)]
+            self.row.keep_events(map(_encode, [*offline, *self._group_buffer["task"]]))
+
+
+def _encode(event: Any) -> bytes:
+    return json.dumps(event, default=repr).encode()
 
 
 class Events(_EventsStep):  # type: ignore[misc]
@@ -39,8 +78,10 @@ class Events(_EventsStep):  # type: ignore[misc]
     def start(self, c: Any) -> None:
         """Have a dispatcher for this connection; what the last one could not send goes with it."""
         previous = self._close(c)
-        c.event_dispatcher = c.app.events.Dispatcher(
+        c.event_dispatcher = Dispatcher(
             c.app.connection_for_write(),
+            app=c.app,
+            row=c.controller.row,
             hostname=c.hostname,
             groups=self.groups,
             buffer_group=["task"],
@@ -63,7 +104,7 @@ class Events(_EventsStep):  # type: ignore[misc]
             dispatcher.groups.update(_SILENT)
 
     def _send_soon(self, c: Any) -> None:
-        if self._thread is None and sends_events(c):
+        if self._thread is None and passes(c.event_dispatcher):
             self._thread = threading.Thread(target=self._run, args=(c,), name="seawall-events", daemon=True)
             self._thread.start()
 

@@ -21,11 +21,12 @@ from seawall.delivery.channel import Channel as LeasedChannel
 from seawall.worker import interruption, lines, results
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
-from seawall.worker.cells.events import sends_events
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.tracing import Outcome, Tracer
 from seawall.worker.request import Request
 from seawall.worker.task import SeawallTask
+from seawall.worker.task_events import passes
+from seawall.worker.time_limits import limits_of
 
 if TYPE_CHECKING:
     from seawall.worker.cells.cell import Cell
@@ -35,6 +36,7 @@ _SETTLE_BESIDE: Final = (
 )
 _HEARSAY: Final = 0.1  # seconds; only for messages that RabbitMQ delivers again
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
+_SEQUENCES: Final = (list, tuple)  # a union would be made anew for each message
 _NO_HEADERS: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 """What Celery does not count among `request.headers`; it builds this set for every task."""
 
@@ -49,17 +51,13 @@ class Execution:
         self._hostname = cell.hostname
         self._tracers: dict[Any, Tracer] = {}
         options = cell.worker.pool.options
-        self._said = cell.worker.pool.time_limits
         self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._succeeded: deque[str] = deque(maxlen=state.SUCCESSFUL_MAX)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
         self.pulse: Pulse | None = None
-        interruption.mark = self._mark
+        interruption.mark = self._row.mark
         lines.disconnect()
-
-    def _mark(self, inside: int) -> None:
-        self._row.inside = inside
 
     def run(self, request: Any) -> None:
         """Run a request that was admitted, and settle it."""
@@ -67,6 +65,14 @@ class Execution:
         leased = isinstance(message.channel, LeasedChannel)
         if not self._may_run(request, leased=leased):
             return
+        try:
+            self._run(request, message, leased=leased)
+        finally:  # whatever our own code raised, this cell runs nothing any more
+            self._row.end()
+        cell.ended(request)
+
+    def _run(self, request: Any, message: Any, *, leased: bool) -> None:
+        cell = self._cell
         batch = results.batch if leased else None
         request.remembered = False
         self._begin(request, message, leased=leased)
@@ -90,8 +96,6 @@ class Execution:
             self._keep_acknowledgement(request, message, started)
         if batch is not None:
             batch.end(more=message.channel.unstarted > 0)
-        self._row.end()
-        cell.ended(request)
 
     def _may_run(self, request: Any, *, leased: bool) -> bool:
         """Whether it runs; otherwise it is settled."""
@@ -130,11 +134,12 @@ class Execution:
 
     def _begin(self, request: Any, message: Any, *, leased: bool) -> None:
         task, row = request.task, self._row
-        # What an operator said counts more than what the message brought along from its sender.
-        hard, soft = self._said.get(request.name) or request.time_limits
-        hard_default, soft_default = self._limits
+        hard, soft = request.time_limits
+        soft, hard = limits_of(task, (soft, hard))
+        if hard is None and soft is None:
+            hard, soft = self._limits
         claimant = message.channel.claimant if leased else None
-        row.ahead = message.channel.unstarted if leased else 0
+        row.ahead = message.channel.unstarted + self._cell.consumer.rates.waiting if leased else 0
         row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag
         self._queue = (
@@ -146,8 +151,8 @@ class Execution:
             str(tag),
             self._queue,
             time.monotonic(),
-            float(soft or task.soft_time_limit or soft_default),
-            float(hard or task.time_limit or hard_default),
+            float(soft or 0) if not hard or (soft or 0) < hard else 0.0,
+            float(hard or 0),
         )
 
     def _trace(self, request: Any) -> Outcome:
@@ -160,11 +165,12 @@ class Execution:
         whole = not self._marks_itself(type(task))
         lines.enter(lines.TaskScope(task, fields, args, kwargs))
         if whole:
-            self._row.inside = 1
+            self._row.mark(1)
         try:
             return self._tracer_of(task)(request.id, args, kwargs, fields)
         finally:
-            self._row.inside = 0
+            if whole or self._row.inside:
+                self._row.mark(0)
             lines.leave()
             if self.pulse is not None:
                 self.pulse.hush()
@@ -204,10 +210,10 @@ def build_handler(
         eventer = consumer.event_dispatcher
         if (
             headers.get("eta")
-            or not isinstance(payload, list | tuple)
+            or not isinstance(payload, _SEQUENCES)
             or len(payload) != _PAYLOAD_PARTS
             or consumer.on_task_message
-            or sends_events(consumer)
+            or passes(eventer)
             or cell.logs_received
         ):
             otherwise(

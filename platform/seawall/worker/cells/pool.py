@@ -13,19 +13,22 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from billiard.common import human_status
 from celery.concurrency.base import BasePool
 
+from seawall import identity
 from seawall.backoff import equal_jitter, exponential
 from seawall.memory.guard import Overrun
-from seawall.worker import accounts, memory
+from seawall.worker import accounts, fork_locks, memory
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
-from seawall.worker.cells.table import Killed, Row, Running, State, Table
+from seawall.worker.cells.seat import Seat
+from seawall.worker.cells.table import Killed, Running, State, Table
+from seawall.worker.cells.vitals import RUINED
+from seawall.worker.entry import is_outage
 from seawall.worker.request import stopping
 from seawall.worker.results import Result
 
@@ -42,22 +45,6 @@ _SCALE_EVERY: Final = 1.0
 _LAST_SETTLEMENTS: Final = 5.0
 
 
-@dataclass
-class Seat:
-    """One cell as the supervisor knows it."""
-
-    row: Row
-    pid: int
-    pidfd: int
-    channel: Channel
-    born: float
-    leaving: bool = False  # it ends when its task has, and is not replaced
-    killed: Killed = Killed.NOT
-    signum: int = 0
-    kill_at: float = float("inf")
-    totals: dict[str, int] = field(default_factory=dict)  # tasks ended, by name
-
-
 class Pool(BasePool):
     """Celery's pool interface over cells. The supervisor's consumer gives it no task to run."""
 
@@ -68,9 +55,6 @@ class Pool(BasePool):
         super().__init__(*args, **kwargs)
         self.table = Table(max(self.limit, 1) + _SEATS_TO_SPARE)
         self.cells: dict[int, Seat] = {}  # by seat
-        self.time_limits: dict[
-            str, tuple[float | None, float | None]
-        ] = {}  # hard and soft, by remote control
         self.past_totals: dict[str, int] = {}  # of cells that are gone
         self._hub: Any = None
         self._wanted = self.limit
@@ -90,6 +74,7 @@ class Pool(BasePool):
         self.deaths.hostname = self.controller.hostname
         with self._broker_may_be_away():
             self.deaths.guardian  # noqa: B018 - what it looks at and imports, no cell has to
+        fork_locks.find()
         gc.collect()
         gc.freeze()
         self._fill()
@@ -165,13 +150,15 @@ class Pool(BasePool):
         row.clear()
         row.state = State.STARTING
         ours, theirs = Channel.pair()
-        supervisor = os.getpid()
+        supervisor, worker, token = os.getpid(), identity.current().worker, identity.token()
         pid = os.fork()
         if not pid:
-            run_cell(self, seat=seat, row=row, channel=theirs, supervisor=supervisor)
+            run_cell(
+                self, seat=seat, row=row, channel=theirs, supervisor=supervisor, worker=worker, token=token
+            )
         theirs.close()
         row.pid = pid
-        cell = Seat(row, pid, os.pidfd_open(pid), ours, time.monotonic())
+        cell = Seat(row, pid, token, os.pidfd_open(pid), ours, time.monotonic())
         self.cells[seat] = cell
         if self._hub is not None:
             self._watch(cell)
@@ -208,30 +195,41 @@ class Pool(BasePool):
         task = cell.row.task()
         death = Death(
             pid=cell.pid,
+            token=cell.token,
             status=status,
             killed=cell.killed,
             signum=cell.signum,
             task=task,
+            in_hand=cell.row.in_hand(),
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),
             results=[Result(*each) for each in cell.row.unstored_results()],
+            events=cell.row.unsent_events(),
         )
         if (watch := memory.watch()) is not None:
             watch.died(cell.pid)
-        accounts.lost(cell.pid)
-        self._judge_start(cell, status)
+        accounts.lost(cell.token)
+        if status == RUINED:
+            logger.error("cell %d is replaced: %s", cell.pid, cell.row.description.decode(errors="replace"))
+        self._judge_start(cell, death)
         if self._state == self.RUN:
             self._fill()  # before anything that may wait for the broker
-        if status or task or death.results:
+        if status or task or death.results or death.events:
             self.deaths.eventer = (
                 self.controller.consumer.event_dispatcher if self.controller.consumer else None
             )
             self.deaths.add(death)
 
-    def _judge_start(self, cell: Seat, status: int) -> None:
-        """Cells that die before they are ready are forked more and more slowly."""
-        if cell.row.state != State.STARTING or cell.killed or self._state != self.RUN:
-            self._failed_starts = 0 if cell.row.state != State.STARTING else self._failed_starts
+    def _judge_start(self, cell: Seat, death: Death) -> None:
+        """Cells that die again and again with nothing in their hands are forked more and more slowly.
+
+        What kills them is no message, which would be charged and given up, but an import or a hook.
+        """
+        row = cell.row
+        if cell.killed or self._state != self.RUN:
+            return
+        if row.done or death.task or death.in_hand or not (death.status or row.state == State.STARTING):
+            self._failed_starts = 0
             return
         self._failed_starts += 1
         if self._failed_starts == 1:
@@ -240,7 +238,7 @@ class Pool(BasePool):
         self._fork_at = time.monotonic() + wait
         logger.error(
             "cell %d ended at its start (%s), %d in a row: its log says why; next attempt in %.1f s",
-            *(cell.pid, human_status(status), self._failed_starts, wait),
+            *(cell.pid, human_status(death.status), self._failed_starts, wait),
         )
 
     # Limits
@@ -267,6 +265,9 @@ class Pool(BasePool):
                 self._hold_to_limits(cell, task, now)
             if now > cell.kill_at:
                 _signal(cell.pid, signal.SIGKILL)
+            if cell.overdue(now) and not cell.killed:
+                logger.error("cell %d was told to end and did not: it is killed", cell.pid)
+                self._kill(cell, Killed.SHUTDOWN, None)
         self._watch_memory(now)
         if now >= self._renew_at:
             self._renew(now)
@@ -281,10 +282,10 @@ class Pool(BasePool):
         running = now - task.started
         row = cell.row
         # Once its own code has ended, a task is given time to store what came of it.
-        hard = task.hard if row.inside else task.hard + _STORE_WITHIN
+        hard = task.hard + _STORE_WITHIN if row.returned == task.generation else task.hard
         if task.hard and running > hard and not cell.killed:
             self._kill(cell, Killed.HARD_LIMIT, task)
-        elif task.soft and running > task.soft and row.soft_asked != task.generation:
+        elif task.soft and running > task.soft and row.inside and row.soft_asked != task.generation:
             self._interrupt(cell, task)
             if row.soft_asked == task.generation:
                 logger.warning(
@@ -298,8 +299,9 @@ class Pool(BasePool):
             return
         watch.tick(now, [cell.pid for cell in self.cells.values()], self._kill_for_memory)
         idle = {cell.pid: cell for cell in self.cells.values() if cell.row.state == State.IDLE}
-        if self._state == self.RUN and (pid := watch.recycle(now, idle)) is not None:
-            idle[pid].channel.say("stop")
+        unused = [pid for pid, cell in idle.items() if not cell.row.done]
+        if self._state == self.RUN and (pid := watch.recycle(now, idle, unused)) is not None:
+            idle[pid].dismiss()
             self.table.bump()
 
     def _kill_for_memory(self, overrun: Overrun) -> bool:
@@ -336,7 +338,7 @@ class Pool(BasePool):
             return
         with self._broker_may_be_away():
             if (guardian := self.deaths.guardian) is not None:
-                guardian.recall(self.queue_names(), cell.pid, queue=task.queue, tag=task.tag)
+                guardian.recall(self.queue_names(), cell.token, queue=task.queue, tag=task.tag)
 
     def _renew(self, now: float) -> None:
         """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""
@@ -347,17 +349,21 @@ class Pool(BasePool):
                 self._renew_at = float("inf")
                 return
             self._renew_at = now + guardian.lease / 3
-            pids = [cell.pid for cell in self.cells.values() if cell.row.state == State.RUNNING]
-            if pids:
-                guardian.renew(self.queue_names(), pids)
-                accounts.renew(pids)
+            running = [cell for cell in self.cells.values() if cell.row.state == State.RUNNING]
+            if running:
+                tokens = [cell.token for cell in running]
+                guardian.renew(self.queue_names(), tokens)
+                accounts.renew(tokens)
 
     @contextlib.contextmanager
     def _broker_may_be_away(self) -> Any:
         try:
             yield
-        except self.app.connection_for_write().recoverable_connection_errors as exc:
-            logger.debug("the broker is away: %s", exc)
+        except Exception as exc:
+            if not is_outage(exc, self.app.connection_for_write().connection_errors):
+                logger.exception("the broker could not be told what cells hold")
+            else:
+                logger.debug("the broker is away: %s", exc)
             self._renew_at = time.monotonic() + 1.0
 
     def queue_names(self) -> list[str]:
@@ -370,7 +376,10 @@ class Pool(BasePool):
     def tell(self, message: str, **fields: Any) -> None:
         """Say something to every cell; it is heard before the next task starts there."""
         for cell in self.cells.values():
-            cell.channel.say(message, **fields)
+            if message == "stop":
+                cell.dismiss()
+            else:
+                cell.channel.say(message, **fields)
         self.table.bump()
 
     def running(self) -> list[tuple[Seat, Running]]:
@@ -409,7 +418,7 @@ class Pool(BasePool):
         for cell in [cell for cell in by_work if not cell.leaving][: min(n, self._wanted - 1)]:
             self._wanted -= 1
             cell.leaving = True
-            cell.channel.say("stop")
+            cell.dismiss()
         self.tell("share", cells=self._wanted)
 
     def restart(self) -> None:

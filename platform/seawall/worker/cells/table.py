@@ -8,22 +8,27 @@ then every cell has a row. A field has exactly one writer:
     row     pid           u32   supervisor   process in this seat, 0 for none
             generation    u64   cell         counts tasks; odd while the fields of a task are being written
             state         u8    cell         see `State`
-            inside        u8    cell         1 while the task's own code runs (and may be interrupted)
+            inside        u8    cell         1 while the task's own code runs
             ahead         u32   cell         messages claimed and not started
             done          u64   cell         tasks ended in this process
             acks          u64   cell         acknowledgements decided, ever; the ring holds the last of them
             started       f64   cell         when the task started (`time.monotonic`)
             soft, hard    f64   cell         its limits in seconds, 0 for none
             soft_asked    u64   supervisor   the generation that is to be interrupted for its soft limit
+            interrupted   u64   cell         the generation that was interrupted: none is twice
+            returned      u64   cell         the generation whose own code has ended; what is left is ours
             recalled      u64   supervisor   the generation during which `ahead` was given back
             killed        u8    supervisor   why this process is being killed, see `Killed`
             doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
             unstored      u32   cell         bytes of `results` that are in use
             described     u32   cell         bytes of the description
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
+            in hand                          tag and queue of the message being taken in, from before it is
+                                             read until Celery has it or it has run; an empty tag for none
             description   the message itself, for a task that the broker has no lease for
             ring          the last acknowledgements: a tag and its queue each
             results       those that are not stored yet: lengths and lifetime, key and value of each
+            events        Celery's events of tasks that are not sent yet: their length, and one JSON a line
 
 A reader takes a row's task with `Row.task`, which reads the generation before and after: what it returns is
 of one task, or None. A signal names the generation it is meant for, so one that comes late hits nobody.
@@ -32,20 +37,25 @@ of one task, or None. A signal names the generation it is meant for, so one that
 import ctypes
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple, Self
+
+from seawall.text import to_bytes
 
 _HEADER: Final = mmap.PAGESIZE
 _RING_AT: Final = 2048
 _RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgements can be lost with a process
-_SLOT: Final = struct.Struct("=384p")
+_SLOT: Final = struct.Struct("=128p256p")  # a Pascal string holds one byte less, and at most 255
 _DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
 _DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
 _RESULTS_AT: Final = _DESCRIPTION_AT + _DESCRIPTION_MAX
 _RESULTS_MAX: Final = 1 << 16
 _RESULT: Final = struct.Struct("=HII")
-_ROW: Final = -(-(_RESULTS_AT + _RESULTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
+_EVENTS_AT: Final = _RESULTS_AT + _RESULTS_MAX
+_EVENTS_MAX: Final = 1 << 16
+_LENGTH: Final = struct.Struct("=I")
+_ROW: Final = -(-(_EVENTS_AT + _LENGTH.size + _EVENTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 _READ_ATTEMPTS: Final = 50
 
 
@@ -84,6 +94,8 @@ class Running(NamedTuple):
 
 _TASK: Final = struct.Struct("=3d256p256p128p256p")
 _TASK_AT: Final = 256
+_IN_HAND: Final = struct.Struct("=128p256p")
+_IN_HAND_AT: Final = 1280
 
 
 class Row(ctypes.Structure):
@@ -101,6 +113,8 @@ class Row(ctypes.Structure):
     done: int
     acks: int
     soft_asked: int
+    interrupted: int
+    returned: int
     recalled: int
     doomed: int
     unstored: int
@@ -115,6 +129,8 @@ class Row(ctypes.Structure):
         ("done", ctypes.c_uint64),
         ("acks", ctypes.c_uint64),
         ("soft_asked", ctypes.c_uint64),
+        ("interrupted", ctypes.c_uint64),
+        ("returned", ctypes.c_uint64),
         ("recalled", ctypes.c_uint64),
         ("doomed", ctypes.c_uint64),
         ("unstored", ctypes.c_uint32),
@@ -133,9 +149,17 @@ class Row(ctypes.Structure):
         """For the next process of this seat; generations go on counting."""
         generation = self.generation
         self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
+        self.keep_events([])
         self.generation = (generation + 2) & ~1
 
     # Written by the cell
+
+    def take_in(self, tag: str, queue: str) -> None:
+        """A message is about to be read; with an empty tag: the last one is taken in."""
+        if tag:
+            _IN_HAND.pack_into(self.memory, self.start + _IN_HAND_AT, to_bytes(tag), to_bytes(queue))
+        else:
+            self.memory[self.start + _IN_HAND_AT] = 0
 
     def begin(  # noqa: PLR0913, PLR0917 - the fields of one task
         self, task_id: str, name: str, tag: str, queue: str, started: float, soft: float, hard: float
@@ -149,10 +173,10 @@ class Row(ctypes.Structure):
             started,
             soft,
             hard,
-            task_id.encode(errors="replace")[:255],
-            name.encode(errors="replace")[:255],
-            tag.encode(),
-            queue.encode(),
+            to_bytes(task_id)[:255],
+            to_bytes(name)[:255],
+            to_bytes(tag),
+            to_bytes(queue),
         )
         self.state = State.RUNNING
         self.generation = generation + 2
@@ -168,7 +192,8 @@ class Row(ctypes.Structure):
         _SLOT.pack_into(
             self.memory,
             self.start + _RING_AT + count % _RING_SLOTS * _SLOT.size,
-            f"{tag}\n{queue}".encode(),
+            to_bytes(tag),
+            to_bytes(queue),
         )
         self.acks = count + 1
 
@@ -196,7 +221,35 @@ class Row(ctypes.Structure):
         """All results that were kept are stored."""
         self.unstored = 0
 
+    def mark(self, inside: int) -> int:
+        """The task's own code begins (1) or has ended (0); the mark that was there before."""
+        before, self.inside = self.inside, inside
+        if not inside:
+            self.returned = self.generation
+        return before
+
+    def keep_events(self, events: Iterable[bytes]) -> None:
+        """These events are not sent yet, and no others. What has no room dies with the process."""
+        _LENGTH.pack_into(self.memory, self.start + _EVENTS_AT, 0)
+        for event in events:
+            self.keep_event(event)
+
+    def keep_event(self, event: bytes) -> None:
+        """One more is not sent yet."""
+        length_at = self.start + _EVENTS_AT
+        (length,) = _LENGTH.unpack_from(self.memory, length_at)
+        if length + len(event) + 1 <= _EVENTS_MAX:
+            place = length_at + _LENGTH.size + length
+            self.memory[place : place + len(event) + 1] = event + b"\n"
+            _LENGTH.pack_into(self.memory, length_at, length + len(event) + 1)
+
     # Read by the supervisor
+
+    def unsent_events(self) -> list[bytes]:
+        """What `keep_event` wrote, once the process is dead."""
+        length_at = self.start + _EVENTS_AT
+        (length,) = _LENGTH.unpack_from(self.memory, length_at)
+        return self.memory[length_at + _LENGTH.size : length_at + _LENGTH.size + length].splitlines()
 
     def unstored_results(self) -> list[tuple[bytes, int, bytes]]:
         """Key, lifetime and value of what `keep_result` wrote, once the process is dead."""
@@ -231,14 +284,24 @@ class Row(ctypes.Structure):
                 return Running(before, task_id, name, tag, queue, started, soft, hard)
         return None
 
+    def in_hand(self) -> tuple[str, str] | None:
+        """Tag and queue of the message that was being taken in, once the process is dead."""
+        tag, queue = _IN_HAND.unpack_from(self.memory, self.start + _IN_HAND_AT)
+        return (tag.decode(errors="replace"), queue.decode(errors="replace")) if tag else None
+
     def recent_acks(self) -> list[tuple[str, str]]:
         """Tag and queue of the last acknowledgements, once the process is dead."""
         found = []
         for slot in range(min(self.acks, _RING_SLOTS)):
-            (text,) = _SLOT.unpack_from(self.memory, self.start + _RING_AT + slot * _SLOT.size)
-            tag, _, queue = text.decode(errors="replace").partition("\n")
-            found.append((tag, queue))
+            tag, queue = _SLOT.unpack_from(self.memory, self.start + _RING_AT + slot * _SLOT.size)
+            found.append((tag.decode(errors="replace"), queue.decode(errors="replace")))
         return found
+
+
+# What would overlap, or be cut, is found when this module is loaded.
+assert ctypes.sizeof(Row) <= _TASK_AT  # noqa: S101
+assert _TASK_AT + _TASK.size <= _RING_AT  # noqa: S101
+assert _RING_AT + _RING_SLOTS * _SLOT.size <= _DESCRIPTION_AT  # noqa: S101
 
 
 class Table:

@@ -5,4 +5,8 @@
 --
 -- A worker that is killed says nothing any more and is forgotten by itself.
 --
+-- The names of the tasks that workers know are lists of their own, as many workers know the same:
+--
+--   <root>:known:<digest>  set: names of tasks; beats that have `names`: digest keep it, and it expires with them
+--
 -- And the results of tasks, under the keys of Celery's Redis backend.

@@ -1,0 +1,47 @@
+"""One cell as its supervisor knows it."""
+
+import contextlib
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from seawall.worker.cells.channel import Channel
+from seawall.worker.cells.table import Killed, Row, State
+
+_LEAVE_WITHIN: Final = 4.0  # seconds in which a cell without a task has to end that was told to
+
+
+@dataclass
+class Seat:
+    """A cell's row, process and channel, and what has been decided about it."""
+
+    row: Row
+    pid: int
+    token: str  # of its consumers' names
+    pidfd: int
+    channel: Channel
+    born: float
+    leaving: bool = False  # it ends when its task has, and is not replaced
+    leave_by: float = float("inf")  # when it was told to end; later while it runs a task
+    killed: Killed = Killed.NOT
+    signum: int = 0
+    kill_at: float = float("inf")
+    totals: dict[str, int] = field(default_factory=dict)  # tasks ended, by name
+
+    def dismiss(self) -> None:
+        """Have it end when its task has.
+
+        A cell that waits for its broker reads nothing and is reached by a signal; a task that runs gets none.
+        """
+        self.channel.say("stop")
+        if self.row.state != State.RUNNING:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        self.leave_by = min(self.leave_by, time.monotonic() + _LEAVE_WITHIN)
+
+    def overdue(self, now: float) -> bool:
+        """Whether it was told to end, runs nothing, and is still there: a task may have made it deaf."""
+        if now > self.leave_by and self.row.state == State.RUNNING:
+            self.leave_by = now + _LEAVE_WITHIN
+        return now > self.leave_by

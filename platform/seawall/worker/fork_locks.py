@@ -1,0 +1,35 @@
+"""Cached properties across a fork, whoever's they are: Celery's, kombu's, an application's.
+
+`functools.cached_property` has a lock for each class before Python 3.12, kombu's always has, and Celery's
+applications and connections are full of them. A cell that is forked while another thread of its worker reads
+one for the first time would find its lock held for ever by a thread that it does not have. A forked child has
+one thread, so nobody can hold any of them there: it gets new ones, and what was being worked out is worked
+out again.
+"""
+
+import functools
+import gc
+import os
+import threading
+from typing import Any
+
+_found: list[Any] = []
+
+
+def find(**_: Any) -> None:
+    """Look for all that exist by now; called before objects are frozen and processes forked."""
+    known = set(map(id, _found))
+    _found.extend(
+        each
+        for each in gc.get_objects()
+        if isinstance(each, functools.cached_property) and id(each) not in known
+    )
+
+
+def _renew() -> None:
+    for each in _found:
+        if hasattr(each, "lock"):
+            each.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)

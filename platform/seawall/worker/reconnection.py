@@ -1,0 +1,51 @@
+"""A worker connects as soon as its broker is there, when it starts as well as after an outage.
+
+Celery waits longer before each attempt, up to half a minute, and so long after its broker is back a worker
+would do nothing. On our transport the transport itself tries, each second at least (`delivery.transport`).
+
+Before that Celery takes down what used the lost connection, step by step. Each may ask the server something,
+and one that is silent would be waited for each time, also after SIGTERM: all of it has a moment together.
+"""
+
+import functools
+from typing import Any, Final
+
+from celery import bootsteps
+
+from seawall import silence
+from seawall.delivery.transport import expect_loop
+
+_LONGEST_PAUSE: Final = 2.0  # seconds
+_TAKEN_DOWN_WITHIN: Final = 1.0  # seconds
+
+
+class Reconnection(bootsteps.Step):
+    """A consumer's step: its way to connect is ours."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        parent.ensure_connected = functools.partial(_ensure_connected, parent.ensure_connected)
+        parent.on_connection_error_after_connected = _briefly(parent.on_connection_error_after_connected)
+        parent.blueprint.restart = _briefly(parent.blueprint.restart)
+
+
+def _ensure_connected(ensure: Any, connection: Any) -> Any:
+    expect_loop()
+    connection.ensure_connection = functools.partial(
+        connection.ensure_connection,
+        interval_start=_LONGEST_PAUSE,
+        interval_step=0,
+        interval_max=_LONGEST_PAUSE,
+    )
+    return ensure(connection)
+
+
+def _briefly(take_down: Any) -> Any:
+    """Let all its questions together wait for a moment; for a few seconds if the consumer leaves for good."""
+
+    def bounded(*args: Any, **options: Any) -> Any:
+        seconds = silence.SILENCE if options else _TAKEN_DOWN_WITHIN
+        with silence.within(silence.Allowance(seconds)):
+            return take_down(*args, **options)
+
+    return bounded

@@ -1,0 +1,78 @@
+"""What a cell finds out about its process after a task."""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from seawall.worker.cells.vitals import Vitals
+
+
+@pytest.fixture
+def descriptor() -> Iterator[int]:
+    reader, writer = os.pipe()
+    yield reader
+    os.close(writer)
+    os.close(reader)
+
+
+def vitals(descriptor: int) -> Vitals:
+    seconds = count()
+    return Vitals(descriptor, clock=lambda: float(next(seconds)))
+
+
+def test_nothing_is_wrong_with_a_process_that_was_left_as_it_was(descriptor: int) -> None:
+    known = vitals(descriptor)
+    before = set(Path("/proc/self/fd").iterdir())
+    assert known.damage() is None
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_number_that_names_another_file_now_is_noticed(descriptor: int) -> None:
+    known = vitals(descriptor)
+    other, end = os.pipe()
+    os.dup2(other, descriptor)
+    os.close(other)
+    os.close(end)
+    assert known.damage() == "closed descriptors of its process"
+
+
+def test_closed_and_used_up_descriptors_are_told_apart(descriptor: int) -> None:
+    known = vitals(descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert known.damage() == "used up the descriptors of its process"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    copy = os.dup(descriptor)
+    os.close(descriptor)
+    try:
+        assert known.damage() == "closed descriptors of its process"
+    finally:
+        os.dup2(copy, descriptor)
+        os.close(copy)
+    assert known.damage() is None
+
+
+def test_a_trace_function_is_removed(descriptor: int) -> None:
+    known, before = vitals(descriptor), sys.gettrace()
+    sys.settrace(lambda *_: None)
+    assert known.damage() is None
+    assert sys.gettrace() is before
+
+
+def test_it_looks_at_most_once_a_millisecond(descriptor: int) -> None:
+    known = Vitals(descriptor, clock=lambda: 1.0)
+    assert known.damage() is None
+    copy = os.dup(descriptor)
+    os.close(descriptor)
+    try:
+        assert known.damage() is None
+    finally:
+        os.dup2(copy, descriptor)
+        os.close(copy)
