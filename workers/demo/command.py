@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import click
 
+from seawall.cli import Amount
+from seawall.quantity import Duration, Whole
 from workers.demo import storage
 from workers.demo.datasets import DATASETS, count_rows
 
@@ -41,13 +43,15 @@ def group() -> None:
     "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another file of its shape."
 )
 @click.option(
-    "--chunk-rows", type=click.IntRange(min=1), default=500, show_default=True, help="Rows per task."
+    "--chunk-rows", type=Amount(Whole(least=1)), default=500, show_default=True, help="Rows per task."
 )
+@click.option("--timeout", type=Amount(Duration()), default=120.0, show_default=True, help="Seconds for all.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds for all."
-)
-@click.option(
-    "--answer-within", type=float, default=15.0, show_default=True, help="Seconds until a worker takes it."
+    "--answer-within",
+    type=Amount(Duration()),
+    default=15.0,
+    show_default=True,
+    help="Seconds until a worker takes it.",
 )
 @click.pass_context
 def import_(  # noqa: PLR0913 - one parameter per option

@@ -6,15 +6,18 @@ process imports this package, because Celery loads all plugins. Fleets add comma
 """
 
 import importlib
+import io
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from seawall.errors import ConfigError, SeawallError
+from seawall.quantity import Quantity, Whole, shown
+from seawall.text import one_line
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database
@@ -36,11 +39,17 @@ _COMMANDS: Final = {
 }
 
 
+_LONGEST_CELL: Final = 1000
+
+
 class _Group(click.Group):
     """Finds commands by name, and turns our errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [*_COMMANDS, *_declared()]
+        names = [*_COMMANDS]
+        with suppress(SeawallError):  # said by the command itself; help is never refused
+            names += _declared()
+        return names
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         path = _COMMANDS.get(cmd_name) or _declared().get(cmd_name)
@@ -49,15 +58,56 @@ class _Group(click.Group):
         return _load(path)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # `seawall.text` has the rule
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SeawallError as exc:
-            raise _OneLine(str(exc)) from exc
+            raise (_Wrong if isinstance(exc, ConfigError) else _OneLine)(str(exc)) from exc
+        except Exception as exc:
+            if not _is_outage(exc):
+                raise
+            raise _OneLine(f"a server cannot be reached: {exc}") from exc
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a server is away, silent or refuses; the clients' modules are there if they raised it."""
+    classes = (
+        getattr(sys.modules.get(module), name, None)
+        for module, name in (("redis", "RedisError"), ("kombu.exceptions", "OperationalError"))
+    )
+    return isinstance(error, tuple(each for each in classes if each is not None))
 
 
 class _OneLine(click.ClickException):
     def show(self, file: Any = None) -> None:
         click.secho(f"seawall: {self.message}", fg="red", file=file or sys.stderr)
+
+
+class _Wrong(_OneLine):
+    """A wrong setting or argument, with the exit code of click's own usage errors."""
+
+    exit_code = click.UsageError.exit_code
+
+
+class Amount(click.ParamType):  # type: ignore[type-arg] # generic from click 8.5 on
+    """The type of an option that is a number of some kind, in that kind's words and bounds."""
+
+    def __init__(self, kind: Quantity) -> None:
+        self.kind = kind
+        self.name = kind.unit
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number that `value` means."""
+        try:
+            return self.kind.read(value)
+        except ValueError as exc:
+            self.fail(f"{shown(value)} {exc}", param, ctx)
+
+
+LISTED: Final = Amount(Whole(least=1))
+"""Of `--limit`: rows to print."""
 
 
 @click.group(name="seawall", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,8 +148,8 @@ def _declared() -> dict[str, str]:
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """`rows` as lines with aligned columns."""
-    table = list(rows)
+    """`rows` as lines with aligned columns; a row is one line whatever is in it."""
+    table = [[one_line(cell[:_LONGEST_CELL]) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seawall.cli import columns, recorded
+from seawall.cli import LISTED, Amount, columns, recorded
 from seawall.errors import SeawallError
-from seawall.quantity import parse_duration
+from seawall.quantity import Duration
 
 if TYPE_CHECKING:
     from seawall.breaker.store import Shared, Store
+
+_FOR = Amount(Duration(least=0.001))
 
 
 @click.group()
@@ -44,7 +46,7 @@ def _row(one: "Shared") -> tuple[str, ...]:
 
 @breakers.command()
 @click.argument("name", required=False)
-@click.option("--limit", default=50, show_default=True, help="Most to print.")
+@click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def history(name: str | None, *, limit: int, as_json: bool) -> None:
     """Print what breakers did, or what NAME did, the latest first; workers record it in PostgreSQL."""
@@ -74,8 +76,10 @@ def history(name: str | None, *, limit: int, as_json: bool) -> None:
 @breakers.command(name="open")
 @click.argument("name")
 @click.option("--reason", required=True, help="Why; everybody who looks will read it.")
-@click.option("--for", "for_", metavar="DURATION", help="How long, such as 10m. Default: until a reset.")
-def open_command(name: str, reason: str, for_: str | None) -> None:
+@click.option(
+    "--for", "for_", type=_FOR, metavar="DURATION", help="How long, such as 10m. Default: until a reset."
+)
+def open_command(name: str, reason: str, for_: float | None) -> None:
     """Refuse every call of the fleet to NAME."""
     _force(name, "forced_open", reason, for_)
 
@@ -83,8 +87,10 @@ def open_command(name: str, reason: str, for_: str | None) -> None:
 @breakers.command(name="close")
 @click.argument("name")
 @click.option("--reason", required=True, help="Why; everybody who looks will read it.")
-@click.option("--for", "for_", metavar="DURATION", help="How long, such as 10m. Default: until a reset.")
-def close_command(name: str, reason: str, for_: str | None) -> None:
+@click.option(
+    "--for", "for_", type=_FOR, metavar="DURATION", help="How long, such as 10m. Default: until a reset."
+)
+def close_command(name: str, reason: str, for_: float | None) -> None:
     """Let every call of the fleet to NAME through, whatever happens."""
     _force(name, "forced_closed", reason, for_)
 
@@ -97,15 +103,14 @@ def reset(name: str, reason: str) -> None:
     _force(name, "reset", reason, None)
 
 
-def _force(name: str, to: str, reason: str, for_: str | None) -> None:
+def _force(name: str, to: str, reason: str, for_: float | None) -> None:
     from seawall.breaker.face import whoami
 
-    seconds = None if for_ is None else parse_duration(for_, field="--for")
     with _store() as store:
         if name not in store.names():
             known = ", ".join(store.names()) or "none so far"
             raise SeawallError(f"no breaker {name!r} was used in the last 30 days: known are {known}")
-        shared = store.force(name, store.rules(name), to, for_=seconds, reason=reason, author=whoami())
+        shared = store.force(name, store.rules(name), to, for_=for_, reason=reason, author=whoami())
     until = "" if shared.left is None else f" for {shared.left:.0f} s"
     click.echo(f"{name} is {shared.state}{until}")
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seawall.cli import columns
+from seawall.cli import LISTED, Amount, columns
 from seawall.cli.application import current_app
 from seawall.cli.queues import opened_queues
 from seawall.errors import ConfigError
 from seawall.failure import Category
-from seawall.quantity import parse_duration
+from seawall.quantity import Duration
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database
@@ -43,24 +43,28 @@ class _Wanted:
     queue: str | None
     task: str | None
     category: str | None
-    older_than: str | None
-    newer_than: str | None
+    older_than: float | None
+    newer_than: float | None
 
     def __contains__(self, letter: "DeadLetter") -> bool:
         age = time.time() - letter.died_at
         return (
             (self.task is None or fnmatch.fnmatchcase(letter.task, self.task))
             and (self.category is None or letter.category == self.category)
-            and (self.older_than is None or age > parse_duration(self.older_than, field="--older-than"))
-            and (self.newer_than is None or age < parse_duration(self.newer_than, field="--newer-than"))
+            and (self.older_than is None or age > self.older_than)
+            and (self.newer_than is None or age < self.newer_than)
         )
 
 
 def _filters(command: _Command) -> _Command:
-    names = click.Choice([each.value for each in Category])
+    names, age = click.Choice([each.value for each in Category]), Amount(Duration())
     for option in (
-        click.option("--newer-than", metavar="AGE", help="Only those that died less than, say, 2h ago."),
-        click.option("--older-than", metavar="AGE", help="Only those that died longer ago than, say, 7d."),
+        click.option(
+            "--newer-than", type=age, metavar="AGE", help="Only those that died less than, say, 2h ago."
+        ),
+        click.option(
+            "--older-than", type=age, metavar="AGE", help="Only those that died longer ago than, say, 7d."
+        ),
         click.option("--category", type=names, help="Only what failed so."),
         click.option("--task", help="Only tasks of this name; * and ? match."),
         click.option("--queue", "-q", help="Only this queue."),
@@ -71,9 +75,9 @@ def _filters(command: _Command) -> _Command:
 
 @dead.command(name="list")
 @_filters
-@click.option("--limit", default=100, show_default=True, help="Most to print of each queue.")
+@click.option("--limit", type=LISTED, default=100, show_default=True, help="Most to print of each queue.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def list_command(*, limit: int, as_json: bool, **wanted: str | None) -> None:
+def list_command(*, limit: int, as_json: bool, **wanted: Any) -> None:
     """Print the dead letters, the latest of each queue first."""
     with opened_queues() as opened:
         found = list(_found(opened, _Wanted(**wanted), limit=limit))
@@ -112,7 +116,7 @@ def show(identity: str, *, queue: str | None) -> None:
 @click.argument("identities", metavar="[ID]...", nargs=-1)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
-def requeue(identities: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
+def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> None:
     """Put dead letters back in line, with no strikes and all attempts; their history stays with them."""
     with opened_queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
@@ -126,7 +130,7 @@ def requeue(identities: tuple[str, ...], *, every: bool, **wanted: str | None) -
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
 @click.confirmation_option(prompt="Delete these dead letters for good?")
-def discard(identities: tuple[str, ...], *, every: bool, **wanted: str | None) -> None:
+def discard(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> None:
     """Delete dead letters for good; PostgreSQL keeps the account of them."""
     with opened_queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
@@ -194,7 +198,7 @@ def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
     from seawall.worker.discretion import secrecy_of
 
     message = dict(letter.message)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(LookupError, ValueError, TypeError, RecursionError):  # of a stranger
         args, kwargs, *more = json.loads(message["body"])
         shown = redact_arguments(args, kwargs, **secrecy_of(current_app().tasks.get(letter.task)))
         message["body"] = [*shown, *more]

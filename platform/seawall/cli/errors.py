@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seawall.cli import columns, recorded
+from seawall.cli import LISTED, columns, recorded
 from seawall.errors import ConfigError
 from seawall.failure import Category
 
@@ -31,7 +31,7 @@ def _filters(command: _Command) -> _Command:
 @errors.command(name="list")
 @_filters
 @click.option("--status", default="open", show_default=True, help="open, resolved, ignored or all.")
-@click.option("--limit", default=50, show_default=True, help="Most to print.")
+@click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def list_command(*, task: str | None, category: str | None, status: str, limit: int, as_json: bool) -> None:
     """Print groups, those seen last first."""

@@ -6,15 +6,21 @@ from typing import Any
 
 import click
 
+from seawall.cli import Amount
 from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.quantity import LONGEST_WAIT, Duration
+
+_TIMEOUT = Amount(Duration(least=0.001, most=LONGEST_WAIT))
 
 
 @click.command()
 @click.argument("question", type=click.Choice(["live", "ready", "startup"]), default="ready")
 @click.option("--address", help="Of the process; default: SEAWALL_HEALTH__ADDRESS.")
 @click.option("--servers", is_flag=True, help="Ask the configured servers themselves instead of a process.")
-@click.option("--timeout", default=1.0, show_default=True, help="Seconds to wait for an answer.")
+@click.option(
+    "--timeout", type=_TIMEOUT, default=1.0, show_default=True, help="Seconds to wait for an answer."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a line a check.")
 def health(*, question: str, address: str | None, servers: bool, timeout: float, as_json: bool) -> None:
     """Ask whether a process is live, ready or has started; exit code 0 if it is, 1 if not.

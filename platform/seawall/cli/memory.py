@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli import columns
+from seawall.cli import Amount, columns
 from seawall.cli.application import current_app
 from seawall.errors import ConfigError
-from seawall.quantity import format_bytes
+from seawall.quantity import Whole, format_bytes
 
 if TYPE_CHECKING:
     from seawall.memory.learned import Record
@@ -71,8 +71,8 @@ def forget(task: str) -> None:
 @click.argument("task")
 @click.option("--args", "arguments", default="[]", help="JSON array of the task's arguments.")
 @click.option("--kwargs", "keywords", default="{}", help="JSON object of its keyword arguments.")
-@click.option("--runs", default=20, type=click.IntRange(min=1), show_default=True, help="Runs to compare.")
-@click.option("--warm-up", default=5, type=click.IntRange(min=0), show_default=True, help="Runs before that.")
+@click.option("--runs", default=20, type=Amount(Whole(least=1)), show_default=True, help="Runs to compare.")
+@click.option("--warm-up", default=5, type=Amount(Whole()), show_default=True, help="Runs before that.")
 def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -> None:
     """Run TASK here, several times and for real, and name the lines whose memory grows."""
     from seawall.memory.profile import profile as measure
@@ -80,7 +80,7 @@ def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -
     args, kwargs = _json("args", arguments, list), _json("kwargs", keywords, dict)
     found = measure(_runner(task, args, kwargs), runs=runs, warm_up=warm_up)
     click.echo(
-        f"{task}: {found.runs} runs kept {format_bytes(max(0, found.resident))} each, "
+        f"{task}: {found.runs} runs kept {format_bytes(max(0, found.held))} each, "
         f"{format_bytes(max(0, found.traced))} of it in Python objects"
     )
     for growth in found.growing:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from seawall import servers
-from seawall.cli import columns
+from seawall.cli import Amount, columns
 from seawall.database.migrations import (
     PLATFORM,
     History,
@@ -18,6 +18,7 @@ from seawall.database.migrations import (
     new,
 )
 from seawall.errors import ConfigError
+from seawall.quantity import Whole
 from seawall.startup import expected_tables, histories
 
 
@@ -68,7 +69,7 @@ def up() -> None:
 
 
 @migrate.command()
-@click.option("--steps", default=1, show_default=True, type=click.IntRange(1), help="How many to undo.")
+@click.option("--steps", default=1, show_default=True, type=Amount(Whole(least=1)), help="How many to undo.")
 @click.option("--history", "name", help="Only this history, such as `seawall` or the fleet's.")
 def down(*, steps: int, name: str | None) -> None:
     """Undo the newest migrations with the down SQL recorded when they were applied."""
@@ -112,7 +113,7 @@ def new_command(name: str, history_name: str | None) -> None:
 
 
 @migrate.command()
-@click.argument("version", type=int)
+@click.argument("version", type=Amount(Whole()))
 @click.option("--history", "name", required=True, help="The history whose tables exist already.")
 def baseline(version: int, name: str) -> None:
     """Record everything up to VERSION as applied without running it."""

@@ -10,9 +10,11 @@ import click
 
 from seawall.cli import columns
 from seawall.cli.application import current_app
+from seawall.quantity import format_age
+from seawall.text import one_line
 
 if TYPE_CHECKING:
-    from seawall.delivery import Queues
+    from seawall.delivery import ParkedFor, Queues
 
 
 @click.group()
@@ -26,6 +28,9 @@ def list_command(*, as_json: bool) -> None:
     """Print what each queue holds, and how long its next message has waited."""
     with opened_queues() as opened:
         held = {name: asdict(opened.counts(name)) for name in opened.names()}
+        parked = {name: opened.parked(name) for name in held}
+    for name, waiting in parked.items():
+        held[name]["parked_oldest"] = {each.dependency: each.oldest for each in waiting}
     if as_json:
         click.echo(json.dumps(held, indent=2))
         return
@@ -33,11 +38,23 @@ def list_command(*, as_json: bool) -> None:
     for name, counts in held.items():
         oldest = "" if counts["oldest"] is None else f"{counts['oldest']:.1f} s"
         numbers = (str(counts[key]) for key in ("ready", "delayed", "held"))
-        parked = str(sum(counts["parked"].values()))
+        many = str(sum(counts["parked"].values()))
         paused = "paused" if counts["paused"] else ""
-        rows.append((name, *numbers, parked, str(counts["dead"]), oldest, paused))
+        rows.append((name, *numbers, many, str(counts["dead"]), oldest, paused))
     for line in columns(rows):
         click.echo(line)
+    for queue, waiting in parked.items():
+        for each in waiting:
+            _say_parked(queue, each)
+
+
+def _say_parked(queue: str, parked: "ParkedFor") -> None:
+    from seawall.worker.names import advice, name_in
+
+    age = format_age(parked.oldest)
+    click.echo(one_line(f"{queue}: {parked.many} parked for {parked.dependency}, the oldest for {age}"))
+    if (name := name_in(parked.dependency)) is not None:
+        click.echo(one_line(f"  nobody who consumes {queue} knows it: {advice(name)}"))
 
 
 @queues.command()

@@ -95,6 +95,13 @@ def fleet() -> Rows:
     ]
 
 
+def beat() -> Rows:
+    """Which beat sends each schedule, and which wait for its end."""
+    from seawall.worker.beat import schedules
+
+    return list(schedules(cluster.client()))
+
+
 def leaks() -> Rows:
     """The tasks that seem to keep memory from run to run."""
     from seawall.memory.learned import Learned
@@ -108,6 +115,7 @@ def leaks() -> Rows:
 
 SECTIONS: Final[dict[str, Callable[[], Rows]]] = {
     "workers": fleet,
+    "beat": beat,
     "database": pool,
     "connections": connections,
     "connection budget": budget,

@@ -11,6 +11,7 @@ from seawall import servers
 from seawall.cli import migrate
 from seawall.cli.application import load_app
 from seawall.config import settings
+from seawall.embedded.home import make_folders
 from seawall.errors import ConfigError, SeawallError
 from seawall.fleet import Console, Control, Fleet, FleetSpec
 from seawall.quantity import format_bytes
@@ -29,7 +30,7 @@ def up(*, migrations: bool) -> None:
     console = Console()
     if servers.join_embedded() is not None:
         console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
-    settings().home.mkdir(parents=True, exist_ok=True)
+    make_folders(settings().home, 0o755)
     app = load_app(spec.app)
     from seawall.worker.lifecycle import notify
     from seawall.worker.memory import board_of

@@ -7,7 +7,7 @@ a severity, a reason and a fix.
 from typing import TYPE_CHECKING
 
 from seawall import servers
-from seawall.config import REDIS_SCHEMES, scheme_of, settings
+from seawall.config import settings
 from seawall.doctor.celery import audit_celery
 from seawall.doctor.finding import Finding, Severity
 from seawall.doctor.machine import (
@@ -22,8 +22,10 @@ from seawall.doctor.machine import (
     workers,
 )
 from seawall.doctor.postgres import audit_postgres
+from seawall.doctor.queues import audit_queues
 from seawall.doctor.redis import audit_redis
 from seawall.startup import expected_tables, histories
+from seawall.urls import REDIS_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,6 +41,7 @@ __all__ = [
     "audit_fleet",
     "audit_machine",
     "audit_postgres",
+    "audit_queues",
     "audit_redis",
     "audit_settings",
     "audit_versions",
@@ -63,6 +66,7 @@ def examine(
             for url in _redis_urls(app)
             for finding in audit_redis(url, clients=redis_clients(spec, machine.cores))
         ),
+        *audit_queues(app),
         *audit_postgres(
             servers.database_url(),
             demand=database_connections(spec, current, machine.cores),

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from seawall.config import REDIS_SCHEMES, scheme_of
+from seawall.config import settings
 from seawall.doctor.finding import Finding, error, warning
+from seawall.urls import REDIS_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -25,6 +26,7 @@ def audit_celery(app: "Celery", spec: "FleetSpec | None" = None) -> list[Finding
         *_serialization(conf),
         *_submission(conf),
         *_results(conf),
+        *_prefix(conf),
         *_schedule(app, spec),
         *(_queues(conf, spec) if spec is not None else ()),
     ]
@@ -136,6 +138,19 @@ def _results(conf: Any) -> Iterator[Finding]:
             "result_expires is unset: results stay for ever and fill Redis",
             "set result_expires, a day or less",
         )
+
+
+def _prefix(conf: Any) -> Iterator[Finding]:
+    prefix = settings().redis_prefix
+    for name in ("broker_transport_options", "result_backend_transport_options"):
+        own = (conf.get(name) or {}).get("global_keyprefix", "")
+        if own != prefix:
+            yield warning(
+                "celery.key_prefix",
+                f"{name} has global_keyprefix={own!r} and SEAWALL_REDIS_PREFIX is {prefix!r}: keys of "
+                "workers, breakers, limits and memory begin otherwise than those of tasks",
+                "set SEAWALL_REDIS_PREFIX for all processes; global_keyprefix follows where it is not set",
+            )
 
 
 def _schedule(app: "Celery", spec: "FleetSpec | None") -> Iterator[Finding]:

@@ -61,7 +61,7 @@ class Home:
         """Create the directories. What exists is left as it is; nobody's rights are widened."""
         try:
             # Servers of root run as another user, who must pass through; all there is to read is 0600.
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(self.path.parent, 0o755)
             _make_directory(self.path, 0o711 if os.geteuid() == 0 else 0o700)
             if self.socket.parent == self.private:
                 self.make_private()
@@ -166,6 +166,15 @@ def lock(descriptor: int, deadline: float) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def make_folders(path: Path, mode: int) -> None:
+    """Make `path` and what is missing above it: nobody has more rights there than `mode` gives them.
+
+    `Path.mkdir(parents=True)` gives what is above all the rights that the umask leaves.
+    """
+    for each in reversed((path, *path.parents)):
+        each.mkdir(mode=mode, exist_ok=True)
 
 
 def _make_directory(path: Path, mode: int) -> None:

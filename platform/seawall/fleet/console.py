@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from seawall.text import to_bytes
+
 _COLOURS: Final = ("36", "33", "32", "35", "34", "96")
 _LOUD: Final = "1;31"
 _OWN_NAME: Final = "fleet"
@@ -93,7 +95,7 @@ class Console:
     def _write(self, text: str) -> None:
         if self.closed:
             return
-        encoded = (text + "\n").encode(errors="replace")
+        encoded = to_bytes(text + "\n")
         self._backlog.append(encoded)
         self._waiting += len(encoded)
         self.flush()

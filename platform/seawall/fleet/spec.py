@@ -36,7 +36,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -47,10 +46,11 @@ from pydantic_core import ErrorDetails
 
 from seawall.errors import ConfigError
 from seawall.fleet.program import Program
-from seawall.quantity import parse_bytes, parse_duration
+from seawall.quantity import LONGEST_WAIT, Bytes, Duration, Whole, shown
 
 Enabled = Literal["auto", True, False]
-Count = Annotated[int, Field(strict=True, ge=1)]
+_MOST_CELLS: Final = 10_000
+_MOST_WORKERS: Final = 1000
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
 
@@ -63,12 +63,12 @@ class Profile(_Table):
     """One kind of worker."""
 
     queues: tuple[str, ...] = Field(default=("celery",), min_length=1)
-    concurrency: Count | None = None
+    concurrency: Annotated[int, Whole(least=1, most=_MOST_CELLS)] | None = None
     pool: Literal["cells", "prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = (
         "cells"
     )
-    processes: Count = 1
-    memory: Annotated[int, BeforeValidator(lambda value: parse_bytes(value, field="memory"))] | None = None
+    processes: Annotated[int, Whole(least=1, most=_MOST_WORKERS)] = 1
+    memory: Bytes | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     options: tuple[str, ...] = ()
 
@@ -102,7 +102,7 @@ class Flower(_Table):
 
     enabled: Enabled = "auto"
     address: str = "127.0.0.1"
-    port: int = Field(default=5555, strict=True, ge=0, le=65535)
+    port: Annotated[int, Whole(most=65535)] = 5555
 
     def installed(self) -> bool:
         """Whether the dashboard extra is there."""
@@ -139,9 +139,7 @@ class FleetSpec(_Table):
     """What fleet.toml says."""
 
     app: Annotated[str, StringConstraints(pattern=r"^[\w.]+(:[\w.]+)?$")]
-    drain_timeout: Annotated[
-        float, BeforeValidator(lambda value: parse_duration(value, field="drain_timeout"))
-    ] = 30.0
+    drain_timeout: Annotated[float, Duration(most=LONGEST_WAIT)] = 30.0
     commands: dict[Name, Reference] = Field(default_factory=dict)
     migrations: dict[Name, Path] = Field(default_factory=dict)
     tables: dict[Name, Reference] = Field(default_factory=dict)
@@ -163,7 +161,7 @@ class FleetSpec(_Table):
             raise ConfigError(
                 f"{path} cannot be read ({exc.strerror}): write it or name another file"
             ) from exc
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ConfigError(f"{path} is no TOML: {exc}") from exc
         try:
             return cls.model_validate(tables)
@@ -233,11 +231,13 @@ def _in_one_line(path: Path, error: ErrorDetails) -> str:
     cause: Any = error.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         return f"{where}: {cause}"
-    field = at[-1]
+    field, value = at[-1], shown(error["input"])
+    if isinstance(cause, ValueError):  # of a quantity
+        return f"{where}: {field}={value} {cause}"
     if error["type"] == "missing":
         return f"{where}: {field} is missing: write {field} = ..."
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, known, n=1) or [", ".join(known)]
-        return f"{where}: {field}={error['input']!r} is unknown: write {near[0]} or remove it"
+        return f"{where}: {field}={value} is unknown: write {near[0]} or remove it"
     message = error["msg"].replace("tuple", "list")  # TOML has no tuples
-    return f"{where}: {field}={error['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{where}: {field}={value}: {message[0].lower()}{message[1:]}"

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from seawall.quantity import parse_duration
+
 BUDGET: Final = 0.04
 """Seconds that whoever asks waits for probes, all of them together."""
 
@@ -66,7 +68,7 @@ class Beat:
 
     def __init__(self, name: str, within: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
-        self._within = within
+        self._within = parse_duration(within, field="within")
         self._clock = clock
         self._last = clock()
 

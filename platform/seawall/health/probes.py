@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from seawall import cluster
-from seawall.config import REDIS_SCHEMES, scheme_of
 from seawall.errors import SeawallError
 from seawall.health.checks import PATIENCE, Check
+from seawall.urls import REDIS_SCHEMES, scheme_of
 
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _AMQP_METHOD: Final = b"\x01"  # the type of the frame with which a broker greets

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from seawall import events
-from seawall.config import AlertSettings
 from seawall.events import Event
+from seawall.sections import AlertSettings
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from seawall.database.pool import Database
+from seawall.text import storable
 
 OPEN, RESOLVED, IGNORED = STATUSES = ("open", "resolved", "ignored")
 """A resolved group that is seen again is open again; an ignored one stays ignored."""
@@ -44,9 +45,9 @@ class Wanted:
         """As a condition and its parameters."""
         pattern = None
         if self.task is not None:
-            escaped = self.task.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+            escaped = storable(self.task).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
             pattern = escaped.replace("*", "%").replace("?", "_")
-        heads = [f"{each}%" for each in self.fingerprints]
+        heads = [f"{storable(each)}%" for each in self.fingerprints]
         condition = (
             "(%s::text IS NULL OR task LIKE %s) AND (%s::text IS NULL OR category = %s)"
             " AND (%s::text IS NULL OR status = %s)"

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import mmap
 import os
 import threading
@@ -24,15 +25,20 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final
 
+from seawall.text import storable
+
 logger = logging.getLogger(__name__)
 
 SUFFIX: Final = ".rows"
 SEGMENT: Final = 1 << 20
 """Bytes after which a process begins another file."""
 
+LONGEST_ROW: Final = 1 << 18
+"""Bytes of a row; `spool.Segment` reads twice as much at once."""
+
 _COMPLAIN_EVERY: Final = 60.0
 _TELL_EVERY: Final = 1.0
-_encode: Final = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), default=repr, allow_nan=False).encode
 
 
 class Gauge:
@@ -86,12 +92,10 @@ class Journal:
             self._leave_out(rows)
             return False
         with self._lock:
-            if self._left_out and time.time() - self._left_out_since > _TELL_EVERY:
-                rows = gap(self._left_out, self._left_out_since) + rows
-                written = self._append(rows.encode())
-                self._left_out = 0 if written else self._left_out
-            else:
-                written = self._append(rows.encode())
+            before = self._left_out if time.time() - self._left_out_since > _TELL_EVERY else 0
+            told = gap(before, self._left_out_since) if before else ""
+            written = self._append((told + rows).encode())
+            self._left_out -= before if written else 0
         if not written:
             self._leave_out(rows)
         return written
@@ -148,11 +152,16 @@ def gap(rows: int, since: float, why: str = "the spool was full") -> str:
 
 
 def line(kind: str, content: list[Any] | Mapping[str, Any]) -> str:
-    """One row. What PostgreSQL cannot keep in text is replaced by U+FFFD."""
-    text = _encode(content)
+    """One row, or the gap that stands for one that is too large. Text is as `text.storable` has it."""
+    try:
+        text = _encode(content)
+    except ValueError:  # infinity or nan, for which JSON has no word
+        text = _encode(_storable(content))
     # How JSON writes NUL, and half a surrogate pair (or a whole one).
     if "\\u0000" in text or "\\ud" in text:
         text = _encode(_storable(content))
+    if len(text) > LONGEST_ROW:
+        return gap(1, time.time(), f"it took {len(text)} bytes")
     return f"{kind}{text}\n"
 
 
@@ -160,18 +169,19 @@ def quoted(text: str) -> str:
     """`text` in JSON, as `line` would have it."""
     found = encode_basestring_ascii(text)
     if "\\u0000" in found or "\\ud" in found:
-        found = encode_basestring_ascii(_storable(text))
+        found = encode_basestring_ascii(storable(text))
     return found
 
 
 def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        return storable(value)
     if isinstance(value, Mapping):
-        return {_storable(str(key)): _storable(each) for key, each in value.items()}
+        return {storable(str(key)): _storable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_storable(each) for each in value]
-    return value if isinstance(value, int | float | None) else _storable(repr(value))
+    known = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else storable(repr(value))
 
 
 _journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()

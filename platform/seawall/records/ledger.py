@@ -7,11 +7,14 @@ for each other crosswise.
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
+
+from seawall.database.sqlstate import waits
+from seawall.errors import SeawallError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +22,11 @@ RUN: Final = (
     "finished_at", "task_id", "attempt", "state", "priority", "name", "queue", "worker", "enqueued_at",
     "started_at", "wait_ms", "run_ms", "peak_rss_kib", "fingerprint", "meta",
 )  # fmt: skip
-"""The fields of a run, in their order; moments are seconds since the epoch."""
+"""The fields of a run, in their order; moments are seconds since the epoch.
+
+`peak_rss_kib` is the most that the run's process held (`seawall.memory.meter`). The column has its name from
+when pages of files were counted too.
+"""
 
 _RUNS: Final = """
     INSERT INTO seawall.task_runs (finished_at, task_id, attempt, state, priority, name, queue, worker,
@@ -77,6 +84,9 @@ _APPLIED: Final = """
 """
 
 
+_REASON: Final = 500
+
+
 @dataclass(slots=True)
 class Batch:
     """Rows of several journals, and how far into each they reach."""
@@ -115,8 +125,7 @@ class Batch:
 
     def lost(self) -> list[tuple[int, str]]:
         """What journals say is missing: how many rows, and why."""
-        found = [_parsed(row) or {"rows": 1, "why": "it was cut off"} for row in self.gaps]
-        return [(int(each["rows"]), str(each["why"])) for each in found]
+        return [_parsed(row) or (1, "it was cut off") for row in self.gaps]
 
     def alone(self) -> "list[Batch]":
         """Each row in a batch of its own, for one of which the server takes exception to."""
@@ -149,10 +158,23 @@ def write_apart(connection: psycopg.Connection[Any], batch: Batch) -> list[str]:
         try:
             with connection.transaction():
                 write(connection, one)
-        except (psycopg.DataError, psycopg.IntegrityError, ValueError, KeyError, TypeError) as exc:
-            refused.append(" ".join(str(exc).split()))
+        except Exception as exc:
+            if not of_a_row(exc):
+                raise
+            refused.append(" ".join(f"{type(exc).__name__}: {exc}".split())[:_REASON])
     write(connection, Batch(reached=batch.reached))
     return refused
+
+
+def of_a_row(error: Exception) -> bool:
+    """Whether `error` comes from what a row holds, so that the row is left out and the others are written.
+
+    PostgreSQL and our pool say that something is away by a closed list of errors. All else is about the row,
+    whatever class it has: `program_limit_exceeded`, say, is psycopg's OperationalError.
+    """
+    if isinstance(error, psycopg.Error):
+        return not waits(error)
+    return not isinstance(error, SeawallError | OSError)
 
 
 def applied(connection: psycopg.Connection[Any], journals: Sequence[str]) -> dict[str, int]:
@@ -184,9 +206,10 @@ def _summed_up(failures: Iterable[bytes]) -> list[dict[str, Any]]:
     return [groups[fingerprint] for fingerprint in sorted(groups)]
 
 
-def _parsed(row: bytes) -> Mapping[str, Any] | None:
+def _parsed(row: bytes) -> tuple[int, str] | None:
+    """What a gap says: how many rows are missing, and why."""
     try:
         found = json.loads(row)
-    except ValueError:
+        return int(found["rows"]), str(found["why"])
+    except Exception:  # noqa: BLE001 - whatever stands there, it is no gap of ours
         return None
-    return found if isinstance(found, dict) and "rows" in found else None

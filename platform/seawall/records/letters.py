@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from seawall.database.pool import Database
+from seawall.text import storable
 
 _COLUMNS: Final = """
     SELECT d.id, d.task_id, d.name, d.queue, d.args, d.kwargs, d.headers, d.size, d.traceback,
@@ -41,7 +42,7 @@ class Letter:
 
 def lineage(database: Database, task_id: str) -> list[Letter]:
     """Every time that this task was given up, the first one first."""
-    rows = database.fetch(f"{_COLUMNS} WHERE d.task_id = %s ORDER BY d.id".encode(), [task_id])
+    rows = database.fetch(f"{_COLUMNS} WHERE d.task_id = %s ORDER BY d.id".encode(), [storable(task_id)])
     return [Letter(**row) for row in rows]
 
 
@@ -50,7 +51,7 @@ def resolve(database: Database, task_ids: Sequence[str], state: str, by: str) ->
     return database.execute(
         "UPDATE seawall.dead_letters SET state = %s, resolved_by = %s, resolved_at = now()"
         " WHERE state = 'open' AND task_id = ANY(%s)",
-        [state, by, list(task_ids)],
+        [state, storable(by), [storable(each) for each in task_ids]],
     )
 
 
@@ -59,5 +60,5 @@ def attempts(database: Database, task_id: str) -> list[dict[str, Any]]:
     return database.fetch(
         "SELECT attempt, state, queue, worker, enqueued_at, started_at, finished_at, run_ms"
         " FROM seawall.task_runs WHERE task_id = %s ORDER BY finished_at",
-        [task_id],
+        [storable(task_id)],
     )

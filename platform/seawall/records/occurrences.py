@@ -4,13 +4,18 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from seawall.failure import Failure
-from seawall.redaction import redact_text
+from seawall.failure import Failure, message_of, name_of, path_of
+from seawall.redaction import KEPT, shortened
 
-MOST_TEXT: Final = 16_384
+MOST_TEXT: Final = KEPT
+LONGEST_NAME: Final = 255
+"""Characters of a name, and of an id: an index of PostgreSQL takes 2704 bytes."""
+
 _SAMPLE_EVERY: Final = 60.0
 _SAMPLES: Final = 1000
 _REASON: Final = 500
+_SEEN: Final = 4096
+"""Characters of a message in which its first line is looked for."""
 
 _sampled: dict[str, float] = {}
 
@@ -24,11 +29,10 @@ def occurrence(error: BaseException, failure: Failure, task: str, traceback: str
         if len(_sampled) >= _SAMPLES:
             _sampled.clear()
         _sampled[failure.fingerprint] = now
-    kind = type(error)
     return {
         "fingerprint": failure.fingerprint,
-        "exception": f"{kind.__module__}.{kind.__qualname__}",
-        "task": task,
+        "exception": path_of(type(error)),
+        "task": task[:LONGEST_NAME],
         "category": failure.category.value,
         "severity": failure.severity.name.lower(),
         "at": now,
@@ -38,9 +42,6 @@ def occurrence(error: BaseException, failure: Failure, task: str, traceback: str
 
 def reason(error: BaseException, failure: Failure, secrets: Sequence[str] = ()) -> str:
     """Why something failed, in one line that begins with the category."""
-    try:
-        said = str(error)
-    except Exception as broken:  # noqa: BLE001 - a foreign __str__ may do anything
-        said = f"unprintable: {type(broken).__name__}"
-    first = redact_text(said, secrets).strip().partition("\n")[0][:_REASON]
-    return f"{failure.category.value}: {type(error).__name__}{f': {first}' if first else ''}"
+    said = message_of(error)
+    first = shortened(said, _SEEN, secrets).strip().partition("\n")[0][:_REASON]
+    return f"{failure.category.value}: {name_of(type(error), '__name__')}{f': {first}' if first else ''}"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from seawall import events
-from seawall.config import RecordsSettings
 from seawall.errors import SeawallError
 from seawall.records import ledger, retention
 from seawall.records.alerts import Alerts
@@ -19,6 +18,7 @@ from seawall.records.events import RecordsAdopted, RecordsCaughtUp, RecordsHeldB
 from seawall.records.journal import Gauge, Journal
 from seawall.records.ledger import Batch
 from seawall.records.spool import Segment, Spool
+from seawall.sections import RecordsSettings
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database
@@ -146,7 +146,7 @@ class Recorder:
                 heard[segment.name] += len(text)
                 for row in text.splitlines() if b"\ne" in text or text[:1] == b"e" else ():
                     if row[:1] == b"e":
-                        with contextlib.suppress(ValueError, KeyError):
+                        with contextlib.suppress(Exception):  # whatever the row holds; the ledger says so
                             alerts.count(json.loads(row[1:]))
         self._heard = heard
 
@@ -186,11 +186,13 @@ class Recorder:
             with self._database().transaction() as connection:
                 ledger.write(connection, batch)
                 self._forget_deleted(connection)
-        except (psycopg.DataError, psycopg.IntegrityError, ValueError, KeyError):
+        except Exception as exc:
+            if not ledger.of_a_row(exc):
+                raise
             with self._database().transaction() as connection:
                 refused = ledger.write_apart(connection, batch)
         self._applied |= batch.reached
-        for rows, why in [*batch.lost(), *((1, f"PostgreSQL refused it: {reason}") for reason in refused)]:
+        for rows, why in [*batch.lost(), *((1, f"it cannot be written: {reason}") for reason in refused)]:
             logger.error("%d rows of what became of tasks are lost: %s", rows, why)
             events.emit(RecordsLost(rows=rows, reason=why))
 

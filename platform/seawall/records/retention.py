@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from seawall.config import RecordsSettings
+from seawall.sections import RecordsSettings
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from seawall.embedded.home import make_folders
 from seawall.records.journal import SUFFIX
 
 _OWNER: Final = "owner"
@@ -71,7 +72,8 @@ class Spool:
 
     @classmethod
     def _make(cls, path: Path) -> "Spool":
-        path.mkdir(mode=0o700, parents=True)
+        make_folders(path.parent, 0o700)
+        path.mkdir(mode=0o700)
         lock = _locked(path)
         if lock is None:
             raise OSError(f"{path} is another worker's")

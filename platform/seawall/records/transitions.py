@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from seawall.breaker.events import BreakerChanged
+from seawall.text import storable
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database
@@ -50,6 +51,7 @@ def transition(event: BreakerChanged) -> dict[str, Any]:
 
 def history(database: "Database", name: str | None, *, limit: int) -> list[Transition]:
     """The last transitions of one circuit, or of all, the latest first."""
+    name = None if name is None else storable(name)
     rows = database.fetch(
         "SELECT at, name, before, after, cause, reason, author, calls, failed, slow, worker"
         " FROM seawall.breaker_transitions WHERE %s::text IS NULL OR name = %s"

@@ -50,6 +50,8 @@ def _seconds(said: object, now: float) -> float | None:
         return None
     try:
         seconds = float(said)
+    except OverflowError:
+        return None
     except ValueError:
         try:
             seconds = parsedate_to_datetime(str(said)).timestamp() - now
