@@ -7,14 +7,16 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
-JOBS ?= 2
+# Tests wait more than they compute: three at a time keep two cores busy.
+JOBS ?= 3
 MINUTES ?= 60
+MESSAGES ?= 100000
 # The locks are complete: pip resolves nothing, so a newer release of anything changes nothing.
 FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test test-all coverage soak bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test test-all coverage soak fuzz bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,12 +62,17 @@ coverage: $(DEV) ## Run the tests and show the lines and branches they leave out
 soak: $(DEV) ## An hour of load with faults, and the account of every task; MINUTES=10 for less.
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(MINUTES)
 
-bench: $(DEV) ## Measure what was promised, delivery, workers, the database, failures and the ledger, outages, breakers.
+fuzz: $(DEV) ## Mutated messages through workers of every pool, with an account of each; MESSAGES=1000 for fewer.
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz.run --messages $(MESSAGES)
+
+bench: $(DEV) ## Measure what was promised, delivery, workers, the database, failures and the ledger, texts, outages, breakers.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/promises.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/submission.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/worker.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/texts.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/outage.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 

@@ -21,9 +21,9 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
-from seawall.config import DatabaseSettings
 from seawall.database.migrations import History, Migrations
 from seawall.database.pool import Database
+from seawall.sections import DatabaseSettings
 from support.outages import deaf_proxy, kill_server, own_postgres, survive, terminate_all
 from support.servers import temporary_home
 

@@ -22,7 +22,6 @@ from kombu.message import Message
 from kombu.utils.json import dumps
 
 from seawall import Seawall, classify, failure, logs, records
-from seawall.config import RecordsSettings
 from seawall.database.migrations import Migrations, platform_history
 from seawall.database.pool import Database
 from seawall.delivery.envelope import SUBMITTED
@@ -30,6 +29,7 @@ from seawall.embedded import attach
 from seawall.records.recorder import Recorder
 from seawall.records.spool import Spool
 from seawall.redaction import redact_arguments, redact_text
+from seawall.sections import RecordsSettings
 from seawall.worker import outcomes
 from seawall.worker.outcomes import Dead, Succeeded
 from seawall.worker.request import Request

@@ -29,12 +29,12 @@ from seawall import (
     submit_many,
 )
 from seawall.breaker import close
-from seawall.config import DatabaseSettings
 from seawall.database.migrations import Migrations
 from seawall.database.pool import Database
 from seawall.errors import BreakerOpen
 from seawall.memory.board import Board
 from seawall.memory.guard import Guard
+from seawall.sections import DatabaseSettings
 from seawall.startup import histories
 from support.delivery import ROOT, own_server
 from support.outages import own_postgres

@@ -11,8 +11,8 @@ from celery import Celery
 from pydantic import SecretStr
 
 from seawall import events
-from seawall.config import AlertSettings
 from seawall.records.alerts import AlertRaised, Alerts
+from seawall.sections import AlertSettings
 from support.nodes import StartWorker
 from support.recorded import Recorded
 from support.waiting import wait_until

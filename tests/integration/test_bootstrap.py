@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,3 +230,76 @@ def test_what_nobody_catches_in_a_bootstrapped_process_is_logged_once_with_its_c
         ("asyncio ? failed: ZeroDivisionError", "internal"),
         ("process failed: RuntimeError", "internal"),
     ]
+
+
+ENDED = """
+import multiprocessing, signal, sys
+import seawall
+from seawall import Features, bootstrap
+
+wanted, = sys.argv[1:]
+off = Features(logging=False, redis=False, broker=False, database=False)
+
+@seawall.service("gateway")
+def gateway():
+    yield
+    print("stopped", flush=True)
+
+if wanted == "a handler of its own":
+    signal.signal(signal.SIGTERM, lambda *_: print("its own", flush=True))
+system = bootstrap(services=[gateway], features=off)
+if wanted == "shut down":
+    system.shutdown()
+if wanted == "a child":
+    def idle():
+        print("idle", flush=True)
+        signal.pause()
+
+    child = multiprocessing.get_context("fork").Process(target=idle)
+    child.start()
+    print(sys.stdin.readline(), end="", flush=True)
+    child.terminate()
+    child.join()
+    print(child.exitcode, flush=True)
+    sys.exit()
+try:
+    print("ready", flush=True)
+    sys.stdin.readline()
+finally:
+    print("left", flush=True)
+"""
+
+
+def ended(wanted: str, *, at: str = "ready") -> tuple[int, list[str]]:
+    """The exit status of a script that was told to end, and what it printed then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDED, wanted], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as script:
+        assert script.stdout is not None
+        assert script.stdin is not None
+        try:
+            assert any(line.strip() == at for line in script.stdout)
+            if at == "ready":
+                script.send_signal(signal.SIGTERM)
+            script.stdin.close()
+            return script.wait(60), script.stdout.read().splitlines()
+        finally:
+            script.kill()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "said"),
+    [
+        ("nothing special", 128 + signal.SIGTERM, ["left", "stopped"]),
+        ("a handler of its own", 0, ["its own", "left", "stopped"]),
+        ("shut down", -signal.SIGTERM, []),
+    ],
+)
+@pytest.mark.usefixtures("_configured")
+def test_a_script_that_is_told_to_end_stops_its_services(wanted: str, status: int, said: list[str]) -> None:
+    assert ended(wanted) == (status, said)
+
+
+@pytest.mark.usefixtures("_configured")
+def test_the_child_of_a_script_ends_as_other_children_do() -> None:
+    assert ended("a child", at="idle") == (0, [str(-signal.SIGTERM), "stopped"])

@@ -41,7 +41,7 @@ def test_breakers_are_listed_opened_closed_and_reset(url: str) -> None:
 
 def test_an_unknown_breaker_and_a_wrong_duration_are_one_clear_line(url: str) -> None:
     assert "no breaker 'payment' was used" in run("open", "payment", "--reason", "x", status=1)
-    assert "--for='soon' is not a duration" in run("open", "p", "--reason", "x", "--for", "soon", status=1)
+    assert "--for': 'soon' is not a duration" in run("open", "p", "--reason", "x", "--for", "soon", status=2)
 
 
 def test_redis_away_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

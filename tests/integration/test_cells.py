@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,18 +20,13 @@ from pytest_celery import CeleryTestWorker
 from seawall import delivery
 from support import reef
 from support.listening import listening
-from support.nodes import StartWorker
+from support.nodes import StartWorker, producer_of
 from support.shop import journal, store
 from support.waiting import wait_until
 
 SIGNALS = {"REEF_SIGNALS": "1"}
 
-
-@pytest.fixture
-def app(redis_url: str) -> Iterator[Celery]:
-    made = reef.create(redis_url)
-    yield made
-    made.close()
+app = producer_of(reef.create)
 
 
 def cells(worker: CeleryTestWorker) -> list[psutil.Process]:
@@ -46,13 +40,12 @@ def heard(app: Celery) -> None:
 
 def outcome(app: Celery, how: str, *, ends_with: str = "signal task_postrun") -> tuple[str, list[str]]:
     """The state a task ends in and what its hooks and signals told, once they told `ends_with`."""
-    store(app).delete("journal")
     runs = 2 if how in {"retry", "requeue"} else 1
     result = app.tasks["reef.act"].delay(how)
-    wait_until(lambda: journal(app).count(ends_with) == runs, timeout=20, what=how)
+    wait_until(lambda: journal(app, result.id).count(ends_with) == runs, timeout=20, what=how)
     if how not in {"ignore", "state"}:
         wait_until(result.ready, timeout=20, what=how)
-    return result.state, journal(app)
+    return result.state, journal(app, result.id)
 
 
 @pytest.mark.parametrize("pool", ["cells", "prefork"])
@@ -110,6 +103,29 @@ def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWo
     assert told.count("on_failure TimeLimitExceeded [30]") == 1
     assert told.count("soft") == 1
     assert len([line for line in told if line.startswith("nap of")]) == 2
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork"])
+def test_a_hard_limit_alone_ends_a_task_in_its_time_and_once(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    """The default soft limit, which is longer, has no part in it."""
+    options = ["-P", "prefork"] if pool == "prefork" else []
+    start_worker("support.reef", "--concurrency=2", "-E", *options, env=SIGNALS)
+    with listening(app) as seen:
+        by_call = app.tasks["reef.nap"].apply_async((60,), time_limit=1)
+        by_message = app.send_task("reef.nap", (60,), time_limit=1)
+        for result in (by_call, by_message):
+            wait_until(result.ready, timeout=20, what="the end")
+            assert isinstance(result.result, TimeLimitExceeded)
+        after = app.tasks["reef.mark"].delay("after")
+        assert after.get(timeout=20) == "after"
+        wait_until(lambda: set(failures(seen)) == {by_call.id, by_message.id}, what="both failures")
+    assert len(failures(seen)) == 2
+    told = journal(app)
+    assert told.count("signal task_failure") == 2
+    assert told.count("on_failure TimeLimitExceeded [60]") == 2
+    assert told.count("soft") == 0
 
 
 def failures(seen: list[dict[str, Any]]) -> list[str]:
@@ -191,10 +207,11 @@ def test_a_cell_leaves_after_its_share_of_tasks(app: Celery, start_worker: Start
     assert sorted(pids.values()) == [2, 2, 2]
 
 
-def test_cells_that_die_at_their_start_are_forked_ever_more_slowly(
-    app: Celery, start_worker: StartWorker
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_cells_that_die_with_nothing_in_hand_are_forked_ever_more_slowly(
+    app: Celery, start_worker: StartWorker, when: str
 ) -> None:
-    worker = start_worker("support.reef", "--concurrency=1", env={"REEF_STILLBORN": "1"})
+    worker = start_worker("support.reef", "--concurrency=1", env={"REEF_STILLBORN": when})
     wait_until(lambda: worker.logs().count("ended at its start") >= 3, timeout=30, what="three reports")
     assert "exitcode 7" in worker.logs()
     worker.kill("SIGTERM")

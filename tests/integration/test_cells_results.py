@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from celery import Celery, Task, chord, group
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from seawall.worker import results
 from seawall.worker.cells.table import Table
@@ -29,9 +30,9 @@ def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: 
     start_worker("support.shop", "--concurrency=1")
     wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
     assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
-    # Claims, settlements and results: three a task if nothing travelled together, 0.6 on an idle machine; two
+    # Claims, settlements and results: three a task if nothing travelled together, 0.6 on an idle machine; 2.6
     # were seen on a busy one, where there is less to take along each time.
-    assert scripts_run(shop_app) - submitted < 2.5 * MANY
+    assert scripts_run(shop_app) - submitted < 2.9 * MANY
 
 
 def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_worker: StartWorker) -> None:
@@ -76,9 +77,12 @@ class Server:
 
     def __init__(self) -> None:
         self.away = False
+        self.refuses = b""
         self.stored: list[bytes] = []
 
     def store(self, found: list[results.Result]) -> None:
+        if self.refuses in [result.key for result in found]:
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         if self.away:
             raise RedisConnectionError("away")
         self.stored += [result.key for result in found]
@@ -123,6 +127,19 @@ def test_results_that_a_hook_may_tell_about_are_stored_at_once() -> None:
     assert not batch.put(Server(), result("no task")), "nobody's result"
     batch.begin(Loud())
     assert not batch.put(Server(), result("loud"))
+
+
+def test_what_the_server_refuses_for_ever_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_TOLD", ())
+    row, server = Table(1).rows[0], Server()
+    batch = results.Batch(row, stopping=lambda: False)
+    batch.begin(Quiet())
+    server.refuses = b"refused"
+    assert batch.put(server, result("refused"))
+    assert batch.put(server, result("next"))
+    batch.end(more=False)
+    assert server.stored == [b"next"]
+    assert row.unstored_results() == []
 
 
 def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch: pytest.MonkeyPatch) -> None:

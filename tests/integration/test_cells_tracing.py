@@ -1,6 +1,7 @@
 """A cell's tracer beside Celery's: the same tasks, the same signals, states, results and lines."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,7 +130,11 @@ class Stage:
                 key: shown(meta.get(key))
                 for key in ("status", "result", "args", "name", "worker", "children")
             },
-            "lines": [(line.levelno, line.getMessage().partition("\n")[0]) for line in self._lines.records],
+            "lines": [
+                (line.levelno, line.getMessage().partition("\n")[0])
+                for line in self._lines.records
+                if line.thread == threading.get_ident()  # not what a client's thread says meanwhile
+            ],
             "running": (celery_state.get_current_task(), self.app.tasks[name].request_stack.top),
             "sent": len(store(self.app).keys("celery\x06*")),
         }

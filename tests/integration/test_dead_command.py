@@ -115,6 +115,6 @@ def test_what_is_not_meant_changes_nothing(
     seawall: Seawall, app: Celery, arguments: list[str], why: str
 ) -> None:
     refused = seawall(*arguments)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert why in refused.output
     assert dead(app) == {"celery": 1, "payments": 3}

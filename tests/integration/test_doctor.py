@@ -242,7 +242,10 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     ),
     "a pending migration": (pending, "postgres.migrations.pending"),
     "an edited migration": (edited, "postgres.migrations.edited"),
-    "a soft limit above the hard one": (conf(task_soft_time_limit=400), "celery.time_limits"),
+    "a soft limit above the hard one": (
+        conf(task_soft_time_limit=400, task_time_limit=300),
+        "celery.time_limits",
+    ),
     "the stock transport's visibility timeout": (
         conf(broker_transport="redis", broker_transport_options={"visibility_timeout": 60}),
         "celery.visibility_timeout",
@@ -255,6 +258,10 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     "eager tasks": (conf(task_always_eager=True), "celery.eager"),
     "no retry on submission": (conf(task_publish_retry=False), "celery.publish_retry"),
     "results for ever": (conf(result_expires=None), "celery.result_expires"),
+    "a prefix of one half of the keys": (
+        conf(broker_transport_options={"global_keyprefix": "shop:"}),
+        "celery.key_prefix",
+    ),
     "a task that nobody wrote": (
         conf(beat_schedule={"nightly": {"task": "no.such", "schedule": 60}}),
         "celery.schedule",

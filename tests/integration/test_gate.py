@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 
 import pytest
 from celery import Celery
@@ -11,19 +10,14 @@ from celery.exceptions import TaskRevokedError
 from seawall import delivery
 from seawall.errors import MemoryBudgetExceeded
 from support import reef
-from support.nodes import StartWorker
+from support.nodes import StartWorker, producer_of
 from support.shop import journal, store
 from support.waiting import wait_until
 
 POOLS = ("cells", "prefork", "threads", "solo")
 ACCOUNTS = {"REEF_ACCOUNTS": "1"}
 
-
-@pytest.fixture
-def app(redis_url: str) -> Iterator[Celery]:
-    made = reef.create(redis_url)
-    yield made
-    made.close()
+app = producer_of(reef.create)
 
 
 def options(pool: str) -> list[str]:
@@ -42,7 +36,7 @@ def test_an_account_is_kept_to_and_others_pass(app: Celery, start_worker: StartW
     # Nothing is left of any share, and nothing in the broker but the refused one, a dead letter.
     wait_until(lambda: not store(app).exists("through"), what="the last share to go back")
     wait_until(lambda: store(app).hlen("seawall:{celery}:messages") == 1, what="the messages to be settled")
-    assert store(app).zcard("seawall:{celery}:dead") == 1
+    wait_until(lambda: store(app).zcard("seawall:{celery}:dead") == 1, what="the refused one to be dead")
 
 
 @pytest.mark.parametrize("pool", ["cells", "prefork"])

@@ -16,12 +16,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from seawall.cluster import Script, connect
-from seawall.config import DatabaseSettings
 from seawall.database import governor as governing
 from seawall.database import keeper
 from seawall.database.governor import Governor, Lease, base_of, decide, leases
 from seawall.database.pool import Database
 from seawall.errors import DatabaseUnavailable
+from seawall.sections import DatabaseSettings
 from support.database_load import TABLE, Load, one
 from support.processes import Proc
 from support.proxy import proxy

@@ -8,7 +8,7 @@ import pytest
 
 from seawall.health import Health, server_checks
 from support.proxy import Proxy, proxy
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_one_lost_server_is_named_at_once_and_its_return_is_noticed(
         began = time.monotonic()
         health.ready()
         took.append(time.monotonic() - began)
-    assert min(took) < 0.05  # the rest is what a busy machine adds
+    assert min(took) < 0.05 * busyness()  # the rest is what a busy machine adds
 
     proxies[server].hear_again()
     proxies[server].revive()

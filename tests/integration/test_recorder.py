@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from seawall import events
-from seawall.config import RecordsSettings
 from seawall.database.pool import Database
 from seawall.records.events import RecordsAdopted, RecordsCaughtUp, RecordsHeldBack, RecordsLost
-from seawall.records.journal import SEGMENT, Gauge, Journal, line, quoted
+from seawall.records.journal import LONGEST_ROW, SEGMENT, Gauge, Journal, line, quoted
 from seawall.records.recorder import Recorder
 from seawall.records.spool import Spool
+from seawall.sections import RecordsSettings
 from support.proxy import Proxy, proxy
 from support.recorded import Recorded
 from support.services import bear_start_and_stop
@@ -87,13 +87,14 @@ def ids(desk: Desk) -> set[str]:
 
 def test_a_row_is_what_was_written_whatever_it_holds(desk: Desk) -> None:
     odd = 'a"b\\c\x00d\ud800\U0001f600\n'
-    assert json.loads(quoted(odd)) == 'a"b\\c\ufffdd\ufffd\U0001f600\n'
+    kept = 'a"b\\c\\x00d\\ud800\U0001f600\n'
+    assert json.loads(quoted(odd)) == kept
     desk.recorder.journal.write(run(odd))
     turn(desk)
     ((task_id, wait, ran, peak),) = desk.recorded.sql(
         "SELECT task_id, wait_ms, run_ms, peak_rss_kib FROM seawall.task_runs"
     )
-    assert (task_id, wait, ran, peak) == ('a"b\\c\ufffdd\ufffd\U0001f600\n', 1000, 1000, 99)
+    assert (task_id, wait, ran, peak) == (kept, 1000, 1000, 99)
 
 
 def test_files_are_followed_by_others_and_deleted_when_they_are_written(desk: Desk) -> None:
@@ -143,6 +144,79 @@ def test_a_row_that_postgres_refuses_takes_no_other_with_it(desk: Desk) -> None:
     (lost,) = desk.heard(RecordsLost)
     assert isinstance(lost, RecordsLost)
     assert "out of range" in lost.reason
+
+
+# Each is one row, and none can be written.
+DEEP = "[" * 20_000 + "]" * 20_000
+REFUSED = {
+    "a task id that no index takes": run(os.urandom(6000).hex()),
+    "a number that no column takes": run("odd").replace(",5,", f",{10**400},"),
+    "a moment that no calendar has": run("odd").replace("r[", "r[9e300,"),
+    "nan": run("odd").replace("r[", "r[NaN,"),
+    "no JSON": "r[\n",
+    "no list": "r5\n",
+    "nested deep": run("odd").replace(",null]", f",{DEEP}]"),
+    "text that UTF-8 does not carry": run("odd").replace("odd", "\\ud800"),
+    "NUL": run("odd").replace("odd", "\\u0000"),
+    "a failure that is none": "e5\n",
+    "a failure without its fields": "e{}\n",
+    "a failure nested deep": f"e{DEEP}\n",
+    "a dead letter that is none": "d{}\n",
+    "a dead letter with an id that no index takes": line("d", {"task_id": os.urandom(6000).hex()}),
+    "a breaker without its moment": 'b{"name":"b","epoch":"soon"}\n',
+    "a gap that is none": "g5\n",
+    "a gap nested deep": f'g{{"rows":1,"why":{DEEP}}}\n',
+    "a gap of no number": 'g{"rows":"many","why":"x"}\n',
+    "a row that is too large": line("r", ["x" * LONGEST_ROW]),
+    "no row": "?\n",
+}
+
+
+def test_each_row_that_cannot_be_written_is_left_out_and_told_and_the_others_are_written(
+    desk: Desk, tmp_path: Path
+) -> None:
+    rows = [failed(f"{n}", "f") + row + run(f"{n} after") for n, row in enumerate(REFUSED.values())]
+    pid = os.fork()
+    if not pid:  # a worker that is killed leaves the same to the next one
+        spool = Spool.make(tmp_path / "spool")
+        journal = Journal(spool.path, Gauge())
+        for row in rows:
+            journal.write(row)
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    desk.recorder._adopt()
+    turn(desk)
+    assert desk.recorder.held_back_since is None
+    assert desk.recorded.states() == {"success": len(REFUSED), "dead": len(REFUSED)}
+    lost = [each for each in desk.heard(RecordsLost) if isinstance(each, RecordsLost)]
+    assert sum(each.rows for each in lost) == len(REFUSED)
+    assert all(each.reason for each in lost)
+    turn(desk)
+    assert desk.spool.segments() == []
+
+
+def test_rows_that_are_left_out_are_counted_once_however_often_nothing_can_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    journal = Journal(folder, Gauge())
+    for n in range(3):
+        assert not journal.write(run(str(n)))
+        journal._left_out_since -= 10
+    folder.mkdir()
+    assert journal.write(run("later"))
+    journal.close()
+    (file,) = folder.iterdir()
+    assert json.loads(file.read_bytes().splitlines()[0][1:])["rows"] == 3
+
+
+def test_nobody_else_may_write_above_the_spool_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        spool = Spool.make(tmp_path / "home" / "spool")
+    finally:
+        os.umask(before)
+    made = [spool.path, *spool.path.parents][:3]
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o700"] * 3
+    spool.leave()
 
 
 def test_a_full_spool_leaves_out_successes_first_and_says_how_many(

@@ -34,7 +34,8 @@ def dead(app: Celery) -> list[Any]:
 def test_every_end_of_a_task_is_one_row(
     options: tuple[str, ...], shop_app: Celery, start_worker: StartWorker, recorded: Recorded
 ) -> None:
-    worker = start_worker("support.shop", "--concurrency=1", *options, env=recorded.env)
+    env = {**recorded.env, "SEAWALL_WORKER__UNKNOWN_FOR": "0.001"}
+    worker = start_worker("support.shop", "--concurrency=1", *options, env=env)
     tasks = shop_app.tasks
     for _ in range(20):
         tasks["shop.add"].delay(1, 2)

@@ -1,33 +1,37 @@
 """Tasks that require a breaker or share a limit, in real workers."""
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import Celery
+from pytest_celery import CeleryTestWorker
 
 from seawall.delivery import Queues
 from seawall.limits import Shares
 from support import dependants
-from support.nodes import StartWorker
+from support.nodes import StartWorker, environment, producer_of
 from support.shop import store
 from support.waiting import wait_until
 
 POOLS = ("cells", "prefork", "threads")
 
-
-@pytest.fixture
-def app(redis_url: str) -> Iterator[Celery]:
-    made = dependants.create(redis_url)
-    yield made
-    made.close()
+app = producer_of(dependants.create)
 
 
-def start(start_worker: StartWorker, pool: str, concurrency: int = 2, **env: str) -> None:
+def start(start_worker: StartWorker, pool: str, concurrency: int = 2, **env: str) -> CeleryTestWorker:
     options = [f"--concurrency={concurrency}", *([] if pool == "cells" else ["-P", pool])]
-    start_worker("support.dependants", *options, env=env)
+    return start_worker("support.dependants", *options, env=env)
+
+
+def command(redis_url: str, *arguments: str) -> None:
+    """Run `seawall ...` against this server."""
+    argv = [sys.executable, "-m", "seawall.cli", *arguments]
+    subprocess.run(argv, env={**os.environ, **environment(redis_url)}, check=True, capture_output=True)
 
 
 def call_times(app: Celery) -> list[float]:
@@ -79,6 +83,43 @@ def outlive_an_outage(app: Celery) -> None:
     failed = sum(result.failed() for result in breaking)
     assert failed <= 30, "what was in flight before the trip"
     assert all(result.failed() or result.get(timeout=60) == -1 for result in breaking)
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_breaker_that_is_held_open_without_an_end_harms_no_worker(
+    app: Celery, start_worker: StartWorker, redis_url: str, pool: str
+) -> None:
+    worker = start(start_worker, pool)
+    assert app.tasks["dependants.pay"].delay(1).get(timeout=30) == 1
+    command(redis_url, "breakers", "open", "payments", "--reason", "the operator says so")
+    waiting = [app.tasks["dependants.pay"].delay(number) for number in range(4)]
+    others = [app.tasks["dependants.other"].delay(number) for number in range(20)]
+    assert [result.get(timeout=30) for result in others] == list(range(20))
+    assert not any(result.ready() for result in waiting)
+    command(redis_url, "breakers", "reset", "payments")
+    assert [result.get(timeout=60) for result in waiting] == list(range(4))
+    assert app.tasks["dependants.pay"].delay(2).get(timeout=30) == 2
+    assert "OverflowError" not in worker.logs()
+    assert "ended at its start" not in worker.logs()
+
+
+@pytest.mark.parametrize("for_", [(), ("--for", "10m")], ids=["without an end", "for 10 minutes"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
+def test_a_task_that_a_breaker_refuses_in_its_body_waits_for_it_and_spends_no_attempt(
+    app: Celery, start_worker: StartWorker, redis_url: str, pool: str, for_: tuple[str, ...]
+) -> None:
+    start(start_worker, pool)
+    assert app.tasks["dependants.pay_unasked"].delay(1).get(timeout=30) == 1
+    command(redis_url, "breakers", "open", "payments", "--reason", "the operator says so", *for_)
+    waiting = [app.tasks["dependants.pay_unasked"].delay(number) for number in range(2, 6)]
+    with app.connection_for_write() as connection, Queues.open(connection) as queues:
+        held = {"breaker:payments": 4}
+        wait_until(lambda: queues.counts("celery").parked == held, timeout=60, what="all to be parked")
+    bodies: Any = store(app).llen("bodies")
+    assert bodies == 5, "each has run once, and none again while the breaker is held open"
+    assert not any(result.ready() for result in waiting)
+    command(redis_url, "breakers", "reset", "payments")
+    assert [result.get(timeout=60) for result in waiting] == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("pool", POOLS)

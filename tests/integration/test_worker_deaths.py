@@ -8,6 +8,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from seawall import MemoryBudgetExceeded, Poisoned
+from seawall.delivery import Queues
 from seawall.worker.request import DELIVERY_LIMIT
 from support import shop
 from support.nodes import StartWorker, processes_of
@@ -45,6 +46,11 @@ def test_a_task_that_kills_its_process_is_given_up_after_three_deliveries(
     killer = shop_app.tasks["shop.suicidal"].delay()
     with pytest.raises(Poisoned, match=rf"killed its process {DELIVERY_LIMIT} times"):
         killer.get(timeout=90)
+    with Queues.open(shop_app.connection_for_read()) as queues:
+        (letter,) = queues.dead("celery")
+    assert re.match(
+        rf"killed its process {DELIVERY_LIMIT} times, the last time with: .*signal 9", letter.reason
+    )
     shop.store(shop_app).set("go", 1)
     assert neighbour.get(timeout=20) == "neighbour"
     lines = shop.journal(shop_app)

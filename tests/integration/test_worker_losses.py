@@ -17,19 +17,14 @@ from seawall.embedded import status
 from seawall.worker.heartbeat import workers
 from support import moored
 from support.delivery import own_server
-from support.nodes import StartWorker
+from support.nodes import StartWorker, producer_of
 from support.outages import own_postgres
 from support.proxy import proxy
 from support.waiting import wait_until
 
 IN_TIME = 60.0
 
-
-@pytest.fixture
-def app(redis_url: str) -> Iterator[Celery]:
-    made = moored.create(redis_url)
-    yield made
-    made.close()
+app = producer_of(moored.create)
 
 
 def start(start_worker: StartWorker, pool: str, **env: str) -> None:

@@ -37,6 +37,12 @@ def pay(self: Any, number: int) -> int:
     return number
 
 
+def pay_unasked(self: Any, number: int) -> int:
+    """As `pay`, of a task that does not say what it requires."""
+    store(self.app).rpush("bodies", number)
+    return pay(self, number)
+
+
 def other(_self: Any, number: int) -> int:
     return number
 
@@ -79,6 +85,7 @@ def create(broker_url: str | None = None, result_url: str | None = None) -> Seaw
 ONCE = Retry(max_attempts=1)
 TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (pay, {"requires": ["payments"], "retry": ONCE}),
+    (pay_unasked, {"retry": Retry(base=0.05)}),
     (other, {"retry": ONCE}),
     (serve, {"limit": Limit("tenant:{tenant}", 3), "retry": ONCE}),
 )

@@ -12,8 +12,7 @@ from typing import Any
 
 from celery.contrib.testing.worker import start_worker
 
-from seawall import Limit, Seawall, policy, service
-from seawall.worker import gate
+from seawall import Limit, Seawall, admission, policy, service
 
 SERVICES: list[str] = []
 
@@ -52,8 +51,8 @@ def main() -> None:
         with start_worker(app, pool=pool, perform_ping_check=False, shutdown_timeout=20.0):
             asked = [task.delay(number) for task in (plain, alone, afloat) for number in range(3)]
             returned = [each.get(timeout=30) for each in asked]
-            accounts = sorted(account.name for account in gate._accounts)
-        left = [account.name for account in gate._accounts]
+            accounts = sorted(account.name for account in admission.accounts)
+        left = [account.name for account in admission.accounts]
         left += [each.name for each in threading.enumerate() if each.name == "seawall-parked"]
         seen.append({"returned": returned, "accounts": accounts, "left": left, "services": [*SERVICES]})
         SERVICES.clear()

@@ -24,3 +24,14 @@ def listening(app: Celery) -> Iterator[list[dict[str, Any]]]:
         finally:
             receiver.should_stop = True
             thread.join(30)
+
+
+def about(seen: list[dict[str, Any]], task_id: str) -> list[dict[str, Any]]:
+    """Those of one task, from where it was taken in, in the order in which they were sent."""
+    found = [event for event in seen if event.get("uuid") == task_id and event["type"] != "task-sent"]
+    return sorted(found, key=lambda event: event["timestamp"])
+
+
+def kinds(seen: list[dict[str, Any]], task_id: str) -> list[str]:
+    """The types of these."""
+    return [event["type"] for event in about(seen, task_id)]

@@ -133,9 +133,13 @@ class ProcessContainer(CeleryTestContainer):  # type: ignore[misc] # pytest-cele
             self.kill("SIGTERM")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.wait(timeout)
+        self.start_again()
+        self.ready()
+
+    def start_again(self) -> None:
+        """Start a process in place of the one that was; it is not waited for."""
         self._proc.destroy()
         self._start()
-        self.ready()
 
     def logs(self) -> str:
         """What the worker wrote since its latest start."""
@@ -226,6 +230,18 @@ def environment(redis_url: str, **more: str) -> dict[str, str]:
         "SEAWALL_HOME": "unused",
         **more,
     }
+
+
+def producer_of(create: Callable[[str], Celery]) -> Any:
+    """The fixture `app` of a module of tests: the producer's side of a module of `support`."""
+
+    @pytest.fixture(name="app")
+    def producer(redis_url: str) -> Iterator[Celery]:
+        made = create(redis_url)
+        yield made
+        made.close()
+
+    return producer
 
 
 @pytest.fixture

@@ -94,17 +94,24 @@ def _wait_for_rows(url: str, processes: int) -> None:
     wait_until(busy, timeout=60, what="a load of all processes")
 
 
-def kill_server(home: Path, url: str, *, seconds: float) -> tuple[float, float]:
-    """SIGKILL PostgreSQL; it stays away for `seconds` before its keeper starts it again."""
+@contextlib.contextmanager
+def server_killed(home: Path, url: str) -> Iterator[None]:
+    """PostgreSQL was killed by SIGKILL and is away in the block; after it its keeper has started it again."""
     pids = status(home).pids
     os.kill(pids["keeper"], signal.SIGSTOP)
-    began = time.time()
     try:
         os.kill(pids["postgres"], signal.SIGKILL)
-        wait_until(lambda: time.time() > began + seconds, timeout=seconds + 10, what="the outage")
+        yield
     finally:
         os.kill(pids["keeper"], signal.SIGCONT)
     wait_until(lambda: _ready(url), timeout=60, what="PostgreSQL to be back")
+
+
+def kill_server(home: Path, url: str, *, seconds: float) -> tuple[float, float]:
+    """SIGKILL PostgreSQL; it stays away for `seconds` before its keeper starts it again."""
+    began = time.time()
+    with server_killed(home, url):
+        wait_until(lambda: time.time() > began + seconds, timeout=seconds + 10, what="the outage")
     return began, time.time()
 
 

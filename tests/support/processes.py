@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 
 class Proc:
@@ -67,7 +67,8 @@ class Proc:
         self.popen.send_signal(signum)
 
     def wait(self, timeout: float = 30.0) -> int:
-        return self.popen.wait(timeout)
+        """The exit status; `timeout` as for `wait_until`."""
+        return self.popen.wait(timeout * busyness())
 
     def destroy(self) -> None:
         """SIGKILL everything below and the process itself; safe to repeat."""

@@ -5,19 +5,24 @@ Everything goes into the journal of `support.shop`, in order. A worker is starte
 """
 
 import ctypes
+import functools
+import itertools
 import logging
+import operator
 import os
+import signal
+import threading
 import time
 from typing import Any
 
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from seawall import Seawall
+from seawall import Seawall, admission, policy
 from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory.board import Board
-from seawall.worker import gate
+from seawall.worker.deferral import Postponed
 from support.shop import note, store
 
 
@@ -26,17 +31,17 @@ class Telltale(Task):  # type: ignore[type-arg]
 
     abstract = True
 
-    def on_success(self, retval: Any, *_: Any) -> None:
-        note(self, f"on_success {retval}")
+    def on_success(self, retval: Any, task_id: str, *_: Any) -> None:
+        note(self, f"on_success {retval}", task_id)
 
-    def on_failure(self, exc: Exception, task_id: str, args: Any, *_: Any) -> None:  # noqa: ARG002
-        note(self, f"on_failure {type(exc).__name__} {list(args)}")
+    def on_failure(self, exc: Exception, task_id: str, args: Any, *_: Any) -> None:
+        note(self, f"on_failure {type(exc).__name__} {list(args)}", task_id)
 
-    def on_retry(self, exc: Exception, *_: Any) -> None:
-        note(self, f"on_retry {type(exc).__name__}")
+    def on_retry(self, exc: Exception, task_id: str, *_: Any) -> None:
+        note(self, f"on_retry {type(exc).__name__}", task_id)
 
-    def after_return(self, status: str, *_: Any) -> None:
-        note(self, f"after_return {status}")
+    def after_return(self, status: str, _retval: Any, task_id: str, *_: Any) -> None:
+        note(self, f"after_return {status}", task_id)
 
 
 def act(self: Telltale, how: str) -> str:
@@ -53,12 +58,20 @@ def act(self: Telltale, how: str) -> str:
         raise Reject("not now", requeue=True)
     if how == "eta":
         return str(self.request.eta)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         raise SystemExit(3)
     if how == "state":
         self.update_state(state="HALFWAY", meta={"done": 1})
         raise Ignore
     return how
+
+
+def postponed(self: Telltale) -> None:
+    """Put aside by itself, once."""
+    if not store(self.app).getset("postponed", 1):
+        raise Postponed(0.1)
 
 
 def nap(self: Telltale, seconds: float) -> str:
@@ -78,6 +91,14 @@ def grip(self: Telltale, seconds: float) -> None:
     """Keep the interpreter's lock in C code, as a bad extension does."""
     note(self, "grip")
     ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+
+
+@policy(memory="40MiB", memory_limit="60MiB")
+def gorge(self: Telltale) -> None:
+    """More than its hard limit of memory, in C code that hears of no signal."""
+    pieces = itertools.chain([bytearray()], itertools.repeat(bytes(1 << 20), 300))
+    functools.reduce(operator.iadd, pieces)
+    time.sleep(60)
 
 
 def mark(self: Telltale, label: str) -> str:
@@ -137,6 +158,8 @@ class Moods:
             return ADMIT
         if arguments[0] == "parked":
             return Park("harbour", "it is closed", 0.3)
+        if arguments[0] == "parked until released":
+            return Park("harbour", "it is closed", 60)
         if arguments[0] == "refused":
             return Refuse(MemoryBudgetExceeded("not here and not anywhere"))
         if arguments[0] == "held":
@@ -162,8 +185,10 @@ def create(broker_url: str | None = None) -> Seawall:
 
 TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (act, {}),
+    (postponed, {}),
     (nap, {"soft_time_limit": None, "time_limit": None}),
     (grip, {}),
+    (gorge, {}),
     (mark, {}),
     (through, {}),
     (early, {"acks_late": False}),
@@ -173,8 +198,8 @@ app = create()
 
 
 def tell_signal(name: str) -> Any:
-    def tell(sender: Any = None, **_: Any) -> None:
-        note(sender, f"signal {name}")
+    def tell(sender: Any = None, task_id: str | None = None, request: Any = None, **_: Any) -> None:
+        note(sender, f"signal {name}", task_id or getattr(request, "id", None))
 
     return tell
 
@@ -190,8 +215,10 @@ if os.environ.get("REEF_SIGNALS"):
     ):
         getattr(signals, signal_name).connect(tell_signal(signal_name), weak=False)
 if os.environ.get("REEF_ACCOUNTS"):
-    gate.use(OneAtATime(app))
-    gate.use(Moods(app))
+    admission.use(OneAtATime(app))
+    admission.use(Moods(app))
+if lease := os.environ.get("REEF_LEASE"):
+    app.conf.broker_transport_options = {"delivery": {"lease": float(lease)}}
 if seconds := os.environ.get("REEF_SOFT_SHUTDOWN"):
     app.conf.worker_soft_shutdown_timeout = float(seconds)
 if os.environ.get("REEF_SLOW_BOARD"):
@@ -209,4 +236,7 @@ if os.environ.get("REEF_STILLBORN"):
 
     @signals.worker_process_init.connect(weak=False)
     def die(**_: Any) -> None:
-        os._exit(7)
+        if os.environ["REEF_STILLBORN"] == "later":  # in a thread, when the cell is ready and idle
+            threading.Timer(0.2, os._exit, (7,)).start()
+        else:
+            os._exit(7)

@@ -18,7 +18,8 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from redis import Redis
 
-from seawall import Priority, Retry, Seawall, error_boundary, policy
+from seawall import Limit, Priority, Retry, Seawall, error_boundary, policy
+from support import secret_forms
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +32,21 @@ def store(app: Celery) -> "Redis":
     return cast("Redis", cast("Any", app.backend).client)
 
 
-def journal(app: Celery) -> list[str]:
-    """What tasks wrote, oldest first."""
-    lines = cast("list[bytes]", store(app).lrange(JOURNAL, 0, -1))
+def journal(app: Celery, task_id: str | None = None) -> list[str]:
+    """The lines that tasks wrote, oldest first; with `task_id` those of one task alone.
+
+    A process may write its last line after its task's result is there, so a test that compares whole journals
+    reads each task's own: a late line of the task before never turns up in it.
+    """
+    lines = cast("list[bytes]", store(app).lrange(f"{JOURNAL} of {task_id}" if task_id else JOURNAL, 0, -1))
     return [line.decode() for line in lines]
 
 
-def note(task: celery.Task[Any, Any], line: str) -> None:
-    store(task.app).rpush(JOURNAL, line)
+def note(task: celery.Task[Any, Any], line: str, task_id: str | None = None) -> None:
+    """Write one line; the task's id is looked up where it runs, and given elsewhere."""
+    client = store(task.app)
+    client.rpush(JOURNAL, line)
+    client.rpush(f"{JOURNAL} of {task_id or task.request.id}", line)
 
 
 def create(broker_url: str | None = None, result_url: str | None = None) -> Seawall:
@@ -57,12 +65,30 @@ def low(self: celery.Task[Any, Any], label: str) -> str:
     return label
 
 
+@policy(limit=Limit("tenant:{tenant}", 1))
+def limited(self: celery.Task[Any, Any], tenant: str) -> str:
+    return "done"
+
+
+def unreadable(self: celery.Task[Any, Any], path: str) -> None:
+    raise ValueError(f"cannot parse {path}")
+
+
 def add(self: celery.Task[Any, Any], left: int, right: int) -> int:
     return left + right
 
 
 def total(self: celery.Task[Any, Any], numbers: list[int]) -> int:
     return sum(numbers)
+
+
+def echo(_self: celery.Task[Any, Any], value: Any) -> Any:
+    return value
+
+
+def echo_early(_self: celery.Task[Any, Any], value: Any) -> Any:
+    """Acknowledged when it starts."""
+    return value
 
 
 def record(self: celery.Task[Any, Any], label: str) -> str:
@@ -123,13 +149,17 @@ def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dic
     logger.warning("charging %s with %s for %s", card, api_token, order)
     logger.warning("as fields", extra={"card_used": card, "password": "planted-by-name"})
     sys.stdout.write(f"on stdout: {card} {api_token}\n")
+    forms = [*secret_forms.printed("planted-9182736455")]
+    for form in forms:
+        logger.warning("form: %s", form)
     headers = {
         "Authorization": "Bearer planted-in-header",
         "Cookie": "sid=planted-in-cookie; a=planted-second",
     }
     url = f"https://u:planted-in-url@gateway/pay?api_key=planted-in-query&card={card}"
     try:
-        raise ValueError(f"{headers} {order}")  # noqa: TRY301 - one place plants
+        said = "\n\n".join(forms)
+        raise ValueError(f"{headers} {order}\n{said}")  # noqa: TRY301 - one place plants
     except ValueError as exc:
         raise GatewayError(
             f"cannot reach {url} with {headers} for {card}", {"token": "planted-in-args"}
@@ -166,6 +196,18 @@ def recovering(self: celery.Task[Any, Any]) -> int:
 def retries_by_hand(self: celery.Task[Any, Any]) -> None:
     note(self, f"attempt {self.request.retries}")
     raise self.retry(exc=ValueError("by hand"), countdown=0.05, max_retries=1)
+
+
+WRONG_RETRIES: dict[str, dict[str, Any]] = {
+    "countdown": {"countdown": "5m"},
+    "eta": {"eta": 5.0},
+    "time_limit": {"time_limit": float("nan")},
+    "args": {"args": (object(),)},
+}
+
+
+def retries_wrongly(self: celery.Task[Any, Any], kind: str) -> None:
+    raise self.retry(exc=LookupError("the task's own"), **WRONG_RETRIES[kind])
 
 
 def retries_by_celery(self: celery.Task[Any, Any]) -> None:
@@ -229,8 +271,12 @@ def refuses_once(self: celery.Task[Any, Any], label: str) -> str:
 
 TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (low, {}),
+    (limited, {}),
+    (unreadable, {}),
     (add, {}),
     (total, {}),
+    (echo, {}),
+    (echo_early, {"acks_late": False}),
     (record, {}),
     (unseen, {"send_events": False}),
     (record_failure, {"bind": False}),
@@ -245,6 +291,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (picky, {}),
     (recovering, {}),
     (retries_by_hand, {}),
+    (retries_wrongly, {}),
     (
         retries_by_celery,
         {

@@ -323,17 +323,22 @@ FAULTS: tuple[Callable[[Place], None], ...] = (
 
 
 def recovery(place: Place) -> float | None:
-    """Seconds until a task of each need, submitted from now on, has ended; None if that took too long."""
+    """Seconds until a task of each need, submitted from now on, has ended; None if that took too long.
+
+    One that fails is followed by another: the account has what failed, here it is asked what works.
+    """
     began = time.monotonic()
-    awaited: set[str] = set()
-    for kind, arguments in (("quick", ()), ("row", (0,)), ("call", ())):
-        while (name := place.load.submit(kind, *arguments)) is None:
-            if time.monotonic() - began > RECOVERED_WITHIN:
-                return None
-            _pass_time(0.1)
-        awaited.add(name)
+    awaited: dict[str, str | None] = dict.fromkeys(("quick", "row", "call"))
+
+    def works() -> bool:
+        ends, failures = place.marks.counts("end"), _failures(place.marks)
+        for kind, name in awaited.items():
+            if name is None or (name in failures and name not in ends):
+                awaited[kind] = place.load.submit(kind, *((0,) if kind == "row" else ()))
+        return all(name in ends for name in awaited.values())
+
     try:
-        wait_until(lambda: awaited <= set(place.marks.counts("end")), timeout=2 * RECOVERED_WITHIN)
+        wait_until(works, timeout=2 * RECOVERED_WITHIN)
     except AssertionError:
         return None
     return time.monotonic() - began

@@ -73,19 +73,22 @@ def greedy() -> None:
         time.sleep(0.01)
 
 
-@signals.task_prerun.connect(weak=False)
 def begun(task_id: str, **_: Any) -> None:
     """A task starts."""
     mark("start", task_id)
 
 
-@signals.task_success.connect(weak=False)
 def ended(sender: Any, **_: Any) -> None:
     """It has done its work."""
     mark("end", sender.request.id)
 
 
-@signals.task_failure.connect(weak=False)
 def failed(task_id: str, exception: BaseException, **_: Any) -> None:
     """It has failed for good, whoever says so."""
     mark("failed", f"{task_id}={type(exception).__name__}")
+
+
+if "DELIVERY_MARKS" in os.environ:  # the fleet: who submits hears of no task that another test runs beside it
+    signals.task_prerun.connect(begun, weak=False)
+    signals.task_success.connect(ended, weak=False)
+    signals.task_failure.connect(failed, weak=False)

@@ -134,11 +134,11 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
         ),
         (
             'app = "a"\n[workers.default]\nconcurrency = "two"',
-            "[workers.default]: concurrency='two': input should be a valid int",
+            "[workers.default]: concurrency='two' is not a whole number: write one",
         ),
         (
             'app = "a"\n[workers.default]\nconcurrency = 0',
-            "concurrency=0: input should be greater than or equal to 1",
+            "concurrency=0 is out of range: use 1 to 10,000",
         ),
         (
             'app = "a"\n[workers.default]\npool = "forks"',
@@ -162,7 +162,7 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
         ),
         (
             'app = "a"\n[workers.default]\n[flower]\nport = 99999',
-            "[flower]: port=99999: input should be less than",
+            "[flower]: port=99999 is out of range: use 0 to 65,535",
         ),
         (
             'app = "a"\n[workers.default]\n[beat]\nenabled = "yes"',

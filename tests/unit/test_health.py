@@ -158,7 +158,7 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 def test_without_an_address_the_command_says_what_to_set() -> None:
     asked = CliRunner().invoke(group, ["health"])
-    assert asked.exit_code == 1
+    assert asked.exit_code == 2
     assert "SEAWALL_HEALTH__ADDRESS" in asked.output
 
 

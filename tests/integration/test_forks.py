@@ -1,0 +1,65 @@
+"""Processes that a task starts behave as those of a plain script, and never as the worker's own."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from celery import Celery
+
+from support import offspring
+from support.nodes import StartWorker
+from support.shop import journal, store
+from support.waiting import wait_until
+
+FORMS = {form.__name__: said for form, said in offspring.FORMS.items()}
+PLAIN = ("exits", "returns", "raises")
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[Celery]:
+    made = offspring.create(redis_url)
+    yield made
+    made.close()
+
+
+def of_pool(worker: Any) -> set[int]:
+    return {each.pid for each in worker.container.children() if _counts(each)}
+
+
+def _counts(process: psutil.Process) -> bool:
+    """Not multiprocessing's tracker of resources, which a process that has spawned another keeps."""
+    try:
+        tracker = any("resource_tracker" in word for word in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not tracker
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork"])
+def test_a_child_of_a_task_is_as_one_of_a_plain_script(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    options = ["-P", "prefork"] if pool == "prefork" else []
+    worker = start_worker("support.offspring", "--concurrency=1", *options)
+    before = wait_until(lambda: of_pool(worker), what="a process that runs tasks")
+    start: Any = app.tasks["offspring.start"].apply_async
+    limits: Any = {form: {"soft_time_limit": 60} for form in FORMS}
+    limits["outlives_its_soft_limit"] = {"soft_time_limit": 1}
+    asked = {form: start((form,), **limits[form]) for form in FORMS}
+    wait_until(lambda: all(each.ready() for each in asked.values()), timeout=60, what="every form to be done")
+    said = {form: result.get(propagate=False) for form, result in asked.items()}
+    plain: Any = app.tasks["offspring.plain"]
+    classic = {form: plain.delay(form).get(timeout=60) for form in PLAIN}
+    assert said == FORMS
+    assert classic == {form: FORMS[form] for form in PLAIN}
+    wait_until(lambda: store(app).llen("added") == 1, timeout=20, what="what a child submitted")
+    assert Counter(journal(app)) == Counter([*FORMS, *PLAIN]), "each ran once, in one process"
+    assert of_pool(worker) == before, "none is left, and none was replaced"
+    log = worker.logs()
+    assert "the child's last words" in log
+    assert "LookupError: the child's own" in log
+    assert [line for line in log.splitlines() if "_after_fork failed" in line or "Errno 9" in line] == []
+    worker.kill("SIGTERM")
+    assert worker.container.wait(20) == 0

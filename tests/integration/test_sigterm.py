@@ -1,0 +1,138 @@
+"""SIGTERM ends a worker, in every pool and in every state that a task can bring it into.
+
+A test that finds another such state adds its body to `support.overrun`.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import TimeLimitExceeded
+
+from seawall.delivery import Queues
+from seawall.delivery.queues import Counts
+from support import overrun
+from support.nodes import StartWorker, producer_of
+from support.shop import journal, store
+from support.waiting import busyness, wait_until
+
+POOLS = ("cells", "prefork", "threads", "solo", "gevent")
+NEVER_END = tuple(overrun.BODIES)
+HOLD_ALL = {  # what keeps a whole worker from doing anything, also from settling
+    "cells": (),
+    "prefork": (),
+    "threads": ("hold_the_interpreter", "search"),
+    "solo": ("hold_the_interpreter", "search"),
+    "gevent": ("hold_the_interpreter", "search", "spin", "catch_and_clean_up"),
+}
+HARD = 2.0
+LATE = 5.0
+
+app = producer_of(overrun.create)
+
+
+def of(pool: str) -> list[str]:
+    return [] if pool == "cells" else ["-P", pool]  # Celery's command does not know the name
+
+
+def counts_of(app: Celery) -> Counts:
+    with Queues.open(app.connection_for_read()) as queues:
+        return queues.counts("celery")
+
+
+def begin(app: Celery, bodies: Sequence[str], hard: float = HARD) -> list[Any]:
+    """Tasks that run now."""
+    submit: Any = app.tasks["overrun.overrun"].apply_async  # celery-types takes no float limits
+    tasks = [submit((body,), soft_time_limit=hard / 2, time_limit=hard) for body in bodies]
+    wait_until(lambda: len(journal(app)) == len(bodies), timeout=30, what="all of them to run")
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("pool", "bodies"),
+    [
+        ("threads", ["sleep", "spin", "swallow_everything", "finally_more"]),
+        pytest.param("solo", ["swallow_everything"], marks=pytest.mark.slow),
+        pytest.param("gevent", ["swallow_everything"], marks=pytest.mark.slow),
+    ],
+)
+def test_sigterm_ends_a_worker_whose_tasks_do_not_end(
+    app: Celery, start_worker: StartWorker, pool: str, bodies: list[str]
+) -> None:
+    worker = start_worker("support.overrun", f"--concurrency={len(bodies)}", *of(pool))
+    tasks = begin(app, bodies)
+    waiting = [app.tasks["overrun.nothing"].delay() for _ in range(3)]
+    worker.kill("SIGTERM")
+    assert worker.container.wait(30) == 0
+    for task in tasks:
+        with pytest.raises(TimeLimitExceeded):
+            task.get(timeout=5)
+    counts = counts_of(app)
+    assert (counts.dead, counts.ready, counts.held) == (len(tasks), len(waiting), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", NEVER_END)
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_ends_a_worker_in_time_whatever_its_task_does(
+    app: Celery, start_worker: StartWorker, pool: str, body: str
+) -> None:
+    worker = start_worker("support.overrun", "--concurrency=1", *of(pool))
+    begin(app, [body])
+    waiting = app.tasks["overrun.nothing"].delay()
+    began = time.monotonic()
+    worker.kill("SIGTERM")
+    worker.container.wait(60)
+    assert time.monotonic() - began < (HARD + LATE) * busyness()
+    counts = counts_of(app)
+    lost = 0 if body in HOLD_ALL[pool] else 1
+    assert counts.dead == lost, worker.logs()[-2000:]
+    assert counts.ready + counts.held == 2 - lost - waiting.ready()  # a late signal found it done
+
+
+@pytest.mark.parametrize("body", overrun.RUIN)
+@pytest.mark.slow
+def test_sigterm_ends_a_worker_whose_cell_was_ruined(
+    app: Celery, start_worker: StartWorker, body: str
+) -> None:
+    worker = start_worker("support.overrun", "--concurrency=2")
+    app.tasks["overrun.ruin"].delay(body)
+    worker.kill("SIGTERM")
+    assert worker.container.wait(30) == 0
+
+
+def test_a_cell_that_its_task_has_ruined_is_replaced(app: Celery, start_worker: StartWorker) -> None:
+    worker = start_worker("support.overrun", "--concurrency=1")
+    for body in overrun.RUIN:
+        before = app.tasks["overrun.traced"].delay().get(timeout=20)
+        ruined = app.tasks["overrun.ruin"].delay(body)
+        wait_until(ruined.ready, timeout=20, what="it to end, somehow")
+        after = app.tasks["overrun.traced"].delay().get(timeout=20)
+        assert after, body
+        assert (after == before) == (body == "trace_everything"), body
+        if after != before:
+            worker.wait_for_log(f"overrun.ruin[{ruined.id}] has ")
+    worker.kill("SIGTERM")
+    assert worker.container.wait(30) == 0
+    counts = counts_of(app)
+    assert (counts.ready, counts.held) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "pool", [pytest.param(pool, marks=[] if pool == "threads" else pytest.mark.slow) for pool in POOLS]
+)
+def test_a_task_that_ends_while_its_worker_drains_runs_once(
+    app: Celery, start_worker: StartWorker, pool: str
+) -> None:
+    worker = start_worker("support.overrun", "--concurrency=2", *of(pool))
+    done = app.tasks["overrun.wait_for"].delay("go")
+    wait_until(lambda: journal(app), what="it to run")
+    worker.kill("SIGTERM")
+    wait_until(lambda: "Warm shutdown" in worker.logs(), what="the signal to be heard")
+    store(app).set("go", 1)
+    assert worker.container.wait(30) == 0
+    assert done.get(timeout=5) == "waited"
+    counts = counts_of(app)
+    assert (counts.ready, counts.held, counts.dead) == (0, 0, 0)

@@ -1,0 +1,197 @@
+"""Programs on kombu's stock Redis transport, beside ours on one server: each hears and answers the other."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Connection, Queue
+from redis import Redis
+
+from seawall.cluster import connect
+from support import reef
+from support.delivery import OURS, Site, site
+from support.listening import listening
+from support.nodes import StartWorker
+from support.processes import started
+from support.waiting import wait_until
+
+POOLS = ["cells", "threads", *(pytest.param(each, marks=pytest.mark.slow) for each in ("prefork", "solo"))]
+ASKERS = ("redis", OURS)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator["Redis"]:
+    with connect(redis_url, timeout=10) as connected:
+        yield connected
+
+
+@pytest.fixture(params=ASKERS, ids=["stock", "ours"])
+def asker(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
+    with Celery("asker", broker=redis_url, set_as_current=False) as app:
+        app.conf.broker_transport = request.param
+        yield app
+
+
+@pytest.fixture
+def stock_site(redis_url: str, tmp_path: Path) -> Iterator[Site]:
+    with site(redis_url, tmp_path / "stock", transport="redis") as opened:
+        yield opened
+
+
+def ask(app: Celery, question: str = "ping") -> Any:
+    """One answer, as `inspect` collects it; None if nobody answers."""
+    return getattr(app.control.inspect(timeout=20, limit=1), question)()
+
+
+def wait_for_answers(app: Celery) -> None:
+    """A worker may say that it is ready a moment before it hears broadcasts."""
+    wait_until(lambda: app.control.ping(timeout=1, limit=1), timeout=60, what="the first answer")
+
+
+def without_end(client: "Redis", only: Callable[[str], bool]) -> set[str]:
+    """The keys of which no expiry says when they go."""
+    found: list[Any] = list(client.scan_iter(count=1000))
+    names = [key.decode() for key in found]
+    return {name for name in names if only(name) and client.pttl(name) == -1}
+
+
+def is_reply(name: str) -> bool:
+    return ".reply." in name
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_whoever_asks_is_answered(start_worker: StartWorker, asker: Celery, pool: str) -> None:
+    start_worker("support.reef", "--concurrency=1", *([] if pool == "cells" else ["-P", pool]))
+    wait_for_answers(asker)
+    for question in ("ping", "active_queues", "stats", "registered"):
+        assert len(ask(asker, question)) == 1, question
+
+
+def test_a_stock_worker_answers_too(stock_site: Site, asker: Celery) -> None:
+    stock_site.worker(pool="threads")
+    wait_for_answers(asker)
+    assert set(ask(asker)) == {"w1@test"}
+    assert set(ask(asker, "active_queues")) == {"w1@test"}
+
+
+@pytest.fixture
+def before(start_worker: StartWorker, asker: Celery, client: "Redis") -> set[str]:
+    """The keys without an end while a worker of ours is there and nobody has asked more than that."""
+    start_worker("support.reef", "--concurrency=1")
+    wait_for_answers(asker)
+    return without_end(client, lambda _: True)
+
+
+def test_fifty_questions_leave_no_key_that_nobody_owns(
+    before: set[str], asker: Celery, client: "Redis"
+) -> None:
+    for _ in range(50):
+        assert ask(asker)
+    assert without_end(client, lambda _: True) <= before
+    assert not without_end(client, is_reply)
+
+
+def test_an_answer_whose_asker_is_gone_does_not_stay(
+    before: set[str], asker: Celery, client: "Redis"
+) -> None:
+    with asker.connection_for_write() as connection, connection.channel() as channel:
+        control: Any = asker.control
+        mailbox = control.mailbox(connection)
+        mailbox.reply_queue(channel).declare()
+        mailbox._publish("ping", {}, reply_ticket="gone", channel=channel)
+        name = mailbox.reply_queue.name
+        wait_until(
+            lambda: any(name.encode() in key for key in client.scan_iter(f"*{name}*")), what="the answer"
+        )
+        assert not {key for key in without_end(client, lambda _: True) - before if name in key}
+
+
+LASTING = re.compile(
+    r"seawall:(queues|paused)"  # which queues there are
+    r"|seawall:\{(celery)\}:.+"  # what they hold: those that were declared to last
+    r"|_kombu\.binding.+"  # kombu's tables of who is bound to an exchange
+    r"|unacked(_index|_mutex)?|celery(\x06\x16\d)?"  # the stock transport's own
+)
+"""The keys that may stay for ever, by docs/delivery.md."""
+
+
+def test_whoever_is_killed_leaves_no_key_that_nobody_owns(
+    redis_url: str, tmp_path: Path, client: "Redis"
+) -> None:
+    """Askers, listeners, clients that wait for results, queues that expire, on both transports."""
+    conf = {"result_backend": "rpc://", "task_ignore_result": False}
+    with site(redis_url, tmp_path / "ours", conf=conf) as ours, contextlib.ExitStack() as stack:
+        worker = ours.worker("-E", pool="threads")
+        clients = [
+            stack.enter_context(
+                started(
+                    [sys.executable, "-m", "support.passerby", redis_url, transport],
+                    log=tmp_path / f"{number}.log",
+                    env=ours.environment,
+                )
+            )
+            for number, transport in enumerate(ASKERS)
+        ]
+        for each in clients:
+            for done in ("ask", "await_result", "keep_queue", "listen"):
+                each.wait_for(f"{done}\n", timeout=60)
+        for each in clients:
+            each.destroy()
+        ours.submit("add", [(1, 2)] * 3, reply_to="0b5c1a52-5a1c-3d3e-9d2f-1c2d3e4f5a6b")  # nobody is there
+        wait_until(lambda: client.exists("0b5c1a52-5a1c-3d3e-9d2f-1c2d3e4f5a6b"), what="results for nobody")
+        wait_until(lambda: not client.exists("seawall:{celery}:ready"), what="the tasks to be taken")
+        assert without_end(client, lambda name: LASTING.fullmatch(name) is None) == set()
+        worker.destroy()
+        assert without_end(client, lambda name: LASTING.fullmatch(name) is None) == set()
+
+
+def test_a_queue_that_expires_is_kept_while_somebody_uses_it_and_goes_with_all_it_holds(
+    redis_url: str, client: "Redis"
+) -> None:
+    queue = Queue("fleeting", expires=0.5)
+    with Connection(redis_url, transport=OURS) as connection, connection.channel() as channel:
+        bound = queue(channel)
+        bound.declare()
+        connection.Producer().publish("one", routing_key="fleeting")
+        message: Any = bound.get()
+        assert message.payload == "one"
+        names = {key.decode() for key in client.scan_iter("seawall:{fleeting}:*")}
+        assert {"seawall:{fleeting}:consumers", "seawall:{fleeting}:messages"} <= names
+        assert without_end(client, lambda name: "fleeting" in name) == set()
+        assert (
+            client.pttl("seawall:{fleeting}:messages") > 1000
+        )  # the lease of its consumer, and then its own
+        message.ack()
+    wait_until(lambda: not client.keys("seawall:{fleeting}:*"), what="the queue to be gone")
+
+
+def test_events_are_heard_across_transports(
+    start_worker: StartWorker, stock_site: Site, asker: Celery
+) -> None:
+    start_worker("support.reef", "--concurrency=1", "-E")
+    stock_site.worker("-E", pool="threads")
+    with listening(asker) as seen:
+        wait_until(
+            lambda: len({event["hostname"] for event in seen if event["type"] == "worker-heartbeat"}) == 2,
+            timeout=30,
+            what="heartbeats of both workers",
+        )
+
+
+def test_a_stock_clients_revocation_reaches_workers_that_come_later(
+    start_worker: StartWorker, redis_url: str, client: "Redis"
+) -> None:
+    app = reef.create(redis_url)
+    start_worker("support.reef", "--concurrency=1")
+    wait_for_answers(app)
+    with Celery("stock", broker=redis_url, set_as_current=False) as stock:
+        stock.conf.broker_transport = "redis"
+        stock.control.revoke("some-id")
+    wait_until(lambda: client.zscore("seawall:revoked", "some-id"), timeout=20, what="it to be on record")
+    assert client.pttl("seawall:revoked") > 0
+    app.close()
