@@ -14,7 +14,9 @@ INTRODUCTION = f"""# Configuration
 Every setting is an environment variable, or a key of a TOML file. The environment wins over the file, the
 file over the default. The file is named by `{FILE_VARIABLE}`; without that, `{DEFAULT_FILE}` in the working
 directory is read if it exists. Sizes take units (`512MiB`, `2GB`), durations too (`30s`, `250ms`, `5m`).
-An unknown key or variable is refused, so a typing error cannot pass as a default.
+A number out of its bounds, infinity and nan are refused in one line; "no end" is to leave a key out, or 0
+where that is among the bounds. An unknown key or variable is refused, so a typing error cannot pass as a
+default.
 
 `seawall config` prints what is in force and where each value came from; passwords are hidden.
 """
