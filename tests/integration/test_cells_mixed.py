@@ -1,11 +1,13 @@
 """Short tasks among long ones on four cells: none waits for a long one while another cell is free."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from support import mixture
 from support.delivery import site
+from support.proxy import proxy
 
 LIMIT = 0.2
 LOOSE = 1.0  # beside other tests: less than a long task takes
@@ -35,6 +37,19 @@ def check(url: str, folder: Path, mix: tuple[int, int, float], *, limit: float) 
 
 def test_a_short_task_does_not_wait_for_a_long_one(redis_url: str, tmp_path: Path) -> None:
     check(redis_url, tmp_path / "site", (300, 6, 2.0), limit=LOOSE)
+
+
+def test_nothing_is_begun_twice_while_answers_are_late_now_and_then(redis_url: str, tmp_path: Path) -> None:
+    """What a cell is done with is told late; its supervisor must not take that for what it has not begun."""
+    dice = Random(19)  # noqa: S311 - no secret
+    with proxy(redis_url) as way, site(way.url, tmp_path / "site") as place:
+
+        def be_late() -> None:
+            way.delay = 0.2 if dice.random() < 0.15 else 0.0
+
+        mixture.submit(place, short=300, long=6, takes=1.0)
+        mixture.run(place, tmp_path / "site", cells=4, total=306, meanwhile=be_late)
+        assert max(place.marks.counts("start").values()) == 1
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -30,8 +30,15 @@ def submit(place: Site, *, short: int, long: int, takes: float) -> None:
         delivery.submit_many((work.clone(arguments) for arguments in names), app=app)
 
 
-def run(place: Site, folder: Path, *, cells: int, total: int) -> None:
-    """A worker, until all tasks have ended."""
+def run(
+    place: Site, folder: Path, *, cells: int, total: int, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    """A worker, until all tasks have ended; `meanwhile` is called about each hundredth of a second."""
+
+    def ended() -> bool:
+        meanwhile()
+        return len(place.marks.counts("end")) == total
+
     argv = [
         sys.executable,
         "-m",
@@ -46,7 +53,7 @@ def run(place: Site, folder: Path, *, cells: int, total: int) -> None:
     ]
     worker = Proc(argv, log=folder / "worker.log", env=place.environment, cwd=ROOT)
     place.workers.append(worker)
-    wait_until(lambda: len(place.marks.counts("end")) == total, timeout=150, what="the end")
+    wait_until(ended, timeout=150, what="the end")
     place.stop(worker)
 
 

@@ -48,14 +48,17 @@ class Guardian:
                 keys = [self.channel.keys.base(queue)]
                 scripts.renew(self.channel.redis, keys, [micros(self.lease), *names])
 
-    def recall(self, queues: Sequence[str], process: str, *, queue: str, tag: str) -> int:
+    def recall(
+        self, queues: Sequence[str], process: str, *, queue: str, tag: str, done: Iterable[str] = ()
+    ) -> int:
         """Put back in line what a living process holds beside the message it works on; returns how many.
 
-        Nothing, if that message (`tag`, of `queue`) has been settled meanwhile.
+        Nothing, if that message (`tag`, of `queue`) has been settled meanwhile. What it is `done` with stays:
+        the server may not have heard of it yet.
         """
         bases = [self.channel.keys.base(name) for name in (queue, *queues)]
         names = self._of(queue, [process])
-        return sum(scripts.recall(self.channel.redis, bases, [name, tag]) for name in names)
+        return sum(scripts.recall(self.channel.redis, bases, [name, tag, *done]) for name in names)
 
     def estate(self, queues: Sequence[str], process: str) -> "Estate":
         """What a dead process left."""

@@ -336,9 +336,10 @@ class Pool(BasePool):
         row.recalled = task.generation
         if row.generation != task.generation or row.state != State.RUNNING:
             return
+        done = [tag for tag, _ in row.recent_acks()]  # on their way, for as long as a round trip takes
         with self._broker_may_be_away():
             if (guardian := self.deaths.guardian) is not None:
-                guardian.recall(self.queue_names(), cell.token, queue=task.queue, tag=task.tag)
+                guardian.recall(self.queue_names(), cell.token, queue=task.queue, tag=task.tag, done=done)
 
     def _renew(self, now: float) -> None:
         """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""

@@ -290,7 +290,7 @@ class Row(ctypes.Structure):
         return (tag.decode(errors="replace"), queue.decode(errors="replace")) if tag else None
 
     def recent_acks(self) -> list[tuple[str, str]]:
-        """Tag and queue of the last acknowledgements, once the process is dead."""
+        """Tag and queue of the last acknowledgements; all that precede the task it runs, if it lives."""
         found = []
         for slot in range(min(self.acks, _RING_SLOTS)):
             tag, queue = _SLOT.unpack_from(self.memory, self.start + _RING_AT + slot * _SLOT.size)
