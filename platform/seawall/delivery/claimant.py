@@ -356,8 +356,14 @@ class Claimant:
                     [self.keys.base(queue)],
                     [self.name, micros(self.options.lease), int(claiming), *known],
                 )
+                with (
+                    self._lock
+                ):  # what was given back between the question and the answer is taken by mistake
+                    for tag in {tag.decode() for tag in taken} - self._held.keys():
+                        if tag not in self._outbox.get(queue, {}):
+                            self._put(queue, tag, f"r{tag}")
             if leaked or taken:
-                logger.info("queue %s: gave back %d leases, took %d again", queue, leaked, taken)
+                logger.info("queue %s: gave back %d leases, took %d again", queue, leaked, len(taken))
         self.renewed()
         self._lapsed = False
 

@@ -3,14 +3,14 @@
 -- A lease whose claim's reply was lost goes back in line, unless that reply may still come. A message that was
 -- restored, or given up, while the consumer was thought dead, and that nobody has taken since, is leased to it
 -- again: it runs there still, or will.
--- Returns {leases given back, leases taken again}.
+-- Returns {leases given back, the ids leased again}.
 local base, consumer, claiming = KEYS[1], ARGV[1], ARGV[3] == '1'
 local known, held = {}, {}
 redis.call('ZADD', base .. ':consumers', digits(NOW + tonumber(ARGV[2])), consumer)
 for i = 4, #ARGV do
   known[ARGV[i]] = true
 end
-local leaked, taken = 0, 0
+local leaked, taken = 0, {}
 for _, id in ipairs(redis.call('HKEYS', base .. ':held:' .. consumer)) do
   held[id] = true
   if not known[id] and not claiming then
@@ -26,7 +26,7 @@ for id in pairs(known) do
       absolve(base, id)
       score = line == ':dead' and level_of(id) * LEVEL + NOW - FIRST or score
       redis.call('HSET', base .. ':held:' .. consumer, id, (claiming and '' or '+') .. digits(score))
-      taken = taken + 1
+      table.insert(taken, id)
     end
   end
 end
