@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import threading
 import time
 import uuid
@@ -621,6 +622,18 @@ def test_a_retried_submission_is_in_line_once(connect: Connect) -> None:
     assert channel._size("q") == 1
 
 
+def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced(connect: Connect) -> None:
+    connection = connect()
+    channel, got = consuming(connection, messages=2, window=1)
+    connection.drain_events(timeout=5)
+    assert not channel._in_poll, "nothing is asked while the window is full"
+    channel.client.connection._sock.shutdown(socket.SHUT_RDWR)  # what a restarted server looks like from here
+    got[0].ack()
+    connection.drain_events(timeout=5)
+    assert [message.body for message in got] == [b"0", b"1"]
+    channel.close()
+
+
 def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
     connection = connect()
     channel, got = consuming(connection, messages=10, window=3)
@@ -646,12 +659,18 @@ def test_what_a_busy_process_has_not_started_is_recalled_only_while_it_is_busy(c
     channel = channel_of(connection)
     working, *_ = [get(channel, queue) for queue in ("long", "long", "other")]
 
-    def recall() -> int:
+    def recall(done: str = "") -> int:
         return guardian.recall(
-            ["long", "other"], identity.current().process, queue="long", tag=working.delivery_tag
+            ["long", "other"],
+            identity.current().process,
+            queue="long",
+            tag=working.delivery_tag,
+            done=[done],
         )
 
-    assert recall() == 2
+    finished = get(channel, "other")
+    finished.ack()  # and the server has not heard of it
+    assert recall(done=finished.delivery_tag) == 2
     counts = Queues(channel.redis).counts("long")
     assert (counts.ready, counts.held) == (2, 1)
     assert get(channel, "other") is not None

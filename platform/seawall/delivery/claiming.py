@@ -152,6 +152,7 @@ class ClaimingChannel(stock.Channel):
             if line.state != "silent":
                 line.drop()
             if line.wish(self.qos.room):
+                self._drop_if_cut(cycle)
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
         elif line.overdue:
             self._give_up_waiting(line)
@@ -161,6 +162,16 @@ class ClaimingChannel(stock.Channel):
             keeper.prompt(claimant.options.settle_within)
         if self.doorbell is not None and claimant.ahead and self.qos.room > 0:
             self.doorbell.ring()
+
+    def _is_cut(self) -> bool:
+        """Whether the server has ended the connection on which nothing is asked."""
+        connection = self.client.connection
+        return getattr(connection, "_sock", None) is not None and _is_readable(connection)
+
+    def _drop_if_cut(self, cycle: Any) -> None:
+        """Connect anew where no loop listens: a caller is not told of what happened before it called."""
+        if not cycle.looping and self._is_cut():
+            self.client.connection.disconnect()
 
     def _give_up_waiting(self, line: Line) -> None:
         """Have Celery connect anew: no event says that nothing comes, and the loop has no timeout."""
@@ -198,7 +209,7 @@ class ClaimingChannel(stock.Channel):
         if line.reply is not None:
             self._hand_out_reply(*line.take_reply())
             return True
-        if waited and self.qos.room > 0:
+        if waited and self.qos.room > 0 and not self._is_cut():
             self._brpop_start()  # a token: claim now and not a tick later
         if not ready:
             raise Empty  # `drain_events` must not take this for a message
