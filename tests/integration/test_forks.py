@@ -1,13 +1,17 @@
 """Processes that a task starts behave as those of a plain script, and never as the worker's own."""
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
+from amqp.transport import TCPTransport
 from celery import Celery
 
+from seawall import Seawall
 from support import offspring
 from support.nodes import StartWorker
 from support.shop import journal, store
@@ -63,3 +67,26 @@ def test_a_child_of_a_task_is_as_one_of_a_plain_script(
     assert [line for line in log.splitlines() if "_after_fork failed" in line or "Errno 9" in line] == []
     worker.kill("SIGTERM")
     assert worker.container.wait(20) == 0
+
+
+def test_a_child_that_closes_what_it_inherited_leaves_its_parents_connection_to_rabbitmq_open() -> None:
+    Seawall("forks", broker="memory://", set_as_current=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        transport: Any = TCPTransport(f"127.0.0.1:{server.getsockname()[1]}")
+        transport.connect()
+        peer, _ = server.accept()
+        with peer:
+            peer.settimeout(20)
+            child = os.fork()
+            if child == 0:
+                transport.close()  # as kombu does with the connections of its pools
+                os._exit(0)
+            os.waitpid(child, 0)
+            transport.write(b"still open")
+            heard = b""
+            while not heard.endswith(b"still open"):
+                more = peer.recv(100)
+                assert more, f"it ended after {heard!r}"
+                heard += more
+        transport.close()

@@ -13,6 +13,7 @@ import tomllib
 from importlib.metadata import requires, version
 from typing import Any
 
+import amqp.transport
 import billiard.pool
 import psycopg
 import pytest
@@ -247,3 +248,11 @@ def test_celery_s_default_format_of_lines_is_recognised() -> None:
 
     assert Celery().conf.worker_log_format in _CELERYS
     assert Celery().conf.worker_task_log_format in _CELERYS
+
+
+def test_connections_to_rabbitmq_are_made_by_connect_and_keep_their_socket() -> None:
+    """seawall.delivery.rabbitmq closes a forked child's copies: without it a child ends its parent's."""
+    abstract: Any = vars(amqp.transport)["_AbstractTransport"]
+    assert list(inspect.signature(abstract.connect).parameters) == ["self"]
+    assert {"sock", "__weakref__"} <= set(abstract.__slots__)
+    assert "shutdown" in inspect.getsource(abstract.close), "else nothing has to be done any more"

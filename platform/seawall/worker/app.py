@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from seawall.delivery import submission
+from seawall.delivery import rabbitmq, submission
 from seawall.delivery.envelope import SUBMITTED
 from seawall.delivery.refusal import submitting
 from seawall.errors import ConfigError
@@ -148,6 +148,7 @@ def _with_policy(app: Celery, task_cls: Any) -> Any:
 
 
 def _prepare(app: Celery) -> None:
+    rabbitmq.close_copies_after_forks()
     if app.configured:  # type: ignore[attr-defined]
         _add_defaults(app)
     else:
