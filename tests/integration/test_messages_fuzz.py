@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from support.fuzz import account
+from support.fuzz import account, rabbit
 from support.fuzz.capture import CORPUS
 from support.fuzz.fuzzer import POOLS, Plan, fuzz
+from support.rabbitmq import node
 
 SEEDS = {"cells": 11, "prefork": 12, "threads": 13}
-_FEW, _MANY = 120, 20_000
+_FEW, _MANY, _FEW_ON_RABBITMQ = 120, 20_000, 400
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -21,6 +22,18 @@ def test_every_mutated_message_ends_as_one_outcome(redis_url: str, tmp_path: Pat
     with Redis.from_url(redis_url) as client:
         left = [text for _, _, text in account.Broker.read(client).unsettled()]
         assert all(map(account.waits, left)), "what waits for its moment is back in line, and nothing else"
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pool", POOLS)
+def test_on_rabbitmq_every_mutated_message_ends_as_one_outcome(
+    tmp_path: Path, redis_url: str, pool: str
+) -> None:
+    plan = Plan(pool=pool, seed=SEEDS[pool], messages=_FEW_ON_RABBITMQ)
+    with node(tmp_path / "rabbitmq") as url:
+        totals = rabbit.fuzz(url, redis_url, tmp_path / pool, plan)
+    assert not totals.problems, "\n".join(totals.problems)
 
 
 @pytest.mark.slow

@@ -304,7 +304,11 @@ def _end(message: Any, error: Exception, bury: Callable[[Any, BaseException], No
     reject(message)
 
 
-def reject(message: Any) -> None:
-    """A message that nobody has settled is done with."""
-    if not message.acknowledged:
+def reject(message: Any, *_args: Any) -> None:
+    """A message that nobody has settled is done with; a broadcast is when it is delivered.
+
+    RabbitMQ closes the channel over a rejection that it does not wait for, and the worker ends.
+    """
+    settled_by_delivery = getattr(message.channel, "no_ack_consumers", None) or ()
+    if not message.acknowledged and message.delivery_info.get("consumer_tag") not in settled_by_delivery:
         message.reject_log_error(logger, (RedisError, OperationalError, OSError))

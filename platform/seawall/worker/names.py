@@ -24,7 +24,7 @@ import time
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery.contrib.migrate import republish
+from kombu.utils.encoding import ensure_bytes
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -34,6 +34,7 @@ from seawall.cluster import Script
 from seawall.config import settings
 from seawall.errors import SeawallError
 from seawall.quantity import format_age
+from seawall.worker.entry import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ SINCE_HEADER: Final = "seawall-unknown-since"
 _KEPT_FOR: Final = 5.0
 """Seconds that a worker keeps what it does not know, where nothing is parked."""
 
-_republish: Any = republish  # celery-types has other types for it
+_NAMED_APART: Final = frozenset(
+    ("application_headers", "headers", "content_type", "content_encoding", "expiration")
+)
 _LONGEST: Final = 200
 _TELL_EVERY: Final = 1.0
 _AT_ONCE: Final = 500
@@ -177,21 +180,45 @@ def put_back_later(c: Any, message: Any) -> tuple[float, bool] | None:
 
 
 def _put_back(c: Any, message: Any, since: float) -> None:
-    place = message.delivery_info
-    tags = {tag: queue for queue, tag in c.task_consumer._active_tags.items()}  # noqa: SLF001 - else unknown
-    queue = tags.get(place.get("consumer_tag"))
-    message.headers[SINCE_HEADER] = since
-    if expiration := message.properties.get("expiration"):  # milliseconds there, and seconds here
-        message.properties["expiration"] = float(expiration) / 1000
-    with c.app.producer_or_acquire() as producer:
-        _republish(
-            producer,
-            message,
-            exchange=place.get("exchange") if queue is None else "",
-            routing_key=place.get("routing_key") if queue is None else queue,
-        )
-    message.ack()
+    channel = message.channel
+    if getattr(channel, "closed", not getattr(channel, "is_open", True)):
+        return  # its connection was lost, and the broker delivers it again
+    try:
+        with c.app.producer_or_acquire() as producer:
+            _submit_again(producer, message, _queue_of(c, message), since)
+    except Exception as exc:
+        if is_outage(exc, c.connection_errors):
+            logger.info("what nobody here knows is kept longer: %s", exc)
+            c.timer.call_after(_KEPT_FOR, _put_back, (c, message, since))
+            return
+        logger.exception("what nobody here knows cannot be put back in line")
+        message.reject_log_error(logger, c.connection_errors)
+    else:
+        message.ack_log_error(logger, c.connection_errors)
     c.qos.decrement_eventually()
+
+
+def _queue_of(c: Any, message: Any) -> str | None:
+    tags = {tag: queue for queue, tag in c.task_consumer._active_tags.items()}  # noqa: SLF001 - else unknown
+    return tags.get(message.delivery_info.get("consumer_tag"))
+
+
+def _submit_again(producer: Any, message: Any, queue: str | None, since: float) -> None:
+    """As it came, at the end of its queue or, if that is not known, by the way it came."""
+    headers = {**message.headers, SINCE_HEADER: since}
+    properties = {name: value for name, value in message.properties.items() if name not in _NAMED_APART}
+    expiration = message.properties.get("expiration")
+    producer.publish(
+        ensure_bytes(message.body),  # kombu has decompressed it
+        compression=headers.pop("compression", None),
+        headers=headers,
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        expiration=float(expiration) / 1000 if expiration else None,  # milliseconds there, and seconds here
+        exchange=message.delivery_info.get("exchange") if queue is None else "",
+        routing_key=message.delivery_info.get("routing_key") if queue is None else queue,
+        **properties,
+    )
 
 
 class Submissions:

@@ -10,6 +10,7 @@ an event of its own gets whatever bears an id and has none from Celery.
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from celery import bootsteps
@@ -143,6 +144,8 @@ def bury(message: Any, error: BaseException) -> None:
         if delivery.bury(message, why):
             for name in ("ack", "reject", "ack_log_error", "reject_log_error"):
                 setattr(message, name, _nothing)
+        else:  # Celery acknowledges what it cannot decode: a queue's dead-letter exchange is to have it
+            message.ack = message.ack_log_error = partial(entry.reject, message)
     except Exception:
         logger.exception("a message that no task takes could not be kept")
 

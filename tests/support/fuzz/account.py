@@ -24,7 +24,7 @@ DELIVERY_LIMIT = 3
 CONSUMED = "seawall:{celery}"
 """The queue that the worker consumes; what is said to others waits there."""
 
-_ENDS = ("success", "dead", "cancelled")
+ENDS = ("success", "dead", "cancelled")
 _SHOWN = 3000
 
 
@@ -175,7 +175,7 @@ def problems(
     kept_ids = Counter(filter(None, map(id_of, here.elements())))
 
     def ended(name: str | None) -> bool:
-        return name is not None and (kept_ids[name] > 0 or any(states[name][state] for state in _ENDS))
+        return name is not None and (kept_ids[name] > 0 or any(states[name][state] for state in ENDS))
 
     for text, many in Counter(sent.texts).items():
         if here[text] > many:
@@ -190,7 +190,7 @@ def problems(
     if not again:
         dead = {id_of(text) for _, text in broker.places["dead"]}
         yield from _of_runs(ids, states, dead)
-    yield from _of_neighbours(sent.neighbours, ran, again=again)
+    yield from of_neighbours(sent.neighbours, ran, again=again)
 
 
 def _of_runs(ids: Counter[str], states: dict[str, Counter[str]], dead: set[str | None]) -> Iterator[str]:
@@ -216,7 +216,7 @@ def _of_places(broker: Broker) -> Iterator[str]:
             yield f"killed more than {DELIVERY_LIMIT} processes: {reasons} {shown(text)}"
 
 
-def _of_neighbours(names: Iterable[str], ran: dict[str, int], *, again: bool) -> Iterator[str]:
+def of_neighbours(names: Iterable[str], ran: dict[str, int], *, again: bool) -> Iterator[str]:
     for name in names:
         if (times := ran.get(name, 0)) != 1 and not (again and times):
             yield f"neighbour {name} ran {times} times"

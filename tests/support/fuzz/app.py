@@ -1,7 +1,8 @@
 """The application that workers under the fuzzer run. It writes down each end of a run that it hears of.
 
 Configured by the environment: FUZZ_OUTCOMES is the file for these, FUZZ_ARCS a directory for the branches
-that were reached (`arcs`; none are counted without it).
+that were reached (`arcs`; none are counted without it), FUZZ_DEAD_LETTERS a queue of RabbitMQ for what is
+rejected.
 """
 
 import faulthandler
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from celery import Celery, signals
+from kombu import Exchange, Queue
 from redis import Redis
 
 from seawall import Limit, Priority, Retry, Seawall, breaker, policy
@@ -32,11 +34,14 @@ WHERE = signal.SIGRTMAX
 dependency = breaker(OPEN)
 
 
-def create(broker_url: str | None = None) -> Seawall:
-    """The application, with the broker given or that of the settings."""
+def create(broker_url: str | None = None, *, dead_letters: str | None = None) -> Seawall:
+    """The application, with the broker given or that of the settings, and RabbitMQ's queue for rejections."""
     app = Seawall("fuzz", set_as_current=False, autofinalize=True)
     if broker_url is not None:
         app.conf.update(broker_url=broker_url, result_backend=broker_url)
+    if dead_letters is not None:
+        rejected = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters}
+        app.conf.task_queues = [Queue("celery", Exchange("celery"), "celery", queue_arguments=rejected)]
     for function, options in TASKS:
         app.task(**{"shared": False, "bind": True, "name": f"fuzz.{function.__name__}", **options})(function)
     return app
@@ -129,12 +134,13 @@ def _write_down(path: str) -> None:
     def stop_dependants(**_: Any) -> None:
         dependency.force_open("nothing that requires it may run")
 
-    signals.worker_init.connect(stop_dependants, weak=False)
+    if "FUZZ_DEAD_LETTERS" not in os.environ:  # RabbitMQ parks nothing: they would go round and round
+        signals.worker_init.connect(stop_dependants, weak=False)
     subscribe(OutcomeSettled, heard)
     os.register_at_fork(after_in_child=forked)
 
 
-app: Celery = create()
+app: Celery = create(dead_letters=os.environ.get("FUZZ_DEAD_LETTERS"))
 faulthandler.register(WHERE)
 if "FUZZ_OUTCOMES" in os.environ:
     _write_down(os.environ["FUZZ_OUTCOMES"])

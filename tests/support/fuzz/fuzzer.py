@@ -25,15 +25,15 @@ POOLS = {
     "prefork": ("--pool=prefork", "--concurrency=2"),
     "threads": ("--pool=threads", "--concurrency=2"),
 }
-_FORKED_AT_START = {"cells": 2, "prefork": 2, "threads": 0}
-_STUCK_FOR = 60.0
+FORKED_AT_START = {"cells": 2, "prefork": 2, "threads": 0}
+STUCK_FOR = 60.0
 """Seconds without a movement after which what is left is stuck."""
 
 _API, _BROADCAST, _VERB, _KILLS = 0.15, 0.03, 0.3, 0.003
 """Shares: of calls and broadcasts among all, of the submit verb and of killers among raw messages."""
 
 _FORGOTTEN = ("messages", "history", "lineage", "dead", "delayed", "parked", "unpark", "aside")
-_LOOK_EVERY, _TOLD = 0.1, 20
+LOOK_EVERY, _TOLD = 0.1, 20
 _BLOCK, _WORK, _LONGEST_BLOCK = 400, 0.01, 300.0
 JUNK_RATE = 20.0
 """Messages a second that come beside the healthy ones when throughput is measured."""
@@ -107,16 +107,18 @@ class Fuzzer:
         self._outcomes, self._arcs = folder / "outcomes", folder / "arcs"
         self._restarts_known = 0
         self.worker: ProcessContainer
+        self.broker_url = url
+        self.env: dict[str, str] = {}
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Fuzzer"]:
         """With a worker that takes what is sent, and that ends in order."""
         self._arcs.mkdir(parents=True)
         self._outcomes.touch()
-        env = environment(self._url, FUZZ_OUTCOMES=str(self._outcomes), PYTHONWARNINGS="ignore")
+        env = environment(self._url, FUZZ_OUTCOMES=str(self._outcomes), PYTHONWARNINGS="ignore", **self.env)
         if self._plan.trace:
             env["FUZZ_ARCS"] = str(self._arcs)
-        self.app: Celery = create(self._url)
+        self.app: Celery = create(self.broker_url, dead_letters=self.env.get("FUZZ_DEAD_LETTERS"))
         self.app.conf.update(result_backend="disabled://")  # nobody waits for the results
         self.client: Any = Redis.from_url(self._url)
         options = (*POOLS[self._plan.pool], *self._plan.options)
@@ -138,6 +140,9 @@ class Fuzzer:
             assert _OVERRAN in told, f"the worker exited:\n{told}"
             self.totals.restarts += 1
             self.worker.start_again()
+        return self._consumes()
+
+    def _consumes(self) -> bool:
         return bool(self.client.exists(f"{account.CONSUMED}:consumers"))
 
     def round(self, number: int, messages: int) -> None:
@@ -151,6 +156,19 @@ class Fuzzer:
                 self._send_neighbour(sent, f"{number}-{index}")
         self._settle(sent)
         self._draw(sent, number)
+
+    def all_rounds(self, tell: Callable[[str], object] = lambda _line: None) -> Totals:
+        """Round after round until all is sent; `tell` is told how far it is, and each problem."""
+        plan, totals, done = self._plan, self.totals, 0
+        while done < plan.messages:
+            many = min(plan.a_round, plan.messages - done)
+            known = len(totals.problems)
+            self.round(plan.first_round + done // plan.a_round, many)
+            done += many
+            tell(f"{done} of {plan.messages}: {len(totals.problems)} problems")
+            for problem in totals.problems[known : known + _TOLD]:
+                tell(f"PROBLEM {problem}")
+        return totals
 
     def _raw(self, dice: Random) -> Iterator[bytes]:
         """Raw messages without end; the stated share of them kills the process that runs it."""
@@ -173,12 +191,15 @@ class Fuzzer:
         elif how < _API + _BROADCAST:
             entry = dice.choice(self._broadcasts)
             message = mutations.fresh(entry["text"], dice)
-            self.client.publish(entry["place"], mutations.mutated(message, dice, self.totals.kinds))
+            self._broadcast(entry["place"], mutations.mutated(message, dice, self.totals.kinds))
             sent.broadcasts += 1
         else:
             text = next(stream)
             sent.texts.append(text)
             self._put(text, dice)
+
+    def _broadcast(self, place: str, text: bytes) -> None:
+        self.client.publish(place, text)
 
     def _put(self, text: bytes, dice: Random) -> None:
         """Into a list of the stock transport, or in line by the verb that our producers use."""
@@ -199,12 +220,12 @@ class Fuzzer:
 
         def quiet() -> bool:
             nonlocal last, since
-            time.sleep(_LOOK_EVERY)  # a look costs the server what the worker wants of it
+            time.sleep(LOOK_EVERY)  # a look costs the server what the worker wants of it
             runs, now = self._runs(), self._movements()
             if not runs or now != last:
                 last, since = now, time.monotonic()
                 return False
-            if time.monotonic() - since > _STUCK_FOR:
+            if time.monotonic() - since > STUCK_FOR:
                 return True
             if any(now[: len(STEPS) + 2]) or account.soon_due(self.client, 3.0):
                 return False
@@ -230,7 +251,7 @@ class Fuzzer:
         broker = account.Broker.read(self.client)
         states, forked = account.outcomes(self._outcomes)
         first = number == self._plan.first_round
-        died = forked - (_FORKED_AT_START[self._plan.pool] if first else 0)
+        died = forked - (FORKED_AT_START[self._plan.pool] if first else 0)
         totals.deaths += died
         totals.strikes += broker.strikes
         totals.most_deaths = max(totals.most_deaths, broker.most_deaths)
@@ -293,13 +314,4 @@ class Fuzzer:
 def fuzz(url: str, folder: Path, plan: Plan, tell: Callable[[str], object] = lambda _line: None) -> Totals:
     """Send so many messages to a worker of that pool; the account."""
     with Fuzzer(url, folder, plan).running() as fuzzer:
-        done, totals = 0, fuzzer.totals
-        while done < plan.messages:
-            many = min(plan.a_round, plan.messages - done)
-            known = len(totals.problems)
-            fuzzer.round(plan.first_round + done // plan.a_round, many)
-            done += many
-            tell(f"{done} of {plan.messages}: {len(totals.problems)} problems")
-            for problem in totals.problems[known : known + _TOLD]:
-                tell(f"PROBLEM {problem}")
-    return totals
+        return fuzzer.all_rounds(tell)

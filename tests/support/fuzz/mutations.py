@@ -37,7 +37,7 @@ _VALUES: Final[tuple[Any, ...]] = (
     {"task": "celery.chain", "args": [], "kwargs": {"tasks": [{}]}, "options": {}, "subtask_type": "chain"},
     {"task": "celery.chord", "kwargs": {"header": None, "body": {}}, "subtask_type": "chord"},
 )
-_HEADERS: Final = (
+HEADERS: Final = (
     *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit"),
     *("root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting"),
     *("stamped_headers", "stamps", "compression", "unique_key", "unique_for", "delayed_until"),
@@ -147,7 +147,7 @@ def any_value(dice: Dice) -> Any:
 
 def _header(message: Message, dice: Dice) -> None:
     headers = message["headers"]
-    name = dice.choice([*headers, *_HEADERS]) if dice.random() < 0.5 else dice.choice(_HEADERS)
+    name = dice.choice([*headers, *HEADERS]) if dice.random() < 0.5 else dice.choice(HEADERS)
     headers[name] = any_value(dice)
 
 
@@ -287,7 +287,7 @@ def _change_within(value: Any, dice: Dice) -> None:
         keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
         if not keys:
             if isinstance(value, dict):
-                value[dice.choice(_HEADERS)] = any_value(dice)
+                value[dice.choice(HEADERS)] = any_value(dice)
             else:
                 value.append(any_value(dice))
             return
