@@ -154,7 +154,9 @@ def test_every_hostile_message_is_one_dead_letter_and_its_neighbours_run(
         assert client.zcard(letters) == len(sent)
         # A result is heard a moment before its message is acknowledged.
         messages = "seawall:{celery}:messages"
-        wait_until(lambda: client.hlen(messages) == len(sent), timeout=30, what="the neighbours' acknowledgements")
+        wait_until(
+            lambda: client.hlen(messages) == len(sent), timeout=30, what="the neighbours' acknowledgements"
+        )
     with Queues.open(shop_app.connection_for_read()) as queues:
         found = list(queues.dead_letters("celery"))
     assert all(letter.reason for letter in found)
