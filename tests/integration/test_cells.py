@@ -18,7 +18,7 @@ from celery.exceptions import (
 from pytest_celery import CeleryTestWorker
 
 from seawall import delivery
-from support import reef
+from support import hooked, reef
 from support.listening import listening
 from support.nodes import StartWorker, producer_of
 from support.shop import journal, store
@@ -289,3 +289,19 @@ def test_autoscale_follows_the_work(app: Celery, start_worker: StartWorker) -> N
     wait_until(lambda: len(journal(app)) == 3, timeout=20, what="three naps at a time")
     assert len(cells(worker)) == 3
     assert [nap.get(timeout=20) for nap in naps] == ["rested"] * 3
+
+
+@pytest.mark.parametrize("pool", ["cells", "prefork"])
+def test_a_new_process_has_run_the_hooks_of_multiprocessing_and_can_speak_to_workers(
+    redis_url: str, start_worker: StartWorker, pool: str
+) -> None:
+    options = ["-P", "prefork"] if pool == "prefork" else []
+    worker = start_worker("support.hooked", "--concurrency=1", *options)
+    with hooked.create(redis_url) as app:
+        ask = app.tasks["hooked.ask"]
+        first = ask.delay().get(timeout=20)
+        os.kill(first, signal.SIGKILL)
+        second = wait_until(lambda: ask.delay().get(timeout=20), timeout=20, what="the next process")
+        assert second != first
+        assert {str(first).encode(), str(second).encode()} <= set(store(app).lrange("hook", 0, -1))
+    assert "closed pool" not in worker.logs()

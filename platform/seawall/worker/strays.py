@@ -40,14 +40,32 @@ class Strays(bootsteps.Step):
     """
 
     label = "Strays"
+    requires = ("celery.worker.consumer:Gossip",)
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
         for name in _HOLDERS:
             setattr(c, name, _buried_first(c, getattr(c, name), told=name == _TELLS))
         c.on_unknown_task = _parked_first(c, c.on_unknown_task, Unknown())
+        if (gossip := getattr(c, "gossip", None)) is not None:
+            gossip.on_message = _skipping(gossip.on_message, c.connection_errors)
         c.create_task_handler = entry.guarded(c.create_task_handler, c, bury)
         hear_of_poisoned(c.app, c)
+
+
+def _skipping(hear: Callable[..., Any], connection_errors: tuple[type[Exception], ...]) -> Callable[..., Any]:
+    """A broadcast that anything fails over is skipped, as strangers publish some too."""
+
+    def on_message(*arguments: Any) -> Any:
+        try:
+            return hear(*arguments)
+        except Exception as exc:
+            if entry.is_outage(exc, connection_errors):
+                raise
+            logger.exception("a broadcast cannot be read or obeyed, it is skipped")
+            return None
+
+    return on_message
 
 
 def _buried_first(c: Any, celerys: Callable[..., Any], *, told: bool) -> Callable[..., Any]:

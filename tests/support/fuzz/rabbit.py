@@ -243,12 +243,12 @@ def _body(body: Any, properties: dict[str, Any]) -> bytes:
 def _field(message: amqp.Message, name: str) -> Any:
     """What a worker finds under that name, in the headers or, by the first protocol, in the body."""
     headers = message.properties.get("application_headers") or {}
-    if "task" in headers or name in headers:
-        return headers.get(name)
+    if name in headers:
+        return headers[name]
     with contextlib.suppress(Exception):
         packed = headers.get("compression")
         return json.loads(decompress(ensure_bytes(message.body), packed) if packed else message.body)[name]
-    return headers.get(name)
+    return None
 
 
 def _id_of(message: amqp.Message) -> str | None:

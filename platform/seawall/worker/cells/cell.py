@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import socket
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 state: Any = worker_state  # celery-types lacks half of it
 
+_multiprocessing: Any = multiprocessing.util
 _RESET: Final = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 _IGNORED: Final = (
     signal.SIGINT,
@@ -100,10 +102,9 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     diagnosis.prepare_cell()
     app: Any = pool.app
     set_event_loop(None)
+    app._ensure_after_fork()  # noqa: SLF001 - that its own hook is among those
+    _multiprocessing._run_after_forkers()  # noqa: SLF001 - Celery's and an application's, as in prefork
     pools.reset()
-    app._pool = None  # noqa: SLF001 - as Celery's own hook after a fork
-    app.amqp._producer_pool = None  # noqa: SLF001
-    app._after_fork()  # noqa: SLF001
     state.should_stop = state.should_terminate = None
     for known in (state.requests, state.reserved_requests, state.active_requests, state.scheduled_requests):
         known.clear()
@@ -155,6 +156,7 @@ class Cell:
             worker_options={
                 "without_gossip": True,
                 "without_heartbeat": True,
+                "without_mingle": True,
                 "task_events": self.worker.task_events,
             },
             disable_rate_limits=self.worker.disable_rate_limits,

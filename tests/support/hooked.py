@@ -1,0 +1,44 @@
+"""An application that hears of its worker's forks as prefork lets it: `multiprocessing` runs its hook."""
+
+import os
+from multiprocessing.util import register_after_fork
+from typing import Any
+
+from celery import Celery, signals
+
+from seawall import Seawall
+from support.shop import store
+
+__all__ = ["app", "create"]
+
+
+def create(url: str | None = None) -> Celery:
+    made = Seawall("hooked", set_as_current=False)
+    if url is not None:
+        made.conf.update(broker_url=url, result_backend=url)
+
+    @made.task(name="hooked.ask", shared=False)
+    def ask() -> Any:
+        """What a task may do in any process: ask its workers something."""
+        made.control.broadcast("heartbeat")
+        return os.getpid()
+
+    return made
+
+
+class _Holder:
+    """What holds something that a forked process must not use."""
+
+
+def _forked(_: _Holder) -> None:
+    store(app).rpush("hook", os.getpid())
+
+
+app = create()
+_holder = _Holder()
+register_after_fork(_holder, _forked)
+
+
+@signals.worker_ready.connect
+def _speak(**_: Any) -> None:
+    app.control.broadcast("heartbeat")  # the worker's own way to its neighbours is open from now on
