@@ -8,7 +8,7 @@ from redis import Redis
 from support.fuzz import account, rabbit
 from support.fuzz.capture import CORPUS
 from support.fuzz.fuzzer import POOLS, Plan, fuzz
-from support.rabbitmq import node
+from support.rabbitmq import is_installed, node
 
 SEEDS = {"cells": 11, "prefork": 12, "threads": 13}
 _FEW, _MANY, _FEW_ON_RABBITMQ = 120, 20_000, 400
@@ -25,6 +25,7 @@ def test_every_mutated_message_ends_as_one_outcome(redis_url: str, tmp_path: Pat
 
 
 @pytest.mark.rabbitmq
+@pytest.mark.skipif(not is_installed(), reason="no RabbitMQ (apt-get install rabbitmq-server)")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("pool", POOLS)
 def test_on_rabbitmq_every_mutated_message_ends_as_one_outcome(

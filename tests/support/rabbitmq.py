@@ -26,6 +26,11 @@ BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 STARTED = "Server startup complete"
 
 
+def is_installed() -> bool:
+    """Whether this machine has what a node is made of."""
+    return BINARY.exists() and shutil.which("epmd") is not None
+
+
 @contextlib.contextmanager
 def node(directory: Path) -> Iterator[str]:
     """Run a node that keeps its files in the new `directory`; its URL, with a password of its own."""
@@ -97,7 +102,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="session")
 def rabbitmq_url(no_process_left: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """RabbitMQ, shared by all tests of this process: who needs an empty queue deletes it first."""
-    if not BINARY.exists() or shutil.which("epmd") is None:
+    if not is_installed():
         pytest.skip(f"no RabbitMQ: {BINARY} or epmd is missing, apt-get install rabbitmq-server")
     with node(tmp_path_factory.mktemp("rabbitmq") / "node") as url:
         yield url

@@ -113,7 +113,7 @@ class Fuzzer:
     @contextlib.contextmanager
     def running(self) -> Iterator["Fuzzer"]:
         """With a worker that takes what is sent, and that ends in order."""
-        self._arcs.mkdir(parents=True)
+        self._arcs.mkdir(parents=True, exist_ok=True)
         self._outcomes.touch()
         env = environment(self._url, FUZZ_OUTCOMES=str(self._outcomes), PYTHONWARNINGS="ignore", **self.env)
         if self._plan.trace:

@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -260,7 +260,13 @@ def _waits(message: amqp.Message) -> bool:
     return bool(_field(message, "eta"))
 
 
-def fuzz(rabbitmq_url: str, redis_url: str, folder: Path, plan: Plan) -> Totals:
+def fuzz(
+    rabbitmq_url: str,
+    redis_url: str,
+    folder: Path,
+    plan: Plan,
+    tell: Callable[[str], object] = lambda _line: None,
+) -> Totals:
     """Send so many messages to a worker of that pool on RabbitMQ; the account."""
     with RabbitFuzzer(rabbitmq_url, redis_url, folder, plan).running() as fuzzer:
-        return fuzzer.all_rounds()
+        return fuzzer.all_rounds(tell)

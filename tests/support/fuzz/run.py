@@ -22,12 +22,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from support import rabbitmq
 from support.delivery import own_server
-from support.fuzz import arcs
+from support.fuzz import arcs, rabbit
 from support.fuzz.fuzzer import JUNK_RATE, POOLS, Fuzzer, Plan, Totals, fuzz
 
 _TRACED = 0.15
 """The share of messages whose branches are counted, half of them with events and lines."""
+
+_ON_RABBITMQ = 0.03
+"""How many go through RabbitMQ besides, where it is installed: a round is seconds of its worker's start."""
 
 _TALKATIVE = ("-l", "INFO", "-E", "--max-tasks-per-child=300")
 _STOP_WITHIN = 60.0
@@ -56,10 +60,24 @@ def fuzz_pool(pool: str, seed: int, messages: int, pairs: int, folder: Path) -> 
         producer = arcs.collected(part / "arcs") if plan.trace else contextlib.nullcontext()
         with own_server(part / "server", fsync="no") as server, producer:
             totals.add(fuzz(server.url, part, plan, lambda line: _say(pool, line)))
+    if messages and rabbitmq.is_installed():
+        totals.add(_on_rabbitmq(pool, seed, int(messages * _ON_RABBITMQ), folder / pool / "rabbitmq"))
     for line in totals.lines():
         _say(pool, line)
     _say(pool, counted(reached(folder, [pool])))
     return bool(totals.problems) or (pairs > 0 and _ratio(pool, seed, pairs, folder) < _AT_LEAST)
+
+
+def _on_rabbitmq(pool: str, seed: int, messages: int, folder: Path) -> Totals:
+    """A further part, through a worker whose broker is RabbitMQ and whose branches are counted."""
+    plan = Plan(pool=pool, seed=seed, messages=messages, a_round=1000, trace=True)
+    (folder / "redis").mkdir(parents=True)
+    with (
+        rabbitmq.node(folder / "node") as url,
+        own_server(folder / "redis", fsync="no") as server,
+        arcs.collected(folder / "arcs"),
+    ):
+        return rabbit.fuzz(url, server.url, folder, plan, lambda line: _say(f"{pool} on RabbitMQ", line))
 
 
 def _ratio(pool: str, seed: int, pairs: int, folder: Path) -> float:
