@@ -1,6 +1,7 @@
 """What Seawall promises on Redis holds for workers on RabbitMQ, with results in Redis."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -114,6 +115,20 @@ def test_strikes_are_counted_in_a_header_whichever_worker_saw_them(
     with pytest.raises(Poisoned, match=rf"killed its process {DELIVERY_LIMIT} times"):
         killer.get(timeout=60)
     assert shop.journal(rabbit_app) == ["suicidal, retries 0"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"headers": {"when": datetime(2026, 1, 1, tzinfo=UTC)}}, {"kwargs": {"padding": "x" * 200_000}}],
+)
+def test_a_killer_is_given_up_whatever_else_its_message_holds(
+    rabbit_app: Celery, rabbit_worker: RabbitWorker, options: dict[str, Any]
+) -> None:
+    killer = rabbit_app.tasks["shop.suicidal"].apply_async(**options)
+    rabbit_worker("--concurrency=1")
+    with pytest.raises(Poisoned, match=rf"killed its process {DELIVERY_LIMIT} times"):
+        killer.get(timeout=60)
+    assert len(shop.journal(rabbit_app)) in {DELIVERY_LIMIT, DELIVERY_LIMIT + 1}
 
 
 def test_submitting_waits_for_the_brokers_confirmation(rabbit_app: Celery) -> None:

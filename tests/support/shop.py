@@ -256,7 +256,7 @@ def greedy(self: celery.Task[Any, Any]) -> None:
 
 
 @policy(retry=Retry(max_attempts=2))
-def suicidal(self: celery.Task[Any, Any]) -> None:
+def suicidal(self: celery.Task[Any, Any], padding: str = "") -> None:
     note(self, f"suicidal, retries {self.request.retries}")
     os.kill(os.getpid(), signal.SIGKILL)
 

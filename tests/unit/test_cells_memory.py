@@ -1,9 +1,15 @@
 """The pipe to a cell and the table of cells: what goes in comes out whole."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from seawall.worker.cells.channel import Channel
-from seawall.worker.cells.table import Table
+from seawall.worker.cells.deaths import Described, describe
+from seawall.worker.cells.table import DESCRIPTION_MAX, Table
 
 
 @pytest.mark.parametrize("size", [0, 1, 32_767, 32_768, 65_536, 212_992, 400_000, 3_000_000])
@@ -31,3 +37,31 @@ def test_tag_and_queue_come_back_whole(length: int) -> None:
     assert task is not None
     assert (task.tag, task.queue) == (tag, queue)
     assert row.recent_acks() == [(tag, queue)]
+
+
+NAMED = {"id": "an-id", "task": "shop.task", "retries": 1}
+EMBEDDED = {"callbacks": None, "errbacks": [{"task": "shop.on_error"}], "chain": None, "chord": None}
+
+
+@pytest.mark.parametrize(
+    ("headers", "payload"),
+    [
+        (NAMED, [[1], {}, EMBEDDED]),
+        ({**NAMED, "when": datetime.now(UTC), "price": Decimal(1), "raw": b"\xff"}, [[1], {}, EMBEDDED]),
+        (NAMED, [["x" * 200_000], {"y": 1}, EMBEDDED]),
+        ({**NAMED, "trace": "x" * 200_000}, [[1], {}, EMBEDDED]),
+        (NAMED, [[1], {}, {**EMBEDDED, "chain": [{"task": "x" * 200_000}]}]),
+        ({}, {**NAMED, "args": ["x" * 200_000], "kwargs": {}}),
+        ({}, {**NAMED, "args": [], "kwargs": {}, "callbacks": ["x" * 200_000]}),
+        (NAMED, [[float("nan"), "\ud800"], {}, EMBEDDED]),
+    ],
+)
+def test_a_message_whatever_it_holds_is_described_so_that_its_death_can_be_charged(
+    headers: dict[str, Any], payload: Any
+) -> None:
+    message = SimpleNamespace(headers=headers, payload=payload, properties={}, delivery_info={})
+    description = describe(message)
+    assert 0 < len(description) <= DESCRIPTION_MAX
+    described = Described(description)
+    found = described.headers if "task" in described.headers else described.payload
+    assert {name: found[name] for name in NAMED} == NAMED

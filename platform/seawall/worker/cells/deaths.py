@@ -30,7 +30,7 @@ from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery import Guardian, Transport
 from seawall.worker.cells import verdicts
-from seawall.worker.cells.table import Killed, Running
+from seawall.worker.cells.table import DESCRIPTION_MAX, Killed, Running
 from seawall.worker.deferral import fail
 from seawall.worker.entry import is_outage
 from seawall.worker.request import DELIVERY_LIMIT, poisoned
@@ -239,18 +239,36 @@ def _of_first_protocol(message: Any) -> dict[str, Any]:
 
 
 def describe(message: Any) -> bytes:
-    """A message for the table; empty if it cannot be described."""
-    try:
-        return json.dumps(
-            {
-                "headers": message.headers,
-                "payload": message.payload,
-                "properties": message.properties,
-                "delivery_info": message.delivery_info,
-            }
-        ).encode()
-    except TypeError:
-        return b""
+    """A message for the table, with as much as fits: its process's death is charged, whatever it holds."""
+    known = {name: (message.headers or {}).get(name) for name in _IDENTIFYING}
+    for headers, payload in (
+        (message.headers, message.payload),
+        (message.headers, _without_arguments(message.payload)),
+        ({**known, **_identity(message.payload)}, [[], {}, None]),
+    ):
+        fields = {"headers": headers, "payload": payload, "delivery_info": message.delivery_info}
+        try:
+            text = json.dumps({**fields, "properties": message.properties}, default=str).encode()
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if len(text) <= DESCRIPTION_MAX:
+            return text
+    return b""
+
+
+_IDENTIFYING: Final = ("id", "task", "retries", "root_id", "parent_id", "group", "ignore_result")
+
+
+def _identity(payload: Any) -> dict[str, Any]:
+    """What a message of protocol 1 says of itself in its body."""
+    fields = payload if isinstance(payload, dict) else {}
+    return {name: fields[name] for name in _IDENTIFYING if name in fields}
+
+
+def _without_arguments(payload: Any) -> Any:
+    if isinstance(payload, dict):
+        return {**payload, "args": [], "kwargs": {}}
+    return [[], {}, payload[2]]
 
 
 def signal_number(name: Any) -> int:

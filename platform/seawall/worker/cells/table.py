@@ -48,8 +48,10 @@ _RING_AT: Final = 2048
 _RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgements can be lost with a process
 _SLOT: Final = struct.Struct("=128p256p")  # a Pascal string holds one byte less, and at most 255
 _DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
-_DESCRIPTION_MAX: Final = 1 << 16  # pages that are never written cost nothing
-_RESULTS_AT: Final = _DESCRIPTION_AT + _DESCRIPTION_MAX
+DESCRIPTION_MAX: Final = 1 << 16
+"""Bytes of a description; pages that are never written cost nothing."""
+
+_RESULTS_AT: Final = _DESCRIPTION_AT + DESCRIPTION_MAX
 _RESULTS_MAX: Final = 1 << 16
 _RESULT: Final = struct.Struct("=HII")
 _EVENTS_AT: Final = _RESULTS_AT + _RESULTS_MAX
@@ -199,7 +201,7 @@ class Row(ctypes.Structure):
 
     def describe(self, message: bytes) -> None:
         """The message of the task that is about to begin; empty if the broker keeps it."""
-        if len(message) > _DESCRIPTION_MAX:
+        if len(message) > DESCRIPTION_MAX:
             message = b""
         if message:
             place = self.start + _DESCRIPTION_AT
