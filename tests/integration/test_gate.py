@@ -59,8 +59,8 @@ def test_a_parked_request_comes_back_by_itself_or_on_release(
 
 def test_many_parked_requests_are_told_in_a_line_a_second(app: Celery, start_worker: StartWorker) -> None:
     worker = start_worker("support.reef", "--concurrency=1", env=ACCOUNTS)
-    results = [app.tasks["reef.mark"].delay("parked") for _ in range(100)]
     began = time.monotonic()
+    results = [app.tasks["reef.mark"].delay("parked") for _ in range(100)]
     pattern = re.compile(r"(\d+) parked: it is closed")
     wait_until(
         lambda: sum(map(int, pattern.findall(worker.logs()))) >= 100, timeout=30, what="all to be told"
