@@ -12,7 +12,10 @@ from celery import Celery, chain, chord, group
 from seawall.delivery.bulk import submit_many
 from support.fuzz.mutations import DEEP, Dice, any_value
 
-_TASKS = ("echo", "fail", "again", "limited", "brief", "budgeted", "early", "quiet", "paced", "tracked")
+_TASKS = (
+    *("echo", "fail", "again", "limited", "brief", "budgeted", "early", "quiet", "paced", "tracked"),
+    *("flaky", "fails_somehow"),
+)
 _OPTIONS = (
     *("countdown", "eta", "expires", "priority", "task_id", "time_limit", "soft_time_limit", "serializer"),
     *(

@@ -13,11 +13,15 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 from celery import Celery, signals
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from kombu import Exchange, Queue
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
+from redis.exceptions import TimeoutError as RedisTimeout
 
-from seawall import Limit, Priority, Retry, Seawall, breaker, policy
+from seawall import Limit, Poisoned, Priority, Retry, Seawall, breaker, policy
 from seawall.events import subscribe
 from seawall.worker.outcomes import OutcomeSettled
 from support.fuzz import arcs
@@ -32,6 +36,24 @@ WHERE = signal.SIGRTMAX
 """Sent to a process, it makes it write down where each of its threads is."""
 
 dependency = breaker(OPEN)
+flaky_dependency = breaker(
+    "fuzz-flaky", min_calls=5, open_for=0.2, window=2.0, slow_call=0.02, call_timeout=0.5, ramp_for=0.2
+)
+
+_FAILURES: tuple[BaseException, ...] = (
+    *(TimeoutError(), ConnectionRefusedError(111, "refused"), PermissionError(13, "no"), BrokenPipeError()),
+    *(KeyError("planted"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), MemoryError(), EOFError()),
+    *(OSError(28, "No space left on device"), OSError(24, "Too many open files"), SystemExit(3)),
+    *(ExceptionGroup("several", [ValueError(1), ConnectionError("two")]), AssertionError(), StopIteration()),
+    *(psycopg.OperationalError("server closed"), psycopg.errors.DeadlockDetected("again"), RecursionError()),
+    *(psycopg.errors.UniqueViolation("twice"), psycopg.errors.UndefinedColumn("which"), Poisoned("twice")),
+    *(
+        RedisTimeout("silent"),
+        OutOfMemoryError("full"),
+        SoftTimeLimitExceeded(1),
+        Reject("no", requeue=False),
+    ),
+)
 
 
 def create(broker_url: str | None = None, *, dead_letters: str | None = None) -> Seawall:
@@ -100,6 +122,26 @@ def kill(_self: Any, *_args: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def flaky(_self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a service that fails, is slow, or answers, as its arguments have it."""
+    chosen = len(repr((args, kwargs))) % 5
+    with flaky_dependency:
+        time.sleep(0.03 if chosen == 1 else 0.0)
+        if chosen > 1:
+            raise ConnectionError("the service is away")
+    return flaky_dependency.call(len, args) if chosen else None
+
+
+@policy(retry=Retry(max_attempts=2, base=0.01, cap=0.02))
+def fails_somehow(_self: Any, *args: Any, **kwargs: Any) -> None:
+    """Fails in one of the ways of the libraries that it uses, as its arguments have it."""
+    failure = _FAILURES[len(repr((args, kwargs))) % len(_FAILURES)]
+    try:
+        raise failure
+    finally:
+        failure.__traceback__ = None
+
+
 def on_error(*_args: Any, **_kwargs: Any) -> None:
     """What `link_error` calls."""
 
@@ -114,6 +156,8 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (brief, {}),
     (budgeted, {}),
     (kill, {}),
+    (flaky, {}),
+    (fails_somehow, {}),
     (on_error, {"bind": False}),
     (echo, {"name": "fuzz.early", "acks_late": False}),
     (echo, {"name": "fuzz.quiet", "ignore_result": True}),

@@ -56,7 +56,7 @@ _DELIVERY: Final = (
 )
 _TASKS: Final = (
     *("echo", "fail", "again", "limited", "brief", "budgeted", "on_error", "early", "quiet", "paced"),
-    *("tracked", "require", "nobody"),
+    *("tracked", "require", "nobody", "flaky", "fails_somehow"),
 )
 _BUILT_IN: Final = (
     *("celery.map", "celery.starmap", "celery.chunks", "celery.group", "celery.chain", "celery.chord"),
