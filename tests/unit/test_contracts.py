@@ -34,6 +34,7 @@ from redis import ConnectionPool as ConnectionPoolOfRedis
 
 from seawall import Seawall
 from seawall.priority import HIGHEST, LOWEST
+from seawall.worker.cells.cell import Consumer
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from support.nodes import ROOT
 
@@ -256,3 +257,10 @@ def test_connections_to_rabbitmq_are_made_by_connect_and_keep_their_socket() -> 
     assert list(inspect.signature(abstract.connect).parameters) == ["self"]
     assert {"sock", "__weakref__"} <= set(abstract.__slots__)
     assert "shutdown" in inspect.getsource(abstract.close), "else nothing has to be done any more"
+
+
+def test_no_step_of_a_cell_brings_others_along() -> None:
+    """Celery adds what a step requires: its own Events, for one, would stand in the place of ours."""
+    blueprint = Consumer.Blueprint()
+    found = [step.name for step in blueprint._finalize_steps(blueprint.claim_steps())]
+    assert len(found) == len(Consumer.Blueprint.default_steps), sorted(found)

@@ -158,6 +158,7 @@ def _prepare(app: Celery) -> None:
     app.steps["consumer"].add("seawall.worker.gate:Gate")
     app.steps["consumer"].add("seawall.worker.rates:Rates")
     app.steps["consumer"].add("seawall.worker.strays:Strays")
+    app.steps["consumer"].add("seawall.worker.strays:Broadcasts")
     app.steps["worker"].add(overruns.Step)
     memory.install(app)
     task_events.install(app)

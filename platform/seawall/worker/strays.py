@@ -40,17 +40,25 @@ class Strays(bootsteps.Step):
     """
 
     label = "Strays"
-    requires = ("celery.worker.consumer:Gossip",)
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
         for name in _HOLDERS:
             setattr(c, name, _buried_first(c, getattr(c, name), told=name == _TELLS))
         c.on_unknown_task = _parked_first(c, c.on_unknown_task, Unknown())
-        if (gossip := getattr(c, "gossip", None)) is not None:
-            gossip.on_message = _skipping(gossip.on_message, c.connection_errors)
         c.create_task_handler = entry.guarded(c.create_task_handler, c, bury)
         hear_of_poisoned(c.app, c)
+
+
+class Broadcasts(bootsteps.Step):
+    """The consumer's step, where it talks to neighbours: what strangers say among them ends no worker."""
+
+    label = "Broadcasts"
+    requires = ("celery.worker.consumer:Gossip",)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        c.gossip.on_message = _skipping(c.gossip.on_message, c.connection_errors)
 
 
 def _skipping(hear: Callable[..., Any], connection_errors: tuple[type[Exception], ...]) -> Callable[..., Any]:
