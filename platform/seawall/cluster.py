@@ -144,12 +144,15 @@ def client() -> "Redis":
 
 def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
     """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix."""
-    return Redis.from_url(
+    made = Redis.from_url(
         url,
         **silence.timeouts({}, silence=timeout),
         retry=Retry(NoBackoff(), 0),
         command_packer=Packer(settings().redis_prefix),
     )
+    pool = made.connection_pool
+    pool.connection_class = silence.bounded(pool.connection_class)
+    return made
 
 
 def sockets_of(pool: Any) -> Iterator[socket.socket]:

@@ -58,11 +58,11 @@ class Deadline:
         return self._ends_at - self._clock()
 
     def waited(self, seconds: float) -> None:
-        """Somebody waited for an answer."""
+        """Somebody waited for an answer that did not come."""
 
 
 class Allowance(Deadline):
-    """So many seconds of waiting, all in all; what happens between the waits does not count."""
+    """So many seconds of waiting in vain, all in all; waits that an answer ends do not count."""
 
     _spent = 0.0
 
@@ -72,7 +72,7 @@ class Allowance(Deadline):
         return self.seconds - self._spent
 
     def waited(self, seconds: float) -> None:
-        """Somebody waited for an answer."""
+        """Somebody waited for an answer that did not come."""
         self._spent += seconds
 
 
@@ -108,7 +108,8 @@ class _Bounded:
         configured = self._socket_connect_timeout
         self._socket_connect_timeout = _shorter(configured)
         try:
-            return super()._connect()  # type: ignore[misc]
+            with _counted(_deadline.get()):
+                return super()._connect()  # type: ignore[misc]
         finally:
             self._socket_connect_timeout = configured
 
@@ -118,11 +119,19 @@ class _Bounded:
             return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
         if timeout is SENTINEL and (bound := _shorter(self._socket_timeout)) != self._socket_timeout:
             timeout = bound
-        begun = time.monotonic()
-        try:
+        with _counted(deadline):
             return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
-        finally:
+
+
+@contextlib.contextmanager
+def _counted(deadline: Deadline | None) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        if deadline is not None:
             deadline.waited(time.monotonic() - begun)
+        raise
 
 
 def _shorter(timeout: float | None) -> float | None:

@@ -243,6 +243,7 @@ class Watch(Periodic):
     def __init__(self, parked: Parked) -> None:
         super().__init__()
         self._parked = parked
+        self._told = False
 
     def turn(self) -> float:
         """Look; what cannot be let go now is looked at again, and comes back by itself."""
@@ -250,7 +251,10 @@ class Watch(Periodic):
             with undisturbed():
                 self.look()
         except Exception as exc:  # noqa: BLE001 - whatever Redis and the broker's client raise
-            logger.info("what is parked cannot be let go now: %s", exc)
+            logger.log(logging.DEBUG if self._told else logging.INFO, "what is parked waits: %s", exc)
+            self._told = True
+        else:
+            self._told = False
             return LOOK_AGAIN
         return self.tick
 

@@ -10,6 +10,11 @@ from typing import Any, Final
 from celery import signals
 from celery.utils.dispatch import Signal
 
+from seawall import silence
+
+_GOODBYES_WITHIN: Final = 1.5
+"""Seconds that all goodbyes together wait for a server that says nothing."""
+
 ended: Final = Signal(name="seawall.worker_ended")
 """Its pool and its consumer have stopped. Sent by the worker; may be sent twice."""
 
@@ -34,4 +39,5 @@ def _notice_cold_shutdown(sender: Any = None, **_: Any) -> None:
 
 
 def _tell(sender: Any = None, **_: Any) -> None:
-    ended.send(sender=sender)
+    with silence.within(silence.Allowance(_GOODBYES_WITHIN)):
+        ended.send(sender=sender)

@@ -17,6 +17,7 @@ from seawall.delivery.transport import expect_loop
 
 _LONGEST_PAUSE: Final = 2.0  # seconds
 _TAKEN_DOWN_WITHIN: Final = 1.0  # seconds
+_LEFT_WITHIN: Final = 2.0  # seconds
 
 
 class Reconnection(bootsteps.Step):
@@ -25,8 +26,10 @@ class Reconnection(bootsteps.Step):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         parent.ensure_connected = functools.partial(_ensure_connected, parent.ensure_connected)
-        parent.on_connection_error_after_connected = _briefly(parent.on_connection_error_after_connected)
-        parent.blueprint.restart = _briefly(parent.blueprint.restart)
+        left, lost = silence.Allowance(_LEFT_WITHIN), parent.on_connection_error_after_connected
+        parent.on_connection_error_after_connected = _briefly(lost, left)
+        parent.blueprint.restart = _briefly(parent.blueprint.restart, left)
+        parent.shutdown = _briefly(parent.shutdown, left, for_good=True)
 
 
 def _ensure_connected(ensure: Any, connection: Any) -> Any:
@@ -40,12 +43,12 @@ def _ensure_connected(ensure: Any, connection: Any) -> Any:
     return ensure(connection)
 
 
-def _briefly(take_down: Any) -> Any:
-    """Let all its questions together wait for a moment; for a few seconds if the consumer leaves for good."""
+def _briefly(take_down: Any, left: silence.Allowance, *, for_good: bool = False) -> Any:
+    """Let all its questions together wait a moment; those of one that leaves for good, what is `left`."""
 
     def bounded(*args: Any, **options: Any) -> Any:
-        seconds = silence.SILENCE if options else _TAKEN_DOWN_WITHIN
-        with silence.within(silence.Allowance(seconds)):
+        allowance = left if for_good or options else silence.Allowance(_TAKEN_DOWN_WITHIN)
+        with silence.within(allowance):
             return take_down(*args, **options)
 
     return bounded

@@ -32,7 +32,7 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from seawall import boundary, holdings, identity
+from seawall import boundary, holdings, identity, silence
 from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
@@ -62,6 +62,7 @@ _IGNORED: Final = (
     signal.SIGQUIT,
 )  # a terminal sends them to every process: the supervisor decides
 _TELL_TOTALS_EVERY: Final = 1.0
+_LEFT_WITHIN: Final = 1.5  # seconds that all goodbyes together wait for a server that says nothing
 _HEED_PRESSURE_EVERY: Final = 0.5
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
 _DOOMED_WAIT: Final = 0.01
@@ -156,7 +157,6 @@ class Cell:
             worker_options={
                 "without_gossip": True,
                 "without_heartbeat": True,
-                "without_mingle": True,
                 "task_events": self.worker.task_events,
             },
             disable_rate_limits=self.worker.disable_rate_limits,
@@ -179,8 +179,9 @@ class Cell:
         if self.execution.pulse is not None:
             self.execution.pulse.stop()
         self._tell_totals()
-        self.consumer.stop()
-        self.consumer.shutdown()
+        with silence.within(silence.Allowance(_LEFT_WITHIN)):
+            self.consumer.stop()
+            self.consumer.shutdown()
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         return 0
 

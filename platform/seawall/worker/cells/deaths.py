@@ -28,7 +28,9 @@ from celery.worker import strategy as celery_strategy
 from celery.worker.request import Request
 from kombu.utils.imports import symbol_by_name
 
+from seawall import silence
 from seawall.delivery import Guardian, Transport
+from seawall.worker import accounts
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import DESCRIPTION_MAX, Killed, Running
 from seawall.worker.deferral import fail
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _strategy: Any = celery_strategy  # celery-types lacks half of it
 _RETRY_EVERY: Final = 0.5
+_ASKS_FOR: Final = 1.0  # seconds for which a server may say nothing: the supervisor has cells to look after
 _PATIENCE: Final = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
 
 
@@ -111,9 +114,10 @@ class Deaths:
             self._guardian = None
 
     def add(self, death: Death) -> None:
-        """Settle a death, now if possible."""
+        """Settle a death, now if possible: not if another one could not be settled a moment ago."""
+        if not self._open:
+            self._retry_at = 0.0
         self._open.append(death)
-        self._retry_at = 0.0
         self.settle()
 
     def settle(self) -> None:
@@ -122,7 +126,8 @@ class Deaths:
             return
         while self._open:
             try:
-                self._settle(self._open[0])
+                with silence.within(silence.Allowance(_ASKS_FOR)):
+                    self._settle(self._open[0])
             except Exception as exc:
                 if is_outage(exc, self._app.connection_for_write().connection_errors):
                     self._retry_at = self._clock() + _RETRY_EVERY
@@ -133,6 +138,7 @@ class Deaths:
             self._open.pop(0)
 
     def _settle(self, death: Death) -> None:
+        accounts.lost(death.token)
         if death.results:  # before its messages are acknowledged
             self._app.backend.store(death.results)
         pass_on(self.eventer, death.events)

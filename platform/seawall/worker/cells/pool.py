@@ -42,7 +42,7 @@ _STORE_WITHIN: Final = 10.0
 _FIRST_REFORK: Final = 0.25
 _LONGEST_REFORK: Final = 30.0
 _SCALE_EVERY: Final = 1.0
-_LAST_SETTLEMENTS: Final = 5.0
+_LAST_SETTLEMENTS: Final = 1.0
 
 
 class Pool(BasePool):
@@ -208,7 +208,6 @@ class Pool(BasePool):
         )
         if (watch := memory.watch()) is not None:
             watch.died(cell.pid)
-        accounts.lost(cell.token)
         if status == RUINED:
             logger.error("cell %d is replaced: %s", cell.pid, cell.row.description.decode(errors="replace"))
         self._judge_start(cell, death)
