@@ -356,9 +356,8 @@ class Claimant:
                     [self.keys.base(queue)],
                     [self.name, micros(self.options.lease), int(claiming), *known],
                 )
-                with (
-                    self._lock
-                ):  # what was given back between the question and the answer is taken by mistake
+                # What was given back between the question and the answer is taken by mistake.
+                with self._lock:
                     for tag in {tag.decode() for tag in taken} - self._held.keys():
                         if tag not in self._outbox.get(queue, {}):
                             self._put(queue, tag, f"r{tag}")
