@@ -253,9 +253,8 @@ class Watch(Periodic):
         except Exception as exc:  # noqa: BLE001 - whatever Redis and the broker's client raise
             logger.log(logging.DEBUG if self._told else logging.INFO, "what is parked waits: %s", exc)
             self._told = True
-        else:
-            self._told = False
             return LOOK_AGAIN
+        self._told = False
         return self.tick
 
     @abstractmethod
