@@ -77,6 +77,31 @@ def parent():  # its first connections, whose locks are held the longest
 print("parents", {code for _ in range(5) for code in join(*[child(parent) for _ in range(2)])})
 """
 
+MAKING = """
+import socket, psutil
+server = socket.create_server(("127.0.0.1", 0))
+port = server.getsockname()[1]
+silent = Database(f"postgresql://u:p@127.0.0.1:{port}/d", DatabaseSettings(connect_timeout=60))
+
+def connects():
+    try:
+        silent.fetch_value("SELECT 1")
+    except Exception:
+        pass
+
+thread = threading.Thread(target=connects, daemon=True)
+thread.start()
+peer, _ = server.accept()
+peer.recv(8)  # it has begun, and waits for an answer
+
+def mine():
+    found = [each.raddr.port for each in psutil.Process().net_connections("tcp") if each.raddr]
+    print("child has", found.count(port), flush=True)
+
+join(child(mine))
+os._exit(0)
+"""
+
 STEP = """
 from seawall.database.forks import steps
 inside, ended = threading.Event(), threading.Event()
@@ -170,6 +195,7 @@ database.close()
         ),
         pytest.param(LEAVES_BLOCK, ["codes [7] written 0 [{'count': 0}]"], id="leaves the block and exits"),
         pytest.param(SOCKETS, ["child has 0", "parent has 1"], id="sockets"),
+        pytest.param(MAKING, ["child has 0"], id="the socket of one that is being made"),
     ],
 )
 def test_a_child_never_touches_its_parents_connections(

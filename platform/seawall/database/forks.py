@@ -4,10 +4,14 @@ A child has only the thread that forked. If another one was connecting at that m
 locks of OpenSSL and libpq that nobody will ever release, and its own first connection waits for them for
 ever (seen: CRYPTO_THREAD_read_lock, in about one of 50 children of a parent that connects). Connecting is a
 series of short steps with waits for the network between them: only the steps exclude forks.
+
+A connection that is being made belongs to nobody yet who could let a child forget it: the child puts
+/dev/null in its place here.
 """
 
 import os
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
@@ -28,6 +32,8 @@ class _Steps:
         self._changed = threading.Condition()
         self._under_way = 0
         self._closed = False
+        self.sockets: dict[object, int] = {}
+        """Of connections that are being made, by who makes them."""
 
     def __enter__(self) -> None:
         with self._entrance, self._changed:
@@ -52,7 +58,17 @@ class _Steps:
 
     def after_in_child(self) -> None:
         """The threads that took steps are not here."""
+        made_by_others = self.sockets.values()
         self.__init__()  # type: ignore[misc]
+        forget(made_by_others)
+
+
+def forget(sockets: Iterable[int]) -> None:
+    """In a forked child: close its copies of its parent's connections without a word to the server."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in sockets:
+        os.dup2(null, number, inheritable=False)
+    os.close(null)
 
 
 steps: Final = _Steps()
@@ -76,13 +92,17 @@ class ForkSafe(psycopg.Connection[Row]):
     def _connect_gen(cls, conninfo: str = "") -> "PQGenConn[Self]":
         connect: Any = super()._connect_gen(conninfo)
         ready: Any = None
-        while True:
-            with steps:
-                try:
-                    wait = connect.send(ready)
-                except StopIteration as done:
-                    return done.value  # type: ignore[no-any-return]
-            ready = yield wait
+        try:
+            while True:
+                with steps:
+                    try:
+                        wait = connect.send(ready)
+                    except StopIteration as done:
+                        return done.value  # type: ignore[no-any-return]
+                    steps.sockets[connect] = wait[0]
+                ready = yield wait
+        finally:
+            steps.sockets.pop(connect, None)
 
     def wait(self, gen: "PQGen[Any]", interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's, for `patience` seconds at most."""

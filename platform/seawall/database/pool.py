@@ -30,7 +30,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +44,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from seawall import events, holdings
 from seawall.backoff import exponential, full_jitter
-from seawall.database import connecting, label, nesting
+from seawall.database import connecting, forks, label, nesting
 from seawall.database.circuit import Circuit, outcome_of
 from seawall.database.connecting import NotAsked
 from seawall.database.connection import Connection, Cursor, Journal
@@ -401,11 +401,7 @@ class Database:
     def _forget_inherited(self) -> None:
         """In a child, right after the fork: see the module's docstring."""
         _inherited.append((self._pool, self._keeper, list(self._journal.connections)))
-        null = os.open(os.devnull, os.O_RDWR)
-        for connection in self._journal.connections:
-            with suppress(psycopg.Error):  # closed already
-                os.dup2(null, connection.fileno(), inheritable=False)
-        os.close(null)
+        forks.forget(each.fileno() for each in self._journal.connections if not each.closed)
         if self._pool is not None:
             self._pool._closed = True  # noqa: SLF001 - its destructor would join threads that are not here
         self._make_anew()
