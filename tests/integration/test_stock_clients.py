@@ -84,6 +84,7 @@ def before(start_worker: StartWorker, asker: Celery, client: "Redis") -> set[str
     """The keys without an end while a worker of ours is there and nobody has asked more than that."""
     start_worker("support.reef", "--concurrency=1")
     wait_for_answers(asker)
+    wait_until(lambda: client.exists("seawall:{celery}:consumers"), timeout=30, what="its cell to consume")
     return without_end(client, lambda _: True)
 
 

@@ -100,4 +100,8 @@ def fleet(url: str, folder: Path, **options: Any) -> Iterator[Fleet]:
     path = folder / "world"
     path.write_bytes(bytes(16))
     with path.open("r+b") as file, ExitStack() as stack:
-        yield Fleet(url, folder, mmap.mmap(file.fileno(), 0), stack, options)
+        made = Fleet(url, folder, mmap.mmap(file.fileno(), 0), stack, options)
+        try:
+            yield made
+        finally:
+            made.world[1] = 1  # also for a child that was forked this moment

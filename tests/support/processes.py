@@ -71,8 +71,14 @@ class Proc:
         return self.popen.wait(timeout * busyness())
 
     def destroy(self) -> None:
-        """SIGKILL everything below and the process itself; safe to repeat."""
-        for process in reversed(self.tree()):
+        """SIGKILL the process and all below, which is stopped first: what stands forks nothing more."""
+        stopped: set[psutil.Process] = set()
+        while found := set(self.tree()) - stopped:
+            stopped |= found
+            for process in found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+        for process in stopped:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
