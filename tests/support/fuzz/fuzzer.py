@@ -242,20 +242,30 @@ class Fuzzer:
             pipe.hlen(f"{account.CONSUMED}:messages")
             return pipe.execute()
 
-    def _draw(self, sent: account.Round, number: int) -> None:
-        totals = self.totals
-        totals.sent.update(
+    def _count(self, sent: account.Round, states: dict[str, Counter[str]]) -> None:
+        """What was sent, and the ends of runs that workers told of."""
+        self.totals.sent.update(
             raw=len(sent.texts), api=len(sent.calls), refused=len(sent.refused),
             broadcasts=sent.broadcasts, neighbours=len(sent.neighbours),
         )  # fmt: skip
+        for ended in states.values():
+            self.totals.became.update({f"run {state}": many for state, many in ended.items()})
+
+    def _ran(self) -> dict[str, int]:
+        """How often each neighbour ran."""
+        return {name.decode(): int(times) for name, times in self.client.hgetall(NEIGHBOURS).items()}
+
+    def _draw(self, sent: account.Round, number: int) -> None:
+        totals = self.totals
         broker = account.Broker.read(self.client)
         states, forked = account.outcomes(self._outcomes)
+        self._count(sent, states)
         first = number == self._plan.first_round
         died = forked - (FORKED_AT_START[self._plan.pool] if first else 0)
         totals.deaths += died
         totals.strikes += broker.strikes
         totals.most_deaths = max(totals.most_deaths, broker.most_deaths)
-        ran = {name.decode(): int(times) for name, times in self.client.hgetall(NEIGHBOURS).items()}
+        ran = self._ran()
         found = list(
             account.problems(
                 sent, broker, states, ran, again=died > 0 or totals.restarts > self._restarts_known
@@ -264,8 +274,6 @@ class Fuzzer:
         self._restarts_known = totals.restarts
         totals.problems += [f"round {number}: {problem}" for problem in found]
         totals.became.update({place: len(kept) for place, kept in broker.places.items()})
-        for ended in states.values():
-            totals.became.update({f"run {state}": many for state, many in ended.items()})
         self._forget(broker)
 
     def _forget(self, broker: account.Broker) -> None:

@@ -131,20 +131,14 @@ class RabbitFuzzer(Fuzzer):
 
     def _draw(self, sent: account.Round, number: int) -> None:
         totals = self.totals
-        totals.sent.update(
-            raw=len(sent.texts), api=len(sent.calls), refused=len(sent.refused),
-            broadcasts=sent.broadcasts, neighbours=len(sent.neighbours),
-        )  # fmt: skip
         dead, left = self._drained(DEAD), self._drained("celery")
         states, forked = account.outcomes(self._outcomes)
+        self._count(sent, states)
         died = forked - FORKED_AT_START[self._plan.pool]
         totals.deaths += died
         totals.became.update(dead=len(dead), waiting=len(left))
-        for ended in states.values():
-            totals.became.update({f"run {state}": many for state, many in ended.items()})
-        ran = {name.decode(): int(times) for name, times in self.client.hgetall(NEIGHBOURS).items()}
         found = [*self._lost(sent, dead, left, states), *self._stuck(left)]
-        found += account.of_neighbours(sent.neighbours, ran, again=died > 0)
+        found += account.of_neighbours(sent.neighbours, self._ran(), again=died > 0)
         totals.problems += [f"round {number}: {problem}" for problem in found]
         self._marked.clear()
         self._outcomes.write_text("")
