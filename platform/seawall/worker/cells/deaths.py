@@ -18,7 +18,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -246,12 +246,7 @@ def _of_first_protocol(message: Any) -> dict[str, Any]:
 
 def describe(message: Any) -> bytes:
     """A message for the table, with as much as fits: its process's death is charged, whatever it holds."""
-    known = {name: (message.headers or {}).get(name) for name in _IDENTIFYING}
-    for headers, payload in (
-        (message.headers, message.payload),
-        (message.headers, _without_arguments(message.payload)),
-        ({**known, **_identity(message.payload)}, [[], {}, None]),
-    ):
+    for headers, payload in _shorter_and_shorter(message):
         fields = {"headers": headers, "payload": payload, "delivery_info": message.delivery_info}
         try:
             text = json.dumps({**fields, "properties": message.properties}, default=str).encode()
@@ -260,6 +255,14 @@ def describe(message: Any) -> bytes:
         if len(text) <= DESCRIPTION_MAX:
             return text
     return b""
+
+
+def _shorter_and_shorter(message: Any) -> Iterator[tuple[Any, Any]]:
+    """Headers and payload: all of it, all but the arguments, and what names the task."""
+    yield message.headers, message.payload
+    yield message.headers, _without_arguments(message.payload)
+    known = {name: (message.headers or {}).get(name) for name in _IDENTIFYING}
+    yield {**known, **_identity(message.payload)}, [[], {}, None]
 
 
 _IDENTIFYING: Final = ("id", "task", "retries", "root_id", "parent_id", "group", "ignore_result")
