@@ -7,18 +7,23 @@ back. What is left on the list when the attempt ends, however it ended, is given
 stand for something that was never taken, or was given back already: `give_back` finds out.
 
 The platform's own interruptions do better. Their handlers ask `in_shelter`: within a function that is
-`sheltered` they come again a moment later, so taking and giving back are never cut in two. Sheltered
+`sheltered` they come `again` a moment later, so taking and giving back are never cut in two. Sheltered
 functions wait for nobody; one that does is `interruptible`, and what it calls may be sheltered again.
 """
 
+import _thread
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
+
+_A_MOMENT: Final = 0.0005
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +133,20 @@ def in_shelter(frame: FrameType | None) -> bool:
             return False
         frame = frame.f_back
     return False
+
+
+def again(signum: int) -> None:
+    """Have a signal come to this process once more, when the code that it interrupted has gone on for a while.
+
+    A handler that sends it itself is called by that before it returns, and within itself for ever: the code
+    around it never goes on.
+    """
+
+    def send() -> None:
+        time.sleep(_A_MOMENT)
+        os.kill(os.getpid(), signum)
+
+    _thread.start_new_thread(send, ())  # takes no lock of `threading`, in which the handler may stand
 
 
 def _code_of(function: Any) -> CodeType:

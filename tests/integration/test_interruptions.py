@@ -233,7 +233,8 @@ def test_tasks_that_are_interrupted_take_nothing_along(
     try:
         ends, struck = [], 0
         for _ in range(rounds):
-            ends += [run("endless", "fetch"), run("endless", "share"), run("wait_for_the_server")]
+            ends += [run("endless", way) for way in ("fetch", "share", "shelter")]
+            ends += [run("wait_for_the_server")]
             for way in ("fetch", "share")[:rounds]:  # hiredis may crash: not in every run of the suite
                 struck += run("alarmed", way, 0.6) + run("stopped_from_a_thread", way, 0.6)
         assert {type(end) for end in ends} == {SoftTimeLimitExceeded}

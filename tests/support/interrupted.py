@@ -17,7 +17,7 @@ from typing import Any
 
 from celery import Celery, Task
 
-from seawall import LimitReached, Retry, Seawall, database, limit, policy
+from seawall import LimitReached, Retry, Seawall, database, holdings, limit, policy
 from seawall.errors import DatabaseUnavailable
 from seawall.limits import shares
 
@@ -51,7 +51,20 @@ def share() -> None:
         pass
 
 
-WAYS = {way.__name__: way for way in (fetch, share)}
+@holdings.sheltered
+def _stay_inside() -> None:
+    """For far longer than the platform's own functions do."""
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:
+        pass
+
+
+def shelter() -> None:
+    _stay_inside()
+    time.sleep(0.001)
+
+
+WAYS = {way.__name__: way for way in (fetch, share, shelter)}
 
 
 @policy(timeout=SOFT, retry=ONCE)

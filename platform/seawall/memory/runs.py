@@ -182,7 +182,7 @@ class Runs:
         if row is None or not self._inside or row.told != row.generation:
             return
         if holdings.in_shelter(frame):
-            os.kill(os.getpid(), signum)  # again, a few bytecodes later
+            holdings.again(signum)
             return
         used = self._own.held() - row.begun
         if row.soft and used <= row.soft:
