@@ -366,7 +366,7 @@ class Circuit(Counting):
         """After an interruption: a probe that may have been granted, here or in the cluster, is not made."""
         holdings.unlock(self._lock)
         if self._place is not None:
-            self._place.table.unlock()
+            self._place.unlock()
         shared = self._shared
         self.finish_locally(lease, "released")
         self.finish(lease, shared.epoch if shared else 0, "released")

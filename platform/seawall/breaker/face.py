@@ -6,7 +6,6 @@ import getpass
 import hashlib
 import inspect
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -47,7 +46,6 @@ class Breaker:
         self.config = config
         self.circuit = Circuit(name, config)
         self._keys: dict[str, Breaker] = {}
-        self._lock = threading.Lock()
         # The calls that are under way in this thread or asyncio task, innermost first.
         self._under_way: ContextVar[tuple[Any, Any] | None] = ContextVar(f"breaker:{name}", default=None)
         self._measured = (
@@ -66,12 +64,10 @@ class Breaker:
         """
         if (known := self._keys.get(key)) is not None:
             return known
-        with self._lock:
-            if key not in self._keys and len(self._keys) >= self.config.max_keys:
-                key = OVERFLOW
-            if key not in self._keys:
-                self._keys[key] = Breaker(f"{self.name}[{_short(str(key))}]", self.config)
-            return self._keys[key]
+        if len(self._keys) >= self.config.max_keys and key not in self._keys:
+            key = OVERFLOW
+        name = f"{self.name}[{_short(str(key))}]"
+        return self._keys.get(key) or self._keys.setdefault(key, Breaker(name, self.config))
 
     # Calls
 
@@ -377,19 +373,16 @@ def _short(key: str) -> str:
 
 
 _registry: dict[str, Breaker] = {}
-_registry_lock = threading.Lock()
 
 
 def make(name: str, options: dict[str, Any]) -> Breaker:
     """What `seawall.breaker.breaker` does."""
     check_name(name)
     config = parse(options)
-    with _registry_lock:
-        known = _registry.get(name)
-        if known is None:
-            known = _registry[name] = Breaker(name, config)
-        elif options and known.config != config:
-            raise ConfigError(_difference(name, known.config, config))
+    # No lock: who is interrupted inside one would leave it taken, and every other thread waiting.
+    known = _registry.get(name) or _registry.setdefault(name, Breaker(name, config))
+    if options and known.config != config:
+        raise ConfigError(_difference(name, known.config, config))
     return known
 
 
@@ -429,10 +422,7 @@ def close() -> None:
 
 def _after_fork() -> None:
     """Nothing a parent knew is true in its child: no lock, no count, no thread."""
-    global _registry_lock  # noqa: PLW0603
-    _registry_lock = threading.Lock()
     for one in breakers():
-        one._lock = threading.Lock()  # noqa: SLF001
         one.circuit.unbind()
 
 

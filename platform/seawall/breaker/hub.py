@@ -139,6 +139,11 @@ class Hub:
 
     # For the threads of this process
 
+    def unlock(self) -> None:
+        """After an interruption: this thread is inside no more."""
+        holdings.unlock(self._lock)
+        holdings.unlock(_busy)
+
     @property
     def store(self) -> Store:
         """The verbs; the client behind them is safe for threads."""

@@ -138,6 +138,12 @@ class Place:
         with self._connect() as client:
             yield Store(client, self.asker)
 
+    def unlock(self) -> None:
+        """After an interruption: this thread is inside no more."""
+        self.table.unlock()
+        if self.hub is not None:
+            self.hub.unlock()
+
     def _learn(self, shared: Shared) -> None:
         if self.hub is not None:
             self.hub.learn(shared)
@@ -154,6 +160,8 @@ _place: Place | None = None
 def current() -> Place:
     """This process's place, made on first use."""
     global _place  # noqa: PLW0603 - one per process
+    if (place := _place) is not None:
+        return place
     with _lock:
         if _place is None:
             _place = Place()
