@@ -15,7 +15,7 @@ import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Queue
 
-from support.waiting import wait_until
+from support.waiting import lease, wait_until
 
 TRANSPORTS = ("ours", "stock", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq))
 
@@ -31,8 +31,6 @@ ABSENT = {
     ("rabbitmq", "test_a_bounded_queue_refuses"): "drops the oldest unless the queue says reject-publish",
 }
 
-LEASE = 0.5
-
 
 @dataclass
 class Broker:
@@ -40,6 +38,7 @@ class Broker:
 
     name: str
     connect: Callable[[], Connection]
+    lease: float
 
     def queue(self, **arguments: Any) -> Queue:
         exchange = Exchange("conformance", type="direct")
@@ -63,9 +62,10 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     if reason := ABSENT.get((name, function)):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     opened: list[Connection] = []
+    kept = lease(0.5)
     url = str(request.getfixturevalue("rabbitmq_url" if name == "rabbitmq" else "redis_url"))
     options: dict[str, dict[str, Any]] = {
-        "ours": {"delivery": {"lease": LEASE, "max_length": 100}},
+        "ours": {"delivery": {"lease": kept, "max_length": 100}},
         "stock": {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
         "rabbitmq": {"confirm_publish": True},
     }
@@ -78,7 +78,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     if name == "rabbitmq":  # its queues are durable, and one node serves all tests
         with connect() as connection:
             Queue("conformance")(connection.default_channel).delete()
-    yield Broker(name, connect)
+    yield Broker(name, connect, kept)
     for connection in opened:
         connection.release()
 
@@ -144,14 +144,14 @@ def test_a_lost_consumers_messages_are_back_in_seconds(broker: Broker, redis_url
     with redis.Redis.from_url(redis_url) as client:
         client.ping()
     with broker.connect() as living:
-        wait_until(lambda: broker.get(living), timeout=LEASE + 0.4)
+        wait_until(lambda: broker.get(living), timeout=broker.lease + 0.4)
 
 
 def test_a_long_task_is_delivered_once(broker: Broker) -> None:
     broker.put("long")
     with broker.connect() as busy, broker.connect() as other:
         message = broker.get(busy)
-        until = time.monotonic() + 4 * LEASE + 0.5
+        until = time.monotonic() + 4 * broker.lease + 0.5
         seen = []
         while time.monotonic() < until:
             if broker.name == "stock":  # a stock consumer restores while it waits for messages
@@ -169,7 +169,7 @@ def test_an_acknowledgement_outlives_its_connection(broker: Broker) -> None:
     with contextlib.suppress(Exception):
         message.ack()
     with broker.connect() as second:
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + 1.0 + broker.lease  # a stock message is back after its second
         while time.monotonic() < until:
             if broker.name == "stock":
                 second.default_channel.qos.restore_visible(interval=1)  # type: ignore[attr-defined]

@@ -67,8 +67,11 @@ class ClaimingChannel(stock.Channel):
 
     @property
     def _silence(self) -> float:
-        """Seconds a server may say nothing; a lease outlives two renewals that come to nothing."""
-        return min(silence.SILENCE, self.delivery.lease / 3)
+        """Seconds a server may say nothing; a lease outlives two renewals that come to nothing.
+
+        Not with a lease of less than three seconds: a server that is busy for a moment is no silent one.
+        """
+        return min(silence.SILENCE, max(1.0, self.delivery.lease / 3))
 
     def _consume(self) -> tuple[Claimant, Line]:
         """The claimant and its line, made on first use."""
