@@ -136,7 +136,7 @@ def in_shelter(frame: FrameType | None) -> bool:
 
 
 def again(signum: int) -> None:
-    """Have a signal come to this process once more, when the code that it interrupted has gone on for a while.
+    """Have a signal come to this process once more, when the code that it interrupted has gone on a little.
 
     A handler that sends it itself is called by that before it returns, and within itself for ever: the code
     around it never goes on.
