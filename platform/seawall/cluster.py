@@ -45,6 +45,12 @@ TIMEOUT: Final = 0.25
 
 MICROSECONDS: Final = 1_000_000
 
+_FILLS: Final = "#!lua\n"
+_MAKES_ROOM: Final = "#!lua flags=allow-oom\n"
+"""The first line of a script that a server runs although it has reached its maxmemory."""
+
+_LET_THROUGH: Final = f"{_MAKES_ROOM}return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))"
+
 _BUFFER: Final = 6000
 """Bytes of a command that are joined before they are sent, as in redis-py."""
 
@@ -162,6 +168,19 @@ def sockets_of(pool: Any) -> Iterator[socket.socket]:
             yield connection._sock  # noqa: SLF001
 
 
+def let_through(client: "Redis", command: str, key: str, *arguments: str | bytes | float) -> Any:
+    """Run one command that a server shall not refuse because it has reached its maxmemory.
+
+    For what is small and keeps others going. `client` may be a pipeline.
+    """
+    return client.execute_command("EVAL", _LET_THROUGH, 1, key, command, *arguments)  # type: ignore[no-untyped-call]
+
+
+def makes_room(script: Any) -> Any:
+    """One of redis-py's scripts, of a library, as one that a server at its maxmemory runs too."""
+    return script.registered_client.register_script(_MAKES_ROOM + script.script)
+
+
 class _Lazy:
     """An attribute that is worked out at its first use, and without a lock.
 
@@ -183,18 +202,24 @@ class Script:
 
     `package` holds `lua/<name>.lua` and `lua/layout.lua`, which documents the keys, is shared by all verbs of
     the package and stands in front of each.
+
+    A server at its maxmemory refuses a verb that `fills` it, before it changes anything. All others go
+    through: what makes room writes a little too.
     """
 
-    def __init__(self, package: str, name: str) -> None:
+    def __init__(self, package: str, name: str, *, fills: bool = False) -> None:
         self.package = package
         self.name = name
+        self.fills = fills
 
     @_Lazy
     def text(self) -> str:
-        """The layout and the verb."""
+        """What it may do, the layout and the verb."""
         folder = files(self.package) / "lua"
-        layout = (folder / "layout.lua").read_text(encoding="utf-8")
-        return layout + (folder / f"{self.name}.lua").read_text(encoding="utf-8")
+        layout, verb = (
+            (folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("layout", self.name)
+        )
+        return (_FILLS if self.fills else _MAKES_ROOM) + layout + verb
 
     @_Lazy
     def digest(self) -> str:

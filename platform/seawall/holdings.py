@@ -64,6 +64,11 @@ def end(outer: list[Holding] | None) -> None:
     _here.held = outer
 
 
+def under_way() -> bool:
+    """Whether this thread is in an attempt."""
+    return _here.held is not None
+
+
 def note(holding: Holding) -> None:
     """Something is about to be taken."""
     if (held := _here.held) is not None:

@@ -243,6 +243,14 @@ def test_results_are_made_of_what_we_redact() -> None:
     assert type(Seawall("shop", backend="cache+memory://").backend).__mro__[1].__name__ == "Discreet"
 
 
+def test_celery_counts_chords_with_scripts() -> None:
+    """`worker/results.py` has a full server run them."""
+    from celery.backends.redis import RedisBackend
+
+    for name in ("_chord_part_return_script", "_chord_claim_extend_script", "_chord_cleanup_script"):
+        assert hasattr(RedisBackend, name)
+
+
 def test_celery_s_default_format_of_lines_is_recognised() -> None:
     """`worker/lines.py`: else every format would count as the application's own."""
     from seawall.worker.lines import _CELERYS

@@ -15,7 +15,8 @@ from kombu.transport import redis, virtual
     [
         "_after_fork", "_basic_cancel", "_brpop_read", "_brpop_start", "_brpop_sent_at", "_delete",
         "_flush_brpop_reauth", "_get", "_get_pool", "_has_queue", "_in_poll", "_fanout_queues",
-        "_new_queue", "_purge", "_put", "_put_fanout", "_size",
+        "_new_queue", "_purge", "_put", "_put_fanout", "_queue_bind", "_refresh_binding", "_size",
+        "keyprefix_binding_permanent", "keyprefix_queue",
     ],
 )  # fmt: skip
 def test_the_redis_channel_has(name: str) -> None:

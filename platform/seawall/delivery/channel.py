@@ -11,18 +11,18 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as stock
 from redis import Connection, Redis, SSLConnection
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.sentinel import SentinelManagedConnection
 
-from seawall import silence
+from seawall import holdings, silence
 from seawall.backoff import equal_jitter
-from seawall.cluster import Argument, Packer, away
+from seawall.cluster import Argument, Packer, away, let_through, makes_room
 from seawall.delivery import scripts, server
 from seawall.delivery.claiming import ClaimingChannel
 from seawall.delivery.envelope import SUBMISSION, Envelope, Stencil, wrap
@@ -52,6 +52,7 @@ class Channel(ClaimingChannel):
     # Kombu's own, which the stubs lack.
     auto_delete_queues: set[str]
     _expires: dict[str, int]
+    keyprefix_binding_permanent: str
 
     def __init__(self, transport: Any, **kwargs: Any) -> None:
         self.delivery = Options.from_transport_options(transport.client.transport_options)
@@ -94,7 +95,7 @@ class Channel(ClaimingChannel):
             self.collect(queue, self.envelope(message))
         else:
             with refusals(self.connection.client):
-                self.submit(queue, [self.envelope(message)])
+                self.submit(queue, [self.envelope(message)], goes_on=_goes_on(message["headers"]))
 
     def _answer(self, queue: str, message: dict[str, Any], lasts: int) -> None:
         if self.redis.exists(f"{self.keys.base(queue)}:consumers"):
@@ -114,27 +115,39 @@ class Channel(ClaimingChannel):
         level = self._get_message_priority({"properties": properties}, reverse=True)
         return Stencil(headers, properties, content, level=level, limit=self.delivery.max_message)
 
-    def submit(self, queue: str, envelopes: Sequence[Envelope], *, lasts: int = 0) -> None:
+    def submit(
+        self, queue: str, envelopes: Sequence[Envelope], *, lasts: int = 0, goes_on: bool = False
+    ) -> None:
         """Put messages in line, all or none, and return once the server has confirmed.
 
         A queue that nobody declared as lasting goes after `lasts` milliseconds without use, if that is given.
+        A server that is full takes only what `goes_on` with work that it has accepted.
 
         Raises:
             QueueFull: the queue has reached its `max_length`.
+            OutOfMemoryError: redis-py's, the server has reached its maxmemory; nothing was submitted.
             AlreadySubmitted: a message's unique key is taken; the others are in line.
         """
         limit = self._length_limits.get(queue) or self.delivery.length_limit(queue)
         arguments: list[Argument] = [limit, self._expires.get(queue, lasts)]
         for envelope in envelopes:
             arguments.extend(envelope)
-        give_up_at = time.monotonic() + self.delivery.block_for
+        verb = scripts.resubmit if goes_on else scripts.submit
+        give_up_at = time.monotonic() + (self.delivery.block_for if self.delivery.when_full == "block" else 0)
         answered = sending()
-        while (answer := scripts.submit(self.redis, [self.keys.base(queue)], arguments))[0] == b"full":
-            if self.delivery.when_full == "refuse" or time.monotonic() > give_up_at:
-                raise QueueFull(
-                    f"queue {queue} holds {answer[1]} messages and max_length is {limit}: submit later, add "
-                    "workers, or raise broker_transport_options['delivery']['max_length']."
-                )
+        while True:
+            try:
+                answer = verb(self.redis, [self.keys.base(queue)], arguments)
+                if answer[0] != b"full":
+                    break
+                if time.monotonic() >= give_up_at:
+                    raise QueueFull(
+                        f"queue {queue} holds {answer[1]} messages and max_length is {limit}: submit later, "
+                        "add workers, or raise broker_transport_options['delivery']['max_length']."
+                    )
+            except OutOfMemoryError:
+                if time.monotonic() >= give_up_at:
+                    raise
             answered()
             time.sleep(equal_jitter(_FULL_RETRY))
         answered()
@@ -183,9 +196,24 @@ class Channel(ClaimingChannel):
         if limit := (kwargs.get("arguments") or {}).get("x-max-length"):
             self._length_limits[queue] = LENGTH.parse(limit, field=f"x-max-length of queue {queue!r}")
         if (lasts := self._expires.get(queue)) is not None:
-            self.redis.set(f"{self.keys.base(queue)}:expires", lasts, px=lasts)
+            let_through(self.redis, "SET", f"{self.keys.base(queue)}:expires", lasts, "PX", lasts)
         elif not auto_delete:
-            self.redis.sadd(self.keys.queues, queue)
+            let_through(self.redis, "SADD", self.keys.queues, queue)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """As kombu's, whose commands a full server refuses, also for the queues of a worker that starts."""
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        except OutOfMemoryError as exc:
+            logger.warning("the broker is full, what is submitted is refused until there is room: %s", exc)
+            member: str = self.sep.join([routing_key or "", pattern or "", queue or ""])
+            for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+                let_through(self.redis, "SADD", f"{self.keys.prefix}{table % (exchange,)}", member)
+
+    @property
+    def _refresh_binding(self) -> Any:
+        kombus: Any = super()
+        return makes_room(kombus._refresh_binding)  # noqa: SLF001
 
     def _has_queue(self, queue: str, **_kwargs: Any) -> bool:
         return self._size(queue) > 0 or bool(self.redis.sismember(self.keys.queues, queue))
@@ -250,6 +278,11 @@ class Channel(ClaimingChannel):
         self.claimant = self.line = None
         super()._after_fork()  # type: ignore[misc]
         self.redis = Redis(connection_pool=self.pool)
+
+
+def _goes_on(headers: Mapping[str, Any]) -> bool:
+    """Whether a message goes on with a task that a server has accepted: a retry, or what follows its end."""
+    return bool(headers.get("retries") or (headers.get("parent_id") and not holdings.under_way()))
 
 
 class SentinelChannel(Channel, stock.SentinelChannel):

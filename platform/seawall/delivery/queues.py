@@ -9,7 +9,7 @@ from typing import Any
 from kombu import Connection
 from redis import Redis
 
-from seawall.cluster import MICROSECONDS, Argument, Script, micros
+from seawall.cluster import MICROSECONDS, Argument, Script, let_through, micros
 from seawall.delivery import scripts
 from seawall.delivery.channel import Channel
 from seawall.delivery.options import Options
@@ -149,13 +149,13 @@ class Queues:
 
     def pause(self, queue: str | None = None) -> None:
         """Claims get nothing from this queue, or from any; what is held goes on."""
-        self._client.set(self._pause_key(queue), "1")
+        let_through(self._client, "SET", self._pause_key(queue), "1")
 
     def resume(self, queue: str | None = None) -> None:
         """Undo `pause`. A queue paused by its own name stays so when all are resumed."""
         self._client.delete(self._pause_key(queue))
-        for name in self.names() if queue is None else [queue]:
-            self._client.lpush(self._keys.wake(name), "1")
+        if bases := [self._keys.base(name) for name in (self.names() if queue is None else [queue])]:
+            scripts.nudge(self._client, bases, [])
 
     def _pause_key(self, queue: str | None) -> str:
         return self._keys.paused if queue is None else f"{self._keys.base(queue)}:paused"

@@ -1,10 +1,10 @@
 """When a producer hears that a submission failed: who refuses is asked once, who is silent for ten seconds.
 
 Kombu repeats whatever is a connection's or a channel's error, for as many attempts as its policy says and
-however long each takes. Within `submitting` two errors leave its loop as one that it does not know: a refusal
-of credentials or rights, which asking again does not change, and any other once the time is over within which
-a producer hears (`seawall.silence`). Workers go on asking: they wait for their broker as long as it takes,
-also for somebody who corrects the password.
+however long each takes. Within `submitting` two errors leave its loop as one that it does not know: a
+refusal, of credentials or rights, which asking again does not change, or by a server that is full; and any
+other once the time is over within which a producer hears (`seawall.silence`). Workers go on asking: they wait
+for their broker as long as it takes, also for somebody who corrects the password.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from redis.exceptions import (
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
     NoPermissionError,
+    OutOfMemoryError,
     RedisError,
 )
 
@@ -38,6 +39,10 @@ _ACCEPTED: Final = (
     "header unique_key"
 )
 _NOT_ACCEPTED: Final = "Nothing was submitted"
+_REFUSES: Final = "the broker refuses this user"
+_FULL: Final = (
+    "the broker has reached its maxmemory. Nothing was submitted: submit later, or give it more memory"
+)
 
 
 class _Refused(Exception):  # noqa: N818 - no error that anybody but `submitting` sees
@@ -69,8 +74,10 @@ def submitting() -> Iterator[None]:
         except _Silent as exc:
             why = f"the broker did not answer within {call.seconds:g} s: {exc.__cause__}"
             raise _failed(why, call) from exc.__cause__
-        except _Refused as exc:
-            raise OperationalError(f"the broker refuses this user: {exc.__cause__}") from exc.__cause__
+        except (_Refused, OutOfMemoryError) as exc:
+            cause = exc.__cause__ if isinstance(exc, _Refused) else exc
+            full = isinstance(cause, OutOfMemoryError)
+            raise OperationalError(_FULL if full else f"{_REFUSES}: {cause}") from cause
         except (OperationalError, RedisError, OSError) as exc:
             raise _failed(exc, call) from exc.__cause__ or exc
         except RuntimeError as exc:  # Celery cannot subscribe to the result
@@ -113,7 +120,7 @@ def refusals(client: Any) -> Iterator[None]:
     """
     try:
         yield
-    except PERMANENT as exc:
+    except (*PERMANENT, OutOfMemoryError) as exc:
         if client.alt or _call() is None:
             raise
         raise _Refused from exc

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from redis import Redis
 
+from seawall.cluster import let_through
 from seawall.delivery.envelope import from_json, to_json
 
 _REPLY_KEPT_FOR: Final = 60.0
@@ -50,7 +51,7 @@ def kept_for(queue: str, message: Mapping[str, Any]) -> int | None:
 def push(client: "Redis", stock_list: str, message: Mapping[str, Any], lasts: int) -> None:
     """Push a prepared message for whoever pops `stock_list`, for so many milliseconds."""
     with client.pipeline() as pipe:
-        pipe.lpush(stock_list, to_json(message))
+        let_through(pipe, "LPUSH", stock_list, to_json(message))
         pipe.pexpire(stock_list, lasts)
         pipe.execute()
 

@@ -10,14 +10,18 @@ them by itself, with the event and the REVOKED state.
 import base64
 import json
 import time
+from itertools import chain
 from typing import Any
 
 from celery.worker import state
 from redis import Redis
 
+from seawall.cluster import let_through
 from seawall.delivery.scripts import Keys
 
 KEPT_FOR = 30 * 86_400.0
+
+_AT_ONCE = 1000
 
 
 def revoked_by(exchange: str, message: dict[str, Any]) -> list[str]:
@@ -48,7 +52,9 @@ def write_down(client: "Redis", keys: Keys, ids: list[str]) -> None:
     now = time.time()
     with client.pipeline(transaction=False) as pipe:
         pipe.zremrangebyscore(keys.revoked, "-inf", now)
-        pipe.zadd(keys.revoked, dict.fromkeys(ids, now + KEPT_FOR))
+        for start in range(0, len(ids), _AT_ONCE):
+            entries: Any = ((now + KEPT_FOR, each) for each in ids[start : start + _AT_ONCE])
+            let_through(pipe, "ZADD", keys.revoked, *chain.from_iterable(entries))
         pipe.expire(keys.revoked, round(KEPT_FOR))
         pipe.execute()
 

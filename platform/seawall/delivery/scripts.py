@@ -13,7 +13,9 @@ from seawall.cluster import Script
 
 Verb = partial(Script, __package__)
 
-submit = Verb("submit")
+submit = Verb("submit", fills=True)
+resubmit = Verb("submit")
+"""For what goes on with work that was accepted: a full server takes it."""
 claim = Verb("claim")
 settle = Verb("settle")
 renew = Verb("renew")

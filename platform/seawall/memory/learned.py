@@ -24,7 +24,7 @@ WINDOW: Final = 1000
 """Runs after which older ones begin to count half: a task that has changed is soon known again."""
 
 _FIELD: Final = re.compile(rb"([pk])(\d+)")
-_record = Script("seawall.memory", "record")
+_record = Script("seawall.memory", "record", fills=True)
 
 
 @dataclass(frozen=True, slots=True)

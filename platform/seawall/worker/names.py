@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 
 from seawall import cluster, delivery, servers
 from seawall.backoff import equal_jitter
-from seawall.cluster import Script
+from seawall.cluster import Script, let_through
 from seawall.config import settings
 from seawall.errors import SeawallError
 from seawall.quantity import format_age
@@ -111,7 +111,7 @@ def write_down(client: "Redis", digest: str, names: list[str], seconds: float) -
     key = f"{WORKERS}:known:{digest}"
     with client.pipeline() as pipe:
         for start in range(0, len(names), _AT_ONCE):
-            pipe.sadd(key, *names[start : start + _AT_ONCE])
+            let_through(pipe, "SADD", key, *names[start : start + _AT_ONCE])
         pipe.pexpire(key, round(seconds * 1000))
         pipe.execute()
 

@@ -29,10 +29,10 @@ from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
 from redis import Connection
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from seawall import silence
-from seawall.cluster import Argument, Script, away
+from seawall.cluster import Argument, Script, away, makes_room
 from seawall.text import to_bytes
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,14 @@ _Backend: Any = RedisBackend
 _Base: Any = BaseKeyValueStoreBackend
 
 _store = Script(__package__, "store")
+_store_large = Script(__package__, "store", fills=True)
 
 _WAIT: Final = 0.003
 _MOST: Final = 64
 _LARGE: Final = 8192
+_SMALL: Final = 1024
+"""Bytes of a result that a server is given although it has reached its maxmemory."""
+
 _IDLE_ROUNDS: Final = 4  # waking the thread costs as much as these
 _TRY_AGAIN_AFTER: Final = 1.0
 _AT_ONCE: Final = 0.001  # seconds; to Celery, 0 means without end
@@ -223,7 +227,9 @@ class Stored:
     client: Any
     connection_errors: tuple[type[Exception], ...]
     encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
     decode_result: Callable[[Any], Any]
+    prepare_exception: Callable[..., Any]
     connparams: dict[str, Any]
     expires: int | None
     failure_expires: int | None
@@ -273,12 +279,42 @@ class Stored:
             self._send(again, replace=True)
 
     def _send(self, results: Sequence[Result], *, replace: bool) -> list[Any]:
+        if all(len(result.value) <= _SMALL for result in results):
+            return self._run(_store, results, replace=replace)
+        try:
+            return self._run(_store_large, results, replace=replace)
+        except OutOfMemoryError as exc:
+            logger.warning("the result backend is full, results above %d bytes are refused: %s", _SMALL, exc)
+        return self._run(_store, [self._cut(result) for result in results], replace=replace)
+
+    def _run(self, script: Script, results: Sequence[Result], *, replace: bool) -> list[Any]:
         arguments: list[Argument] = [int(replace)]
         for result in results:
             arguments += (result.lifetime, result.value)
         keys: list[Any] = [result.key for result in results]
-        found: list[Any] = _store(self.client, keys, arguments)
+        found: list[Any] = script(self.client, keys, arguments)
         return found
+
+    def _cut(self, result: Result) -> Result:
+        """What a full server keeps of a result: of a failure what it was, of a value that it is not there."""
+        if len(result.value) <= _SMALL:
+            return result
+        meta = self.decode(result.value)
+        found = meta["result"]
+        if meta["status"] == states.SUCCESS:
+            size = len(result.value)
+            refused = f"the task has succeeded; its result takes {size} bytes and its backend was full"
+            found = self.prepare_exception(BackendStoreError(refused), serializer="json")
+            meta["status"] = states.FAILURE
+        elif isinstance(found, dict) and "exc_type" in found:
+            said = found.get("exc_message")
+            text = " ".join(map(str, said)) if isinstance(said, list) else str(said)
+            found = {**found, "exc_message": [text[: _SMALL // 4]]}
+        else:
+            found = None
+        kept = {"task_id": meta["task_id"], "status": meta["status"], "result": found, "traceback": None}
+        value = self.encode({**kept, "children": [], "date_done": meta.get("date_done")})
+        return result._replace(value=to_bytes(value) if isinstance(value, str) else value)
 
     def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
         """As Celery's, which tries again for 20 s; for whoever has a deadline, until that one."""
@@ -302,6 +338,20 @@ class Stored:
         """As Celery's."""
         _flush()
         super().delete(key)  # type: ignore[misc]
+
+    # What counts a chord goes on with accepted work.
+
+    @property
+    def _chord_part_return_script(self) -> Any:
+        return makes_room(super()._chord_part_return_script)  # type: ignore[misc]
+
+    @property
+    def _chord_claim_extend_script(self) -> Any:
+        return makes_room(super()._chord_claim_extend_script)  # type: ignore[misc]
+
+    @property
+    def _chord_cleanup_script(self) -> Any:
+        return makes_room(super()._chord_cleanup_script)  # type: ignore[misc]
 
     def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
         """As Celery's: a result is stored before it is counted."""

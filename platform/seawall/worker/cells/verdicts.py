@@ -51,7 +51,7 @@ def _write(task_id: str, retries: int, field: str) -> int:
     key = _key(task_id, retries)
     try:
         with cluster.client().pipeline() as pipe:
-            pipe.hincrby(key, field, 1)
+            cluster.let_through(pipe, "HINCRBY", key, field, 1)
             pipe.expire(key, _KEPT_FOR)
             return int(pipe.execute()[0])
     except RedisError as exc:
