@@ -10,6 +10,7 @@ what is left of that time, if this is less than their timeout. docs/waiting.md s
 
 import contextlib
 import functools
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,9 @@ SILENCE: Final = 5.0
 
 HEARD_WITHIN: Final = 10.0
 """Seconds within which a producer hears what became of a submission."""
+
+_CONNECTED_WITHIN: Final = 60.0
+"""Seconds that nobody is longer than in making a connection, the system's resolver included."""
 
 _LEAST: Final = 0.001  # seconds: a timeout of 0 means not to wait, and none at all to wait for ever
 
@@ -38,6 +42,10 @@ KEEPALIVE: Final[Mapping[int, int]] = {
 }
 """A connection on which nobody waits for an answer, such as a subscription, is given up after 25 s, where its
 other end is not even a machine any more."""
+
+
+announce: Callable[[float], None] | None = None
+"""Called before each wait for a server, with the seconds it may last: for who watches whether we live."""
 
 
 class Deadline:
@@ -105,6 +113,7 @@ class _Bounded:
     _socket_timeout: float | None
 
     def _connect(self) -> Any:
+        about_to_wait()
         configured = self._socket_connect_timeout
         self._socket_connect_timeout = _shorter(configured)
         try:
@@ -115,12 +124,27 @@ class _Bounded:
 
     def read_response(self, *args: Any, timeout: Any = SENTINEL, **options: Any) -> Any:
         """As redis-py's."""
+        about_to_wait(self._socket_timeout if timeout is SENTINEL else timeout)
         if (deadline := _deadline.get()) is None:
             return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
         if timeout is SENTINEL and (bound := _shorter(self._socket_timeout)) != self._socket_timeout:
             timeout = bound
         with _counted(deadline):
             return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+
+
+def about_to_wait(seconds: float | None = None) -> None:
+    """Announce a wait, by default for a connection."""
+    if announce is not None:
+        announce(_CONNECTED_WITHIN if seconds is None else seconds)
+
+
+def _forget_who_watches() -> None:
+    global announce  # noqa: PLW0603 - one per process
+    announce = None
+
+
+os.register_at_fork(after_in_child=_forget_who_watches)
 
 
 @contextlib.contextmanager

@@ -99,7 +99,7 @@ class Readiness:
         self.health = Health(
             [*self._servers, *self._own],
             started=lambda: self._consumes,
-            ready=lambda: self.runtime.ready,
+            ready=lambda: self.runtime.ready and getattr(getattr(self._worker, "pool", None), "able", True),
         )
         self.runtime = Runtime(self._services())
 

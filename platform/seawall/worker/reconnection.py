@@ -34,12 +34,19 @@ class Reconnection(bootsteps.Step):
 
 def _ensure_connected(ensure: Any, connection: Any) -> Any:
     expect_loop()
-    connection.ensure_connection = functools.partial(
-        connection.ensure_connection,
-        interval_start=_LONGEST_PAUSE,
-        interval_step=0,
-        interval_max=_LONGEST_PAUSE,
-    )
+    connect = connection.ensure_connection
+
+    def ensure_connection(*args: Any, callback: Any = None, **options: Any) -> Any:
+        def each_second() -> None:
+            silence.about_to_wait()
+            if callback is not None:
+                callback()
+
+        silence.about_to_wait()
+        pauses = dict.fromkeys(("interval_start", "interval_max"), _LONGEST_PAUSE)
+        return connect(*args, callback=each_second, interval_step=0, **pauses, **options)
+
+    connection.ensure_connection = ensure_connection
     return ensure(connection)
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -65,6 +66,8 @@ _TELL_TOTALS_EVERY: Final = 1.0
 _LEFT_WITHIN: Final = 1.5  # seconds that all goodbyes together wait for a server that says nothing
 _HEED_PRESSURE_EVERY: Final = 0.5
 _LOOK_AT_MEMORY_EVERY: Final = 0.25
+_TURN_EVERY: Final = 0.5
+_TURNS_WITHIN: Final = 5.0  # seconds; an idle loop that takes longer is deaf
 _DOOMED_WAIT: Final = 0.01
 
 
@@ -127,6 +130,7 @@ class Cell:
         self.app: Any = pool.app
         self.worker: Any = pool.controller
         self.row = row
+        self._thread = threading.get_ident()
         self.channel = channel
         self.hostname = self.worker.hostname
         self.timer = Timer(max_interval=10.0)
@@ -166,6 +170,7 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        silence.announce = self._about_to_wait
         forks.sockets.append(self._sockets)
         forks.descriptors.append(self._descriptors)
         recoveries.replace = self._leave
@@ -201,6 +206,11 @@ class Cell:
         hub.add_reader(self._wakeup[0], self._woken)
         hub.call_repeatedly(_TELL_TOTALS_EVERY, self._tell_totals)
         hub.call_repeatedly(_HEED_PRESSURE_EVERY, memory.idle)
+        hub.call_repeatedly(_TURN_EVERY, self.row.turn, _TURNS_WITHIN)
+
+    def _about_to_wait(self, seconds: float) -> None:
+        if threading.get_ident() == self._thread:
+            self.row.turn(_TURNS_WITHIN + seconds)
 
     def _ready(self, _consumer: Any) -> None:
         self.row.state = State.IDLE

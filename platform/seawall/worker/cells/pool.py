@@ -43,6 +43,8 @@ _FIRST_REFORK: Final = 0.25
 _LONGEST_REFORK: Final = 30.0
 _SCALE_EVERY: Final = 1.0
 _LAST_SETTLEMENTS: Final = 1.0
+_MOST_PASSES: Final = 4 * _TICK  # of the seconds since the last look; more is this process standing still
+_SPEAK_WITHIN: Final = 1.0  # seconds in which a cell that is deaf writes where it stands
 
 
 class Pool(BasePool):
@@ -63,6 +65,7 @@ class Pool(BasePool):
         self._fork_at = 0.0
         self._renew_at = 0.0
         self._ticking = False
+        self._looked_at = time.monotonic()
         self._scale_at = 0.0
         self._queues_ever: set[str] = set()
         self.deaths = Deaths(self.app, self.queue_names)
@@ -257,6 +260,7 @@ class Pool(BasePool):
 
     def _tick(self) -> None:
         now = time.monotonic()
+        passed, self._looked_at = min(now - self._looked_at, _MOST_PASSES), now
         for cell in list(self.cells.values()):
             cell.channel.flush()
             task = cell.row.task()
@@ -264,6 +268,9 @@ class Pool(BasePool):
                 self._hold_to_limits(cell, task, now)
             if now > cell.kill_at:
                 _signal(cell.pid, signal.SIGKILL)
+            cell.look(passed)
+            if cell.deaf:
+                self._replace(cell, now)
             if cell.overdue(now) and not cell.killed:
                 logger.error("cell %d was told to end and did not: it is killed", cell.pid)
                 self._kill(cell, Killed.SHUTDOWN, None)
@@ -276,6 +283,20 @@ class Pool(BasePool):
             if now >= self._scale_at and getattr(self.controller, "autoscaler", None):
                 self._scale_at = now + _SCALE_EVERY
                 self.controller.autoscaler.maybe_scale()
+
+    def _replace(self, cell: Seat, now: float) -> None:
+        """Have a cell that is deaf say where it stands, and end it."""
+        if now > cell.answer_by:
+            _signal(cell.pid, signal.SIGKILL)
+        if cell.answer_by < float("inf"):
+            return
+        logger.error(
+            "cell %d (%s) hears nothing, its loop stands still for %.0f s: it is replaced; the log says where"
+            " it stands",
+            *(cell.pid, State(cell.row.state).name.lower(), cell.still),
+        )
+        cell.answer_by = now + _SPEAK_WITHIN
+        _signal(cell.pid, signal.SIGUSR2)
 
     def _hold_to_limits(self, cell: Seat, task: Running, now: float) -> None:
         running = now - task.started
@@ -424,6 +445,11 @@ class Pool(BasePool):
     def restart(self) -> None:
         """Replace every cell by a fresh one when its task has ended."""
         self.tell("stop")
+
+    @property
+    def able(self) -> bool:
+        """Whether there is a cell that hears."""
+        return any(not cell.deaf for cell in self.cells.values())
 
     @property
     def wanted(self) -> int:

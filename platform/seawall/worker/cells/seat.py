@@ -9,6 +9,7 @@ from typing import Final
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.table import Killed, Row, State
 
+_STARTS_WITHIN: Final = 30.0  # seconds from the fork to the first turn of a loop: hooks and imports
 _LEAVE_WITHIN: Final = 4.0  # seconds in which a cell without a task has to end that was told to
 
 
@@ -28,6 +29,29 @@ class Seat:
     signum: int = 0
     kill_at: float = float("inf")
     totals: dict[str, int] = field(default_factory=dict)  # tasks ended, by name
+    still: float = 0.0  # seconds that its supervisor has seen its loop stand still for
+    answer_by: float = float("inf")  # when it was asked where it stands, and a second more
+    _seen: tuple[int, ...] = ()
+
+    def look(self, passed: float) -> None:
+        """Whether its loop has turned; `passed` are the seconds since the last look.
+
+        They are counted, not read from a clock: what stops this machine or the whole worker stops them too.
+        """
+        row = self.row
+        seen = (row.turns, row.generation, row.done, row.state)
+        if seen == self._seen:
+            self.still += passed
+        else:
+            self.still, self.answer_by = 0.0, float("inf")
+        self._seen = seen
+
+    @property
+    def deaf(self) -> bool:
+        """Whether its loop stands still for longer than it may: nobody reaches it, and it claims nothing."""
+        if self.killed or self.row.state not in {State.STARTING, State.IDLE}:
+            return False  # a task has its limits, and one that was told to end its own
+        return self.still > (self.row.may_wait or _STARTS_WITHIN)
 
     def dismiss(self) -> None:
         """Have it end when its task has.

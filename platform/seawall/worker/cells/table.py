@@ -20,6 +20,8 @@ then every cell has a row. A field has exactly one writer:
             recalled      u64   supervisor   the generation during which `ahead` was given back
             killed        u8    supervisor   why this process is being killed, see `Killed`
             doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
+            turns         u64   cell         counts turns of its loop, and waits for a server
+            may_wait      f64   cell         seconds that it may be away from its loop from the last turn on
             unstored      u32   cell         bytes of `results` that are in use
             described     u32   cell         bytes of the description
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
@@ -119,6 +121,8 @@ class Row(ctypes.Structure):
     returned: int
     recalled: int
     doomed: int
+    turns: int
+    may_wait: float
     unstored: int
     described: int
     _fields_ = (
@@ -135,6 +139,8 @@ class Row(ctypes.Structure):
         ("returned", ctypes.c_uint64),
         ("recalled", ctypes.c_uint64),
         ("doomed", ctypes.c_uint64),
+        ("turns", ctypes.c_uint64),
+        ("may_wait", ctypes.c_double),
         ("unstored", ctypes.c_uint32),
         ("described", ctypes.c_uint32),
     )
@@ -155,6 +161,11 @@ class Row(ctypes.Structure):
         self.generation = (generation + 2) & ~1
 
     # Written by the cell
+
+    def turn(self, may_wait: float) -> None:
+        """The loop turns, and may be away for so many seconds now."""
+        self.may_wait = may_wait
+        self.turns += 1
 
     def take_in(self, tag: str, queue: str) -> None:
         """A message is about to be read; with an empty tag: the last one is taken in."""
