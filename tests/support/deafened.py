@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 from celery import Celery, Task, signals
 from kombu.asynchronous import get_event_loop
@@ -40,7 +41,7 @@ WAYS = {
 }
 
 
-def deafen(_self: "Task[int, object]", way: str) -> int:
+def deafen(_self: "Task[Any, Any]", way: str) -> int:
     """What this process's loop does next, it never comes back from."""
     loop = get_event_loop()
     assert loop is not None
@@ -48,7 +49,7 @@ def deafen(_self: "Task[int, object]", way: str) -> int:
     return os.getpid()
 
 
-def nap(_self: "Task[int, object]", seconds: float) -> int:
+def nap(_self: "Task[Any, Any]", seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
 
