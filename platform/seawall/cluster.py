@@ -37,6 +37,7 @@ from seawall import servers, silence
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.text import to_bytes
+from seawall.urls import SENTINEL, scheme_of, sentinels_of
 
 Argument = str | bytes | int | float
 
@@ -150,14 +151,50 @@ def client() -> "Redis":
 
 def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
     """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix."""
-    made = Redis.from_url(
-        url,
+    options = {
         **silence.timeouts({}, silence=timeout),
-        retry=Retry(NoBackoff(), 0),
-        command_packer=Packer(settings().redis_prefix),
-    )
+        "retry": Retry(NoBackoff(), 0),
+        "command_packer": Packer(settings().redis_prefix),
+    }
+    if scheme_of(url) == SENTINEL:
+        return _of_master(url, options)
+    made = Redis.from_url(url, **options)
     pool = made.connection_pool
     pool.connection_class = silence.bounded(pool.connection_class)
+    return made
+
+
+def _of_master(url: str, options: dict[str, Any]) -> "Redis":
+    """A client of whatever is the master when it connects.
+
+    Raises:
+        ConfigError: the URL does not name it.
+    """
+    from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection  # long to import
+
+    class Sentinels(Sentinel):
+        """Redis-py's, whose error shows every connection with all its options."""
+
+        def discover_master(self, service_name: str) -> Any:
+            try:
+                return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+            except MasterNotFoundError:
+                asked = f"none of {len(self.sentinels)} sentinels knows a master {service_name!r}"
+                raise MasterNotFoundError(asked) from None
+
+    try:
+        named = sentinels_of(url)
+    except ValueError as exc:
+        raise ConfigError(f"the URL of Redis {exc}") from None
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    made: Redis = Sentinels(named.nodes, sentinel_kwargs=waits).master_for(  # type: ignore[no-untyped-call]
+        named.master,
+        username=named.user,
+        password=named.password,
+        db=named.database,
+        connection_class=silence.bounded(SentinelManagedConnection),
+        **options,
+    )
     return made
 
 

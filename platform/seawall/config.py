@@ -40,7 +40,15 @@ from seawall.sections import (
     WorkerSettings,
     check_path,
 )
-from seawall.urls import BROKER_SCHEMES, DATABASE_SCHEMES, REDIS_SCHEMES, check_url
+from seawall.urls import (
+    BROKER_SCHEMES,
+    DATABASE_SCHEMES,
+    REDIS_SCHEMES,
+    SENTINEL,
+    check_url,
+    scheme_of,
+    sentinels_of,
+)
 
 PREFIX: Final = "SEAWALL_"
 FILE_VARIABLE: Final = "SEAWALL_CONFIG"
@@ -58,7 +66,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         default=None,
-        description="Redis or Valkey for results and shared state. "
+        description="Redis or Valkey for results and shared state, also "
+        "`sentinel://host;sentinel://host/0?master_name=main`. "
         "Unset: the broker, if that is Redis, else the embedded server.",
     )
     broker_url: SecretStr | None = Field(
@@ -107,12 +116,14 @@ class Settings(BaseSettings):
         if value is None:
             return None
         allowed = {
-            "redis_url": REDIS_SCHEMES,
+            "redis_url": REDIS_SCHEMES | {SENTINEL},
             "broker_url": BROKER_SCHEMES,
             "database_url": DATABASE_SCHEMES,
         }[info.field_name]
         for url in value.get_secret_value().split(";"):
             check_url(url, allowed)
+        if info.field_name == "redis_url" and scheme_of(value.get_secret_value()) == SENTINEL:
+            sentinels_of(value.get_secret_value())
         return value
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seawall.config import settings
 from seawall.errors import ConfigError
-from seawall.urls import REDIS_SCHEMES, scheme_of
+from seawall.urls import REDIS_SCHEMES, SENTINEL, scheme_of
 
 if TYPE_CHECKING:
     from seawall.embedded import Attachment
@@ -20,9 +20,14 @@ def redis_url() -> str:
     current = settings()
     if current.redis_url is not None:
         return current.redis_url.get_secret_value()
-    if current.broker_url is not None and scheme_of(broker_url()) in REDIS_SCHEMES:
-        return broker_url().partition(";")[0]
+    if _broker_is_redis():
+        broker = broker_url()
+        return broker if scheme_of(broker) == SENTINEL else broker.partition(";")[0]
     return _embedded("redis")
+
+
+def _broker_is_redis() -> bool:
+    return settings().broker_url is not None and scheme_of(broker_url()) in REDIS_SCHEMES | {SENTINEL}
 
 
 def broker_url() -> str:
@@ -40,9 +45,7 @@ def database_url() -> str:
 def redis_is_known() -> bool:
     """Whether `redis_url` can be answered without starting the embedded servers."""
     current = settings()
-    named = current.redis_url is not None or (
-        current.broker_url is not None and scheme_of(broker_url()) in REDIS_SCHEMES
-    )
+    named = current.redis_url is not None or _broker_is_redis()
     return named or _attachment.cache_info().currsize > 0
 
 
@@ -71,9 +74,7 @@ def migration_url() -> str:
 def join_embedded() -> "Attachment | None":
     """Start or join the embedded servers that the settings leave to us; None if they leave none."""
     current = settings()
-    redis = current.redis_url is None and (
-        current.broker_url is None or scheme_of(broker_url()) not in REDIS_SCHEMES
-    )
+    redis = current.redis_url is None and not _broker_is_redis()
     database = current.database_url is None
     return _attachment(redis, database) if redis or database else None
 

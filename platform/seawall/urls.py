@@ -1,10 +1,13 @@
 """URLs of servers, as settings give them."""
 
-from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from typing import Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
-BROKER_SCHEMES: Final = REDIS_SCHEMES | {"sentinel", "amqp", "amqps", "pyamqp", "memory"}
+SENTINEL: Final = "sentinel"
+BROKER_SCHEMES: Final = REDIS_SCHEMES | {SENTINEL, "amqp", "amqps", "pyamqp", "memory"}
+SENTINEL_PORT: Final = 26379
+_MASTER: Final = "master_name"
 DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
@@ -27,3 +30,48 @@ def check_url(url: str, allowed: frozenset[str]) -> None:
         raise ValueError(f"is no valid URL ({exc})") from None
     if "://" not in url or scheme_of(url) not in allowed:
         raise ValueError(f"has no known scheme: use {', '.join(f'{s}://' for s in sorted(allowed))}")
+
+
+class Sentinels(NamedTuple):
+    """Who knows where a Redis is, under which name, and how to enter it there."""
+
+    nodes: list[tuple[str, int]]
+    master: str
+    user: str | None
+    password: str | None
+    database: int
+
+
+def sentinels_of(url: str) -> Sentinels:
+    """What `sentinel://[user:password@]host:26379[;sentinel://host...][/database]?master_name=main` says.
+
+    User and password are those of the Redis. They, the database and the name may stand in any of the
+    alternatives.
+
+    Raises:
+        ValueError: it does not name the master, or its database is no number.
+    """
+    parts = [urlsplit(each) for each in url.split(";")]
+    names = [name for each in parts for name in parse_qs(each.query).get(_MASTER, ())]
+    if not names:
+        raise ValueError(f"does not name the master: add ?{_MASTER}=, as `sentinel monitor` has it")
+    database = next((each.path.strip("/") for each in parts if each.path.strip("/")), "0")
+    if not database.isdecimal():
+        raise ValueError(f"has the database {database!r}: give its number")
+    entry = next((each for each in parts if each.password or each.username), parts[0])
+    return Sentinels(
+        nodes=[(each.hostname or "localhost", each.port or SENTINEL_PORT) for each in parts],
+        master=names[0],
+        user=unquote(entry.username) if entry.username else None,
+        password=unquote(entry.password) if entry.password else None,
+        database=int(database),
+    )
+
+
+def as_celery_reads(url: str) -> tuple[str, dict[str, str]]:
+    """The URL of a broker or a result backend, and what of it Celery takes among the transport's options."""
+    if scheme_of(url) != SENTINEL:
+        return url, {}
+    names = [name for each in url.split(";") for name in parse_qs(urlsplit(each).query).get(_MASTER, ())]
+    plain = ";".join(urlunsplit(urlsplit(each)._replace(query="")) for each in url.split(";"))
+    return plain, {_MASTER: names[0]} if names else {}

@@ -56,8 +56,8 @@ def test_limits_stop_the_task_that_passes_them_and_nobody_else(
     worker = start_worker("support.hungry", "-c", "2", *pool)
     # A budget is told inside the task, whose process lives.
     assert app.send_task("hungry.careful").get(timeout=60) == "cleaned up"
-    with pytest.raises(MemoryBudgetExceeded, match=r"40 MiB are allowed \(arguments 0: 8 B, 1: 3 B\)"):
-        app.send_task("hungry.greedy", ("python", 400)).get(timeout=60)
+    with pytest.raises(MemoryBudgetExceeded, match=r"40 MiB are allowed \(arguments 0: 8 B, 1: 2 B\)"):
+        app.send_task("hungry.greedy", ("python", 50)).get(timeout=60)
     before = {process.pid for process in worker.container.children()}
     # So is a lack of memory that the task met by itself.
     broken = [app.send_task("hungry.exhaust") for _ in range(5)]

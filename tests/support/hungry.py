@@ -98,6 +98,7 @@ def greedy(self: object, way: str, megabytes: int) -> None:
         for _ in range(megabytes):
             blocks.append(filled(1))
             time.sleep(0.005)
+        time.sleep(60)  # whoever looks seldom finds it still
     elif way == "numpy":
         import numpy as np
 

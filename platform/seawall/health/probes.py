@@ -11,11 +11,10 @@ from redis.exceptions import RedisError
 from seawall import cluster
 from seawall.errors import SeawallError
 from seawall.health.checks import PATIENCE, Check
-from seawall.urls import REDIS_SCHEMES, scheme_of
+from seawall.urls import REDIS_SCHEMES, SENTINEL, SENTINEL_PORT, as_celery_reads, scheme_of
 
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _AMQP_METHOD: Final = b"\x01"  # the type of the frame with which a broker greets
-_SENTINEL_PORT: Final = 26379
 _AMQP_PORT: Final = {"amqps": 5671}
 
 
@@ -41,6 +40,9 @@ def database_answers(url: str, timeout: float = PATIENCE) -> None:
 
 def broker_answers(url: str, timeout: float = PATIENCE) -> None:
     """Return if one of the broker's alternatives, separated by `;`, answers."""
+    if scheme_of(url) == SENTINEL and as_celery_reads(url)[1]:
+        redis_answers(url, timeout)
+        return
     problems = []
     alternatives = url.split(";")
     for each in alternatives:
@@ -79,9 +81,9 @@ def _one_broker(url: str, timeout: float) -> None:
     scheme = scheme_of(url)
     if scheme in REDIS_SCHEMES:
         redis_answers(url, timeout)
-    elif scheme == "sentinel":
+    elif scheme == SENTINEL:  # the application knows the master's name
         node = urlsplit(url)
-        redis_answers(f"redis://{node.hostname}:{node.port or _SENTINEL_PORT}", timeout)
+        redis_answers(f"redis://{node.hostname}:{node.port or SENTINEL_PORT}", timeout)
     elif scheme != "memory":
         _amqp_answers(url, timeout)
 

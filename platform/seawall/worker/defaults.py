@@ -13,7 +13,7 @@ from seawall.config import settings
 from seawall.delivery import transport_for
 from seawall.priority import HIGHEST, Priority
 from seawall.silence import SILENCE
-from seawall.urls import REDIS_SCHEMES, scheme_of
+from seawall.urls import REDIS_SCHEMES, SENTINEL, as_celery_reads, scheme_of
 from seawall.worker.time_limits import Pair, pair
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ class LazyDefaults(Mapping[str, Any]):
 
     def __init__(self, app: "Celery") -> None:
         self._resolve: dict[str, Callable[[], Any]] = {
-            "broker_url": servers.broker_url,
-            "result_backend": lambda: _result_backend(app),
+            "broker_url": lambda: as_celery_reads(servers.broker_url())[0],
+            "result_backend": lambda: as_celery_reads(_result_url(app))[0],
             "broker_transport": lambda: transport_for(_broker(app)),
             "broker_transport_options": lambda: _transport_options(app),
-            "result_backend_transport_options": _key_prefix,
+            "result_backend_transport_options": lambda: {**_master(_result_url(app)), **_key_prefix()},
             # Nothing runs for ever. Where the application sets one of the two, the other follows from it.
             "task_soft_time_limit": lambda: self._limits()[0],
             "task_time_limit": lambda: self._limits()[1],
@@ -113,16 +113,28 @@ class LazyDefaults(Mapping[str, Any]):
         return len(self._resolve)
 
 
-def _result_backend(app: "Celery") -> str:
+def _result_url(app: "Celery") -> str:
     """Beside the broker where that is Redis; otherwise the Redis of the settings."""
-    broker = _broker(app).partition(";")[0]
+    broker = _broker(app)
+    if scheme_of(broker) == SENTINEL:
+        return broker
+    broker = broker.partition(";")[0]
     return broker if scheme_of(broker) in REDIS_SCHEMES else servers.redis_url()
 
 
 def _transport_options(app: "Celery") -> dict[str, Any]:
-    if scheme_of(_broker(app)) in REDIS_SCHEMES | {"sentinel"}:
-        return {"socket_keepalive": True, **_key_prefix()}
+    broker = _broker(app)
+    if scheme_of(broker) in REDIS_SCHEMES | {SENTINEL}:
+        return {"socket_keepalive": True, **_master(broker), **_key_prefix()}
     return {"confirm_publish": True}
+
+
+def _master(url: str) -> dict[str, Any]:
+    """The master's name, which Celery reads among a transport's options, for a URL of the settings."""
+    if scheme_of(url) != SENTINEL or not servers.redis_is_known():
+        return {}
+    known = [as_celery_reads(each) for each in (servers.broker_url(), servers.redis_url())]
+    return next((options for plain, options in known if plain == as_celery_reads(url)[0]), {})
 
 
 def _key_prefix() -> dict[str, Any]:
