@@ -15,8 +15,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import SENTINEL
 
 SILENCE: Final = 5.0
@@ -24,6 +25,14 @@ SILENCE: Final = 5.0
 
 HEARD_WITHIN: Final = 10.0
 """Seconds within which a producer hears what became of a submission."""
+
+LEFT_WITHIN: Final = 1.0
+"""Seconds that a server may say nothing to a process that was told to end."""
+
+SUSPECTED_WITHIN: Final = 1.0
+"""Seconds that it may say nothing on a connection that is older than one that has waited in vain."""
+
+_SUSPECTED_FOR: Final = 15.0
 
 _CONNECTED_WITHIN: Final = 60.0
 """Seconds that nobody is longer than in making a connection, the system's resolver included."""
@@ -111,6 +120,7 @@ class _Bounded:
     # redis-py's own.
     _socket_connect_timeout: float | None
     _socket_timeout: float | None
+    _made_at = 0.0
 
     def _connect(self) -> Any:
         about_to_wait()
@@ -118,19 +128,50 @@ class _Bounded:
         self._socket_connect_timeout = _shorter(configured)
         try:
             with _counted(_deadline.get()):
-                return super()._connect()  # type: ignore[misc]
+                made = super()._connect()  # type: ignore[misc]
+            self._made_at = time.monotonic()
+            return made
         finally:
             self._socket_connect_timeout = configured
 
     def read_response(self, *args: Any, timeout: Any = SENTINEL, **options: Any) -> Any:
         """As redis-py's."""
         about_to_wait(self._socket_timeout if timeout is SENTINEL else timeout)
-        if (deadline := _deadline.get()) is None:
-            return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
-        if timeout is SENTINEL and (bound := _shorter(self._socket_timeout)) != self._socket_timeout:
+        deadline, bound = _deadline.get(), self._socket_timeout
+        if deadline is not None or _Process.leaves or _Process.silent_at:
+            bound = _shorter(bound)
+            if self._may_be_cut():
+                bound = SUSPECTED_WITHIN if bound is None else min(bound, SUSPECTED_WITHIN)
+        waits_for_answer = timeout is SENTINEL  # else somebody looks whether there is one
+        if waits_for_answer and bound != self._socket_timeout:
             timeout = bound
-        with _counted(deadline):
-            return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+        try:
+            with _counted(deadline):
+                return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+        except RedisTimeoutError:
+            if waits_for_answer and (bound is None or bound >= SUSPECTED_WITHIN):
+                _Process.silent_at[self._server] = time.monotonic()
+            raise
+
+    @property
+    def _server(self) -> tuple[Any, Any]:
+        return getattr(self, "host", None), getattr(self, "port", None)
+
+    def _may_be_cut(self) -> bool:
+        """Whether another connection to the same server has waited in vain since this one was made."""
+        since = _Process.silent_at.get(self._server, 0.0)
+        return self._made_at < since > time.monotonic() - _SUSPECTED_FOR
+
+
+class _Process:
+    leaves = False
+    silent_at: ClassVar[dict[tuple[Any, Any], float]] = {}
+    """When a connection to a server has waited in vain last, by its host and port."""
+
+
+def leaving(*, leaves: bool = True) -> None:
+    """This process was told to end: from now on nobody in it waits longer than `LEFT_WITHIN` at a time."""
+    _Process.leaves = leaves
 
 
 def about_to_wait(seconds: float | None = None) -> None:
@@ -142,24 +183,37 @@ def about_to_wait(seconds: float | None = None) -> None:
 def _forget_who_watches() -> None:
     global announce  # noqa: PLW0603 - one per process
     announce = None
+    leaving(leaves=False)
 
 
 os.register_at_fork(after_in_child=_forget_who_watches)
 
 
-@contextlib.contextmanager
-def _counted(deadline: Deadline | None) -> Iterator[None]:
-    begun = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        if deadline is not None:
-            deadline.waited(time.monotonic() - begun)
-        raise
+class _Counted:
+    """What is waited in vain within the block counts."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is not None:
+            self._deadline.waited(time.monotonic() - self._begun)
+
+
+_UNCOUNTED: Final = contextlib.nullcontext()
+
+
+def _counted(deadline: Deadline | None) -> contextlib.AbstractContextManager[None]:
+    return _UNCOUNTED if deadline is None else _Counted(deadline)
 
 
 def _shorter(timeout: float | None) -> float | None:
     """`timeout`, or what is left of the caller's time."""
+    if _Process.leaves:
+        timeout = LEFT_WITHIN if timeout is None else min(timeout, LEFT_WITHIN)
     bound = _deadline.get()
     if bound is None or (timeout is not None and bound.left >= timeout):
         return timeout

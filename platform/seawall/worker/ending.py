@@ -23,6 +23,7 @@ def connect() -> None:
     """Listen to the worker's signals. Safe to repeat."""
     uid = "seawall.ending"
     signals.worker_init.connect(_notice_cold_shutdown, dispatch_uid=uid)
+    signals.worker_shutting_down.connect(_hurry, dispatch_uid=uid)
     signals.worker_shutdown.connect(_tell, dispatch_uid=uid)
 
 
@@ -38,6 +39,11 @@ def _notice_cold_shutdown(sender: Any = None, **_: Any) -> None:
     sender.terminate = terminated
 
 
+def _hurry(**_: Any) -> None:
+    silence.leaving()
+
+
 def _tell(sender: Any = None, **_: Any) -> None:
     with silence.within(silence.Allowance(_GOODBYES_WITHIN)):
         ended.send(sender=sender)
+    silence.leaving(leaves=False)  # the worker may have lived in another program

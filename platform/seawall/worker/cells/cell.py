@@ -246,6 +246,7 @@ class Cell:
         if row.doomed == row.generation and row.state == State.RUNNING:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
+        silence.leaving()
         state.should_stop = 0
 
     # In a child that a task forks
