@@ -22,7 +22,13 @@ def named(log: str) -> list[int]:
     return [int(pid) for pid, _ in NAMED.findall(log)]
 
 
-@pytest.mark.parametrize("way", sorted(deafened.WAYS))
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=[] if way in {"lock", "stop"} else pytest.mark.slow)
+        for way in sorted(deafened.WAYS)
+    ],
+)
 def test_a_cell_that_a_task_left_deaf_is_named_and_replaced(
     app: Celery, start_worker: StartWorker, way: str
 ) -> None:

@@ -52,7 +52,7 @@ def add(app: Any, number: int) -> int:
     return int(result.get())
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.slow), "frozen"])
 def test_tasks_results_and_shared_state_follow_the_primary(
     site: Site, start_worker: StartWorker, how: str
 ) -> None:

@@ -157,7 +157,9 @@ def test_a_warm_shutdown_loses_nothing_and_repeats_nothing(
     shop.store(rabbit_app).set("go", 1)
     assert worker.container.wait(20) == 0
     assert [result.get(timeout=5) for result in running] == ["running 0", "running 1"]
-    assert waiting(rabbit_app) == len(later)
+    wait_until(
+        lambda: waiting(rabbit_app) == len(later), what="the server to put back what it had handed out"
+    )
     worker.container.restart()
     assert [result.get(timeout=20) for result in later] == [f"later {number}" for number in range(20)]
     lines = shop.journal(rabbit_app)
