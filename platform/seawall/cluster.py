@@ -172,7 +172,7 @@ def _of_master(url: str, options: dict[str, Any]) -> "Redis":
     """
     from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection  # long to import
 
-    class Sentinels(Sentinel):
+    class Brief(Sentinel):
         """Redis-py's, whose error shows every connection with all its options."""
 
         def discover_master(self, service_name: str) -> Any:
@@ -187,7 +187,7 @@ def _of_master(url: str, options: dict[str, Any]) -> "Redis":
     except ValueError as exc:
         raise ConfigError(f"the URL of Redis {exc}") from None
     waits = {name: value for name, value in options.items() if name.startswith("socket_")}
-    made: Redis = Sentinels(named.nodes, sentinel_kwargs=waits).master_for(  # type: ignore[no-untyped-call]
+    made: Redis = Brief(named.nodes, sentinel_kwargs=waits).master_for(  # type: ignore[no-untyped-call]
         named.master,
         username=named.user,
         password=named.password,

@@ -10,6 +10,7 @@ what is left of that time, if this is less than their timeout. docs/waiting.md s
 
 import contextlib
 import functools
+import math
 import os
 import socket
 import time
@@ -159,8 +160,11 @@ class _Bounded:
 
     def _may_be_cut(self) -> bool:
         """Whether another connection to the same server has waited in vain since this one was made."""
-        since = _Process.silent_at.get(self._server, 0.0)
-        return self._made_at < since > time.monotonic() - _SUSPECTED_FOR
+        since = _Process.silent_at.get(self._server, math.inf)
+        if since < time.monotonic() - _SUSPECTED_FOR:
+            _Process.silent_at.pop(self._server, None)  # with the last one, answers are read as before
+            return False
+        return self._made_at < since < math.inf
 
 
 class _Process:
@@ -180,13 +184,13 @@ def about_to_wait(seconds: float | None = None) -> None:
         announce(_CONNECTED_WITHIN if seconds is None else seconds)
 
 
-def _forget_who_watches() -> None:
+def _after_fork() -> None:
     global announce  # noqa: PLW0603 - one per process
     announce = None
     leaving(leaves=False)
 
 
-os.register_at_fork(after_in_child=_forget_who_watches)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Counted:

@@ -52,8 +52,7 @@ def sentinels_of(url: str) -> Sentinels:
         ValueError: it does not name the master, or its database is no number.
     """
     parts = [urlsplit(each) for each in url.split(";")]
-    names = [name for each in parts for name in parse_qs(each.query).get(_MASTER, ())]
-    if not names:
+    if (master := _master_of(url)) is None:
         raise ValueError(f"does not name the master: add ?{_MASTER}=, as `sentinel monitor` has it")
     database = next((each.path.strip("/") for each in parts if each.path.strip("/")), "0")
     if not database.isdecimal():
@@ -61,7 +60,7 @@ def sentinels_of(url: str) -> Sentinels:
     entry = next((each for each in parts if each.password or each.username), parts[0])
     return Sentinels(
         nodes=[(each.hostname or "localhost", each.port or SENTINEL_PORT) for each in parts],
-        master=names[0],
+        master=master,
         user=unquote(entry.username) if entry.username else None,
         password=unquote(entry.password) if entry.password else None,
         database=int(database),
@@ -72,6 +71,12 @@ def as_celery_reads(url: str) -> tuple[str, dict[str, str]]:
     """The URL of a broker or a result backend, and what of it Celery takes among the transport's options."""
     if scheme_of(url) != SENTINEL:
         return url, {}
-    names = [name for each in url.split(";") for name in parse_qs(urlsplit(each).query).get(_MASTER, ())]
     plain = ";".join(urlunsplit(urlsplit(each)._replace(query="")) for each in url.split(";"))
-    return plain, {_MASTER: names[0]} if names else {}
+    master = _master_of(url)
+    return plain, {} if master is None else {_MASTER: master}
+
+
+def _master_of(url: str) -> str | None:
+    """The name in the first of the alternatives that has one."""
+    names = (parse_qs(urlsplit(each).query).get(_MASTER) for each in url.split(";"))
+    return next((found[0] for found in names if found), None)
