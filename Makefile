@@ -16,7 +16,7 @@ FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test test-all coverage soak fuzz bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test tools test-all coverage soak fuzz bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,11 @@ demo: $(RUN) ## Import real public data through the running fleet.
 test: $(DEV) ## Run the tests, in random order and in parallel.
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq"
 
-test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ.
+tools: $(DEV) ## Install the tools that observe Celery, for the tests that show what arrives from cells.
+	$(FROM_LOCK) deploy/locks/tools.txt
+
+test-all: $(DEV) ## Run the slow tests too, and those that need RabbitMQ or the tools.
+	-$(MAKE) tools
 	$(BIN)/pytest -n $(JOBS)
 
 # Apart from `test`: measuring doubles the work, and coverage.py's lock can outlive a fork and hang the child.
@@ -96,6 +100,7 @@ lock: $(DEV) ## Resolve the dependencies again and write deploy/locks/.
 	$(PIP) install uv
 	printf 'hatchling\neditables\n' | $(LOCK) --extra dev pyproject.toml - -o deploy/locks/dev.txt
 	printf 'hatchling\neditables\n' | $(LOCK) pyproject.toml - -c deploy/locks/dev.txt -o deploy/locks/run.txt
+	printf 'hatchling\neditables\n' | $(LOCK) --extra tools pyproject.toml - -c deploy/locks/dev.txt -o deploy/locks/tools.txt
 
 clean: ## Remove the virtual environment, caches and the embedded servers' files.
 	rm -rf $(VENV) .seawall build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage*

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import billiard.process
-from celery import platforms, signals
+from celery import platforms
 from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.utils.time import rate
@@ -38,13 +38,14 @@ from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
 from seawall.worker import forks, memory, recoveries, results
-from seawall.worker.cells import diagnosis
+from seawall.worker.cells import diagnosis, hook_points
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
 from seawall.worker.cells.events import Events
 from seawall.worker.cells.execution import Execution, build_handler
 from seawall.worker.cells.pulse import Pulse
 from seawall.worker.cells.table import Row, State
+from seawall.worker.cells.tracing import give_tracer
 from seawall.worker.cells.vitals import RUINED, Vitals
 from seawall.worker.gate import Gate
 from seawall.worker.rates import Rates
@@ -80,7 +81,8 @@ def run_cell(  # noqa: PLR0913 - all that a cell is given
         die_with(supervisor)
         identity.become(worker, token)
         _shed(pool, seat, supervisor)
-        code = Cell(pool, row=row, channel=channel).live()
+        cell = Cell(pool, row=row, channel=channel)
+        code = hook_points.live_within(cell.live, cell.hostname)
     except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
         boundary.caught(exc, "cell")
     finally:
@@ -135,7 +137,7 @@ class Cell:
         self.hostname = self.worker.hostname
         self.timer = Timer(max_interval=10.0)
         self.hub: Any = set_event_loop(Hub(self.timer))
-        self.pool: Any = Solo(app=self.app)
+        self.pool: Any = Solo(app=self.app, initargs=(self.app, self.hostname))
         self.logs_received = logging.getLogger("celery.worker.strategy").isEnabledFor(logging.INFO)
         self._table = pool.table
         self._heard = pool.table.epoch
@@ -187,7 +189,6 @@ class Cell:
         with silence.within(silence.Allowance(_LEFT_WITHIN)):
             self.consumer.stop()
             self.consumer.shutdown()
-        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         return 0
 
     def _batch_results(self) -> None:
@@ -385,7 +386,9 @@ class Consumer(CeleryConsumer):
 
     def update_strategies(self) -> None:
         """As Celery's, and a shorter way for tasks that take Celery's own strategy."""
-        super().update_strategies()
+        for name, task in self.app.tasks.items():
+            self.strategies[name] = task.start_strategy(self.app, self)
+            give_tracer(task, self.hostname)
         self._handlers = {
             name: build_handler(task, self.controller, self, self.strategies[name])
             for name, task in self.app.tasks.items()

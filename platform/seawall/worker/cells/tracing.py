@@ -2,7 +2,8 @@
 
 The order of events is that of `celery.app.trace.build_tracer`, and whatever fails is given to Celery's own
 code. Left out is what nobody looks at: an empty cleanup, the result as text, the search for duplicates of a
-first delivery. A task with hooks, a message delivered again and one with callbacks or a chain take Celery's.
+first delivery. A task with hooks, a message delivered again and one with callbacks or a chain take Celery's;
+so does every task once somebody wraps `build_tracer` or `__trace__`, as tools that observe tasks do.
 
 tests/integration/test_cells_tracing.py holds the two side by side.
 """
@@ -10,6 +11,7 @@ tests/integration/test_cells_tracing.py holds the two side by side.
 import logging
 import time
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 from billiard.einfo import ExceptionInfo
@@ -46,7 +48,7 @@ class Tracer:
         self._task = task
         self._began = {"pid": pid, "hostname": hostname}
         self._loader = task.app.loader
-        hooked = any(_celerys.task_has_custom(task, hook) for hook in _HOOKS)
+        hooked = any(_celerys.task_has_custom(task, hook) for hook in _HOOKS) or is_wrapped(task)
         self._never = hooked or _celerys.logger.isEnabledFor(logging.INFO)
         self._run = task if _celerys.task_has_custom(task, "__call__") else task.run
         cleanups = task.backend.process_cleanup, self._loader.on_process_cleanup
@@ -128,6 +130,25 @@ class Tracer:
             failure = info.handle_error_state(self._task, context, call_errbacks=wanted)
         _celerys.traceback_clear(exc)
         return state, info.retval, failure
+
+
+def give_tracer(task: Any, hostname: str) -> None:
+    """Give a task the tracer that `celery.app.trace` builds now.
+
+    Celery's consumer holds the `build_tracer` that was there when it was imported. Sentry and others put
+    their own in its place, often later: when the application's modules or a signal's receivers set them up.
+    """
+    app = task.app
+    task.__trace__ = celery_trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+
+
+def is_wrapped(task: Any) -> bool:
+    """Whether somebody observes this task's runs: by a tracer of their own, or by what makes tracers."""
+    return not (_is_celerys(celery_trace.build_tracer) and _is_celerys(task.__trace__))
+
+
+def _is_celerys(function: Any) -> bool:
+    return type(function) is FunctionType and function.__code__.co_filename == celery_trace.__file__
 
 
 def _carefully(cleanup: Callable[[], None]) -> None:
