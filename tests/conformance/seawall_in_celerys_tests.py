@@ -21,8 +21,8 @@ from celery.contrib.testing import worker as testing_worker
 from tblib import pickling_support
 
 from seawall import Seawall
-from seawall.worker.cells import supervisor
 from seawall.worker.cells.pool import Pool
+from seawall.worker.defaults import CELLS_POOL
 
 _testing_app: Any = testing_app
 _testing_worker: Any = testing_worker
@@ -61,7 +61,6 @@ def _seawall(*args: Any, **kwargs: Any) -> Seawall:
     return app
 
 
-supervisor.connect()
-_concurrency.ALIASES["prefork"] = _concurrency.ALIASES[supervisor.NAME]
+_concurrency.ALIASES["prefork"] = CELLS_POOL
 _testing_app.Celery = _seawall
 _testing_worker.start_worker = functools.partial(_testing_worker.start_worker, WorkController=_Worker)

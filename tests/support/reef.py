@@ -22,7 +22,7 @@ from seawall import Seawall, admission, policy
 from seawall.admission import ADMIT, Candidate, Hold, Park, Refuse, Verdict
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory.board import Board
-from seawall.worker.deferral import Postponed
+from seawall.worker.task import Postponed
 from support.shop import note, store
 
 

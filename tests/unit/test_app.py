@@ -212,6 +212,19 @@ def test_creating_an_app_reads_no_environment_and_starts_no_thread() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_who_only_submits_imports_no_worker_which_tools_may_still_want_to_wrap() -> None:
+    code = (
+        "import sys; from seawall import Seawall; app = Seawall('quiet')\n"
+        "@app.task\ndef task(): ...\n"
+        "assert task.name and app.conf.task_acks_late\n"
+        "early = {'celery.worker.consumer', 'celery.concurrency.prefork', 'billiard.pool'}\n"
+        "ours = {'seawall.worker.cells', 'seawall.worker.lifecycle', 'seawall.worker.gate'}\n"
+        "assert not (early | ours) & set(sys.modules), (early | ours) & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def a_function() -> Any:
     """A function of its own each time: a policy hangs on it."""
 

@@ -34,6 +34,7 @@ from redis import ConnectionPool as ConnectionPoolOfRedis
 
 from seawall import Seawall
 from seawall.priority import HIGHEST, LOWEST
+from seawall.worker import lifecycle
 from seawall.worker.cells.cell import Consumer
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from support.nodes import ROOT
@@ -198,7 +199,7 @@ def test_a_prefork_child_waits_for_its_results_as_often_as_a_number_says() -> No
 
 
 def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown() -> None:
-    Seawall("ashore")
+    lifecycle.connect()
     told: Any = signals.worker_shutting_down
     assert "with self.lock" in inspect.getsource(type(told)._live_receivers)
     with told.lock:

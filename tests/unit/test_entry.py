@@ -17,6 +17,7 @@ from redis.exceptions import (
 )
 
 from seawall import Seawall, records
+from seawall.delivery.refusal import is_outage
 from seawall.worker import entry, outcomes
 from seawall.worker.request import fail_poisoned
 from seawall.worker.strays import bury
@@ -138,7 +139,7 @@ def test_kinds_of_messages_do_not_fill_the_memory() -> None:
 def test_only_what_means_away_is_an_outage(error: Exception, away: bool) -> None:
     with Connection("redis://", transport="seawall.delivery:Transport") as connection:
         errors: Any = connection.connection_errors
-        assert entry.is_outage(error, errors) is away
+        assert is_outage(error, errors) is away
 
 
 def test_what_a_pool_would_forget_is_its_requests_failure() -> None:

@@ -22,6 +22,7 @@ from redis.exceptions import (
 )
 
 from seawall import silence
+from seawall.cluster import away
 
 PERMANENT: Final = (
     AuthenticationError,  # WRONGPASS, NOAUTH: the password was revoked, or none is given
@@ -128,3 +129,15 @@ def refusals(client: Any) -> Iterator[None]:
         if time_is_over():
             raise _Silent from exc
         raise
+
+
+def is_outage(error: Exception, connection_errors: tuple[type[Exception], ...] = ()) -> bool:
+    """Whether a server is away: that is not the doing of the message that was in hand.
+
+    Kombu counts KeyError among the errors of a connection; a message's data raises it as well.
+    """
+    if isinstance(error, RedisError):
+        return away(error)
+    return isinstance(error, (OperationalError, OSError, *connection_errors)) and not isinstance(
+        error, KeyError
+    )

@@ -13,7 +13,6 @@ import time
 from itertools import chain
 from typing import Any
 
-from celery.worker import state
 from redis import Redis
 
 from seawall.cluster import let_through
@@ -61,5 +60,7 @@ def write_down(client: "Redis", keys: Keys, ids: list[str]) -> None:
 
 def tell_worker(ids: list[bytes]) -> None:
     """Let Celery, in this process, know that these are revoked."""
+    from celery.worker import state  # who only submits needs nothing of it
+
     for task_id in ids:
         state.revoked.add(task_id.decode(errors="replace"))

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 import weakref
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as stock
 from kombu.utils.eventio import poll
 
@@ -228,7 +228,7 @@ class Transport(stock.Transport):
                 if time.monotonic() > give_up_at:
                     raise
                 logger.info("broker away, trying again: %s", exc)
-            maybe_shutdown()
+            _maybe_shutdown()
             time.sleep(equal_jitter(pause))
             pause = min(pause * 2, _LONGEST_RETRY)
 
@@ -272,3 +272,9 @@ def _switch(client: Any, transport: Any, url: str) -> None:
     """Kombu's `Connection.switch`, which takes the transport from the URL's scheme, and ours back."""
     type(client).switch(client, url)
     client.transport_cls = transport
+
+
+def _maybe_shutdown() -> None:
+    """End the worker that was told to. Where Celery's worker is not imported, there is none."""
+    if (state := sys.modules.get("celery.worker.state")) is not None:
+        state.maybe_shutdown()

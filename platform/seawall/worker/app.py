@@ -3,23 +3,33 @@
 import inspect
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from celery import Celery
+from celery import Celery, concurrency, signals
 
 from seawall.delivery import rabbitmq, submission
 from seawall.delivery.envelope import SUBMITTED
 from seawall.delivery.refusal import submitting
 from seawall.errors import ConfigError
 from seawall.runtime import Declaration, declaration_of
-from seawall.worker import forks, lifecycle, memory, overruns, task_events
-from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker import forks, memory, task_events
+from seawall.worker.defaults import CELLS, CELLS_POOL, PLAIN, LazyDefaults
 from seawall.worker.discretion import discreet
 from seawall.worker.names import submissions
-from seawall.worker.readiness import LoopBeat
 from seawall.worker.results import stored
 from seawall.worker.task import SeawallTask, refuse_coroutines, shown_arguments
 
+_CONSUMER_STEPS: Final = (
+    "seawall.worker.readiness:LoopBeat",
+    "seawall.worker.reconnection:Reconnection",
+    "seawall.worker.gate:Gate",
+    "seawall.worker.rates:Rates",
+    "seawall.worker.strays:Strays",
+    "seawall.worker.strays:Broadcasts",
+)
+_WORKER_STEPS: Final = ("seawall.worker.overruns:Step",)
+
+_concurrency: Any = concurrency  # celery-types lacks half of it
 _BY_PLACE = tuple(inspect.signature(Celery.send_task).parameters)[4:]
 """Options of `Celery.send_task` in their order, for calls that give them without a name."""
 
@@ -153,16 +163,20 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
-    app.steps["consumer"].add(LoopBeat)
-    app.steps["consumer"].add("seawall.worker.reconnection:Reconnection")
-    app.steps["consumer"].add("seawall.worker.gate:Gate")
-    app.steps["consumer"].add("seawall.worker.rates:Rates")
-    app.steps["consumer"].add("seawall.worker.strays:Strays")
-    app.steps["consumer"].add("seawall.worker.strays:Broadcasts")
-    app.steps["worker"].add(overruns.Step)
+    app.steps["consumer"].update(_CONSUMER_STEPS)
+    app.steps["worker"].update(_WORKER_STEPS)
     memory.install(app)
     task_events.install(app)
-    lifecycle.connect()
+    _concurrency.ALIASES.setdefault(CELLS, CELLS_POOL)
+    signals.import_modules.connect(_prepare_node, dispatch_uid="seawall.node")
+
+
+def _prepare_node(sender: Any = None, **_: Any) -> None:
+    """A worker or beat begins. Who only submits imports nothing of theirs, and is quick for it."""
+    if isinstance(sender, Seawall):
+        from seawall.worker import lifecycle
+
+        lifecycle.connect()
 
 
 def _add_defaults(sender: Celery, **_: Any) -> None:

@@ -19,7 +19,9 @@ from seawall.worker.time_limits import Pair, pair
 if TYPE_CHECKING:
     from celery import Celery
 
-DEFAULT_POOL: Final = "cells" if sys.platform.startswith("linux") else "prefork"
+CELLS: Final = "cells"
+CELLS_POOL: Final = "seawall.worker.cells.pool:Pool"
+DEFAULT_POOL: Final = CELLS if sys.platform.startswith("linux") else "prefork"
 """Cells need Linux; elsewhere tasks run in Celery's own pool."""
 
 PLAIN: Final[Mapping[str, Any]] = {

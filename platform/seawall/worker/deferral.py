@@ -6,7 +6,6 @@ The gate and the rate limits say so before it runs, and a task from within its o
 from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import Reject
 from celery.worker import state
 
 from seawall import delivery
@@ -17,21 +16,6 @@ from seawall.worker.task_events import moment_after
 
 LONGEST_ASIDE: Final = 3600.0
 """Seconds after which what was put aside is looked at again."""
-
-
-class Postponed(Reject):
-    """The task is put aside for so many seconds at no cost: no attempt and no strike is spent.
-
-    With a `dependency` it comes back as soon as somebody lets that go.
-    """
-
-    def __init__(self, seconds: float, dependency: str | None = None) -> None:
-        super().__init__(reason=f"put aside for {seconds:.1f} s", requeue=False)
-        self.seconds = seconds
-        self.dependency = dependency
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Postponed, (self.seconds, self.dependency)
 
 
 def set_aside(

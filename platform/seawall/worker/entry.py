@@ -17,7 +17,7 @@ from celery.worker import state
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 from redis.exceptions import RedisError
 
-from seawall.cluster import away
+from seawall.delivery.refusal import is_outage
 from seawall.delivery.submission import LONGEST_ID, fits
 
 _LARGEST: Final = 1e12
@@ -218,18 +218,6 @@ def _wrong(field: str, value: Any, wanted: str) -> InvalidTaskError:
 
 
 _SHOWN: Final = 100
-
-
-def is_outage(error: Exception, connection_errors: tuple[type[Exception], ...] = ()) -> bool:
-    """Whether a server is away: that is not the doing of the message that was in hand.
-
-    Kombu counts KeyError among the errors of a connection; a message's data raises it as well.
-    """
-    if isinstance(error, RedisError):
-        return away(error)
-    return isinstance(error, (OperationalError, OSError, *connection_errors)) and not isinstance(
-        error, KeyError
-    )
 
 
 def guarded(create: Callable[..., Any], consumer: Any, bury: Callable[[Any, BaseException], None]) -> Any:

@@ -32,11 +32,12 @@ from celery.concurrency.solo import TaskPool as Solo
 from celery.worker import state
 
 from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict, accounts
+from seawall.delivery.refusal import is_outage
 from seawall.delivery.transport import Doorbell
 from seawall.policy import DEFAULT
 from seawall.priority import Priority
 from seawall.worker.deferral import fail, give_back, set_aside
-from seawall.worker.entry import give_up, is_outage, reported
+from seawall.worker.entry import give_up, reported
 from seawall.worker.strays import bury
 
 logger = logging.getLogger(__name__)

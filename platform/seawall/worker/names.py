@@ -32,9 +32,9 @@ from seawall import cluster, delivery, servers
 from seawall.backoff import equal_jitter
 from seawall.cluster import Script, let_through
 from seawall.config import settings
+from seawall.delivery.refusal import is_outage
 from seawall.errors import SeawallError
 from seawall.quantity import format_age
-from seawall.worker.entry import is_outage
 
 logger = logging.getLogger(__name__)
 

@@ -35,9 +35,10 @@ from seawall.errors import MemoryBudgetExceeded, Poisoned
 from seawall.records.occurrences import reason
 from seawall.redaction import KEPT, ends
 from seawall.worker import memory, outcomes
-from seawall.worker.deferral import Postponed, raised, set_aside
+from seawall.worker.deferral import raised, set_aside
 from seawall.worker.lines import TaskScope, within
 from seawall.worker.outcomes import Cancelled, Dead, Parked, Retried, Succeeded
+from seawall.worker.task import Postponed
 from seawall.worker.task_events import arrives, passes, queue_of
 from seawall.worker.time_limits import limits_of
 

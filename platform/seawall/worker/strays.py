@@ -18,6 +18,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils.saferepr import saferepr
 
 from seawall import delivery
+from seawall.delivery.refusal import is_outage
 from seawall.delivery.submission import fits
 from seawall.redaction import redact_text
 from seawall.worker import entry, outcomes
@@ -68,7 +69,7 @@ def _skipping(hear: Callable[..., Any], connection_errors: tuple[type[Exception]
         try:
             return hear(*arguments)
         except Exception as exc:
-            if entry.is_outage(exc, connection_errors):
+            if is_outage(exc, connection_errors):
                 raise
             logger.exception("a broadcast cannot be read or obeyed, it is skipped")
             return None
@@ -88,7 +89,7 @@ def _buried_first(c: Any, celerys: Callable[..., Any], *, told: bool) -> Callabl
         try:
             return celerys(*arguments)
         except Exception as exc:
-            if entry.is_outage(exc, c.connection_errors):
+            if is_outage(exc, c.connection_errors):
                 raise
             logger.exception("a message that no task takes could not be reported")
             entry.reject(message)

@@ -31,7 +31,6 @@ from seawall.redaction import ARGUMENTS, redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import forks, interruption, lines, memory
 from seawall.worker.defaults import LazyDefaults
-from seawall.worker.deferral import Postponed
 from seawall.worker.discretion import secrecy_of
 from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, pair
 
@@ -58,6 +57,21 @@ logger = logging.getLogger(__name__)
 
 disregard(*CONTROL_FLOW)
 boundary.disregard(*CONTROL_FLOW)
+
+
+class Postponed(Reject):
+    """The task is put aside for so many seconds at no cost: no attempt and no strike is spent.
+
+    With a `dependency` it comes back as soon as somebody lets that go.
+    """
+
+    def __init__(self, seconds: float, dependency: str | None = None) -> None:
+        super().__init__(reason=f"put aside for {seconds:.1f} s", requeue=False)
+        self.seconds = seconds
+        self.dependency = dependency
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Postponed, (self.seconds, self.dependency)
 
 
 class SeawallTask(Task):  # type: ignore[type-arg]

@@ -30,11 +30,11 @@ from kombu.utils.imports import symbol_by_name
 
 from seawall import silence
 from seawall.delivery import Guardian, Transport
+from seawall.delivery.refusal import is_outage
 from seawall.worker import accounts
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import DESCRIPTION_MAX, Killed, Running
 from seawall.worker.deferral import fail
-from seawall.worker.entry import is_outage
 from seawall.worker.request import DELIVERY_LIMIT, poisoned
 from seawall.worker.results import Result
 from seawall.worker.task_events import pass_on

@@ -20,6 +20,7 @@ from celery.concurrency.base import BasePool
 
 from seawall import identity
 from seawall.backoff import equal_jitter, exponential
+from seawall.delivery.refusal import is_outage
 from seawall.memory.guard import Overrun
 from seawall.worker import accounts, fork_locks, memory
 from seawall.worker.cells.cell import run_cell
@@ -28,7 +29,6 @@ from seawall.worker.cells.deaths import Death, Deaths, signal_number
 from seawall.worker.cells.seat import Seat
 from seawall.worker.cells.table import Killed, Running, State, Table
 from seawall.worker.cells.vitals import RUINED
-from seawall.worker.entry import is_outage
 from seawall.worker.request import stopping
 from seawall.worker.results import Result
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from typing import Any, Final
+from typing import Any
 
 import click
 from celery import concurrency as celery_concurrency
@@ -14,17 +14,14 @@ from kombu.common import QoS
 
 from seawall.worker.cells import control, diagnosis
 from seawall.worker.cells.pool import Pool
+from seawall.worker.defaults import CELLS, CELLS_POOL
 
 logger = logging.getLogger(__name__)
 concurrency: Any = celery_concurrency  # celery-types lacks half of it
 
-NAME: Final = "cells"
-_PATH: Final = f"{Pool.__module__}:{Pool.__qualname__}"
-
 
 def connect() -> None:
-    """Make the pool known as `cells`, and give workers that use it our consumer."""
-    concurrency.ALIASES.setdefault(NAME, _PATH)
+    """Give workers that use the pool our consumer."""
     signals.worker_init.connect(_prepare, dispatch_uid="seawall.cells.supervisor")
 
 
@@ -74,7 +71,7 @@ def _prefork_was_typed() -> bool:
     if command is None or command.params.get("pool") is None:
         return False
     typed = command.get_parameter_source("pool") is click.core.ParameterSource.COMMANDLINE
-    return typed and concurrency.ALIASES.get("custom") not in (NAME, _PATH)
+    return typed and concurrency.ALIASES.get("custom") not in (CELLS, CELLS_POOL)
 
 
 class Queues:
