@@ -14,11 +14,11 @@ SAME: Final[Pairs] = {
         ("Response payload is not completed: <TransferEncodingError: 400, message='Not enough data to satisfy transfer length header.'>", "Response payload is not completed: <TransferEncodingError: 400, message='Not enough data to satisfy transfer length header.'>"),
     ),
     "asyncpg": (
-        ("prepared statement \"__asyncpg_stmt_1a__\" does not exist", "prepared statement \"__asyncpg_stmt_2f__\" does not exist"),
+        ('prepared statement "__asyncpg_stmt_1a__" does not exist', 'prepared statement "__asyncpg_stmt_2f__" does not exist'),
         ("invalid input for query argument $1: 'abc' ('str' object cannot be interpreted as an integer)", "invalid input for query argument $1: 'x y' ('str' object cannot be interpreted as an integer)"),
     ),
     "pymongo": (
-        ("E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: \"a@b.c\" }", "E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: \"x@y.z\" }"),
+        ('E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: "a@b.c" }', 'E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: "x@y.z" }'),
         ("mongo-1:27017: [Errno 111] Connection refused (configured timeouts: socketTimeoutMS: 20000.0ms, connectTimeoutMS: 20000.0ms), Timeout: 30s, Topology Description: <TopologyDescription id: 65a1b2c3d4e5f60718293a4b, topology_type: Unknown>", "mongo-2:27017: [Errno 111] Connection refused (configured timeouts: socketTimeoutMS: 20000.0ms, connectTimeoutMS: 20000.0ms), Timeout: 30s, Topology Description: <TopologyDescription id: 75a1b2c3d4e5f60718293a99, topology_type: Unknown>"),
     ),
     "kafka-python": (
@@ -46,10 +46,10 @@ SAME: Final[Pairs] = {
         ("errors={'10.0.0.1:9042': 'Client request timeout. See Session.execute[_async](timeout)'}, last_host=10.0.0.1:9042", "errors={'10.0.0.2:9042': 'Client request timeout. See Session.execute[_async](timeout)'}, last_host=10.0.0.2:9042"),
     ),
     "docker": (
-        ("404 Client Error for http+docker://localhost/v1.43/containers/3f2a9c/json: Not Found (\"No such container: 3f2a9c\")", "404 Client Error for http+docker://localhost/v1.44/containers/web/json: Not Found (\"No such container: web\")"),
+        ('404 Client Error for http+docker://localhost/v1.43/containers/3f2a9c/json: Not Found ("No such container: 3f2a9c")', '404 Client Error for http+docker://localhost/v1.44/containers/web/json: Not Found ("No such container: web")'),
     ),
     "pyyaml": (
-        ("mapping values are not allowed here\n  in \"a.yml\", line 3, column 8", "mapping values are not allowed here\n  in \"b.yml\", line 70, column 1"),
+        ('mapping values are not allowed here\n  in "a.yml", line 3, column 8', 'mapping values are not allowed here\n  in "b.yml", line 70, column 1'),
     ),
     "numpy": (
         ("operands could not be broadcast together with shapes (3,4) (5,)", "operands could not be broadcast together with shapes (7,) (2,2)"),
@@ -69,7 +69,7 @@ SAME: Final[Pairs] = {
         ("('22001', \"[22001] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]String or binary data would be truncated in table 'shop.dbo.users', column 'name'. Truncated value: 'abc'. (2628) (SQLExecDirectW)\")", "('22001', \"[22001] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]String or binary data would be truncated in table 'shop.dbo.users', column 'name'. Truncated value: 'long word'. (2628) (SQLExecDirectW)\")"),
     ),
     "selenium": (
-        ("Message: no such element: Unable to locate element: {\"method\":\"css selector\",\"selector\":\".a\"}\n  (Session info: chrome=120.0.6099.109)", "Message: no such element: Unable to locate element: {\"method\":\"css selector\",\"selector\":\"#pay > b\"}\n  (Session info: chrome=131.0.1.2)"),
+        ('Message: no such element: Unable to locate element: {"method":"css selector","selector":".a"}\n  (Session info: chrome=120.0.6099.109)', 'Message: no such element: Unable to locate element: {"method":"css selector","selector":"#pay > b"}\n  (Session info: chrome=131.0.1.2)'),
     ),
     "jsonschema": (
         ("'abc' is not of type 'integer'\n\nFailed validating 'type' in schema['properties']['age']:\n    {'type': 'integer'}", "'x y' is not of type 'integer'\n\nFailed validating 'type' in schema['properties']['age']:\n    {'type': 'integer'}"),
@@ -101,22 +101,22 @@ DIFFERENT: Final[Pairs] = {
     "boto3": (
         ("An error occurred (ThrottlingException) when calling the PutItem operation (reached max retries: 4): Rate exceeded", "An error occurred (ConditionalCheckFailedException) when calling the PutItem operation: The conditional request failed"),
         ("An error occurred (AccessDenied) when calling the GetObject operation: Access Denied", "An error occurred (AccessDenied) when calling the PutObject operation: Access Denied"),
-        ("Parameter validation failed:\nMissing required parameter in input: \"Bucket\"", "Parameter validation failed:\nMissing required parameter in input: \"Key\""),
+        ('Parameter validation failed:\nMissing required parameter in input: "Bucket"', 'Parameter validation failed:\nMissing required parameter in input: "Key"'),
     ),
     "grpc": (
         ("<AioRpcError of RPC that terminated with:\n\tstatus = StatusCode.DEADLINE_EXCEEDED", "<AioRpcError of RPC that terminated with:\n\tstatus = StatusCode.PERMISSION_DENIED"),
     ),
     "pymongo": (
         ("not primary, full error: {'ok': 0.0, 'errmsg': 'not primary', 'code': 10107, 'codeName': 'NotWritablePrimary'}", "Authentication failed., full error: {'ok': 0.0, 'errmsg': 'Authentication failed.', 'code': 18, 'codeName': 'AuthenticationFailed'}"),
-        ("E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: \"a\" }", "E11000 duplicate key error collection: shop.orders index: number_1 dup key: { number: \"a\" }"),
+        ('E11000 duplicate key error collection: shop.users index: email_1 dup key: { email: "a" }', 'E11000 duplicate key error collection: shop.orders index: number_1 dup key: { number: "a" }'),
     ),
     "kafka-python": (
         ("[Error 6] NotLeaderForPartitionError: orders-3", "[Error 7] RequestTimedOutError: orders-3"),
         ("[Error 29] TopicAuthorizationFailedError: orders", "[Error 30] GroupAuthorizationFailedError: orders"),
     ),
     "asyncpg": (
-        ("column \"totl\" does not exist", "relation \"order\" does not exist"),
-        ("null value in column \"name\" of relation \"users\" violates not-null constraint", "null value in column \"email\" of relation \"users\" violates not-null constraint"),
+        ('column "totl" does not exist', 'relation "order" does not exist'),
+        ('null value in column "name" of relation "users" violates not-null constraint', 'null value in column "email" of relation "users" violates not-null constraint'),
     ),
     "urllib3": (
         ("HTTPSConnectionPool(host='a', port=443): Max retries exceeded with url: /x (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired (_ssl.c:1006)')))", "HTTPSConnectionPool(host='a', port=443): Max retries exceeded with url: /x (Caused by ResponseError('too many 503 error responses'))"),
