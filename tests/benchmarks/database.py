@@ -25,6 +25,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 from seawall.database.migrations import History, Migrations
+from seawall.database.migrations.script import parse
 from seawall.database.pool import Database
 from seawall.sections import DatabaseSettings
 from support.outages import deaf_proxy, kill_server, own_postgres, survive, terminate_all
@@ -238,6 +239,19 @@ def migrations(url: str, folder: Path) -> None:
         started = time.perf_counter()
         runner.up()
         show(label, f"{time.perf_counter() - started:.2f} s")
+
+    def check() -> None:
+        problems = Migrations(url, [History("bench", directory)]).check()
+        assert not problems, problems
+
+    taken = [(mean(check, 1), mean(check, 1, time.thread_time)) for _ in range(21)]
+    wall, cpu = (statistics.median(each) * 1e3 for each in zip(*taken, strict=True))
+    show("a worker's check of 500 applied ones", f"{wall:.1f} ms, {cpu:.1f} ms of CPU")
+    script = "".join(f"INSERT INTO t VALUES ({n}, 'it''s; {n}'); -- {n}\n" for n in range(40_000))  # noqa: S608 - nobody runs it
+    count = len(parse(script).statements)
+    show(
+        f"{count:,} statements parsed", f"{mean(lambda: parse(script).statements, 3, time.thread_time):.2f} s"
+    )
 
 
 def storms(home: Path, url: str, folder: Path) -> None:
