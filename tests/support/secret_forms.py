@@ -6,6 +6,7 @@ The forms are those that libraries, shells and servers print. `S` stands for the
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from support.secret_lines import SAID, TYPED
@@ -188,6 +189,15 @@ VALUES: Final[tuple[Callable[[str], Any], ...]] = (
     lambda s: ["run", f"--password={s}"],
     lambda s: ["curl", "-H", f"Authorization: Token {s}"],
     lambda s: ["curl", "-u", f"ann:{s}"],
+    lambda s: ["mysql", "-uroot", f"-p{s}", "shop"],
+    lambda s: ("/usr/bin/docker", "login", "-u", "x", "-p", s),
+    lambda s: ["kubectl", "create", "secret", "generic", "x", f"--from-literal=a={s}"],
+    lambda s: ["sudo", "-u", "ann", "sshpass", "-p", s, "ssh", "h"],
+    lambda s: {"argv": ["redis-cli", "-a", s, "ping"]},
+    lambda s: ["vault", "kv", "put", "x", f"a={s}"],
+    lambda s: ["zip", "-9", PurePosixPath("a.zip"), "-P", s, 5],
+    lambda s: ["rabbitmqctl", "add_user", "ann", s],
+    lambda s: ["openssl", "enc", "-k", f"{s} with blanks"],
     lambda s: {"headers": [["X-Api-Key", s]]},
     lambda s: {"a": {"b": [{"c": {"token": s}}]}},
     lambda s: {"body": f'{{"password": "{s}"}}'},

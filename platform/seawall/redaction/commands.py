@@ -6,6 +6,7 @@ reads a password there. Options with a secret name (`--password`) are a matter o
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from seawall.redaction.names import is_secret
@@ -53,23 +54,26 @@ _OPTIONS: Final = (
 _ASSIGNMENTS: Final = frozenset({"set=", "config:set=", "put="})
 """Not options but words, behind which every `name=value` is a secret."""
 
+_BETWEEN: Final = """(?:[ ]|['"],[ ]?['"])"""
+"""What is between two words: a blank, or where a list is shown, the end and the beginning of its items."""
 _WORDS: Final = re.compile(
     r"""(
     (?<![\w.-])(?:
         (?:vault|cargo)[ ]login[ ](?!-|token=)
         |ngrok[ ](?:config[ ]add-)?authtoken[ ]|snyk[ ]auth[ ]|rclone[ ]obscure[ ]
         |vncpasswd[ ]|redis-cli[ ]auth[ ]
-        |wpa_passphrase[ ]\S{1,64}+[ ]
-        |rabbitmqctl[ ](?:add_user|change_password)[ ]\S{1,64}+[ ]
+        |wpa_passphrase[ ][^\s'"]{1,64}+[ ]
+        |rabbitmqctl[ ](?:add_user|change_password)[ ][^\s'"]{1,64}+[ ]
         |mysqladmin\b[^\n]{0,128}?[ ]password[ ]
         |aws[ ]configure[ ]set[ ](?:aws_secret_access_key|aws_session_token)[ ]
         |(?:npm|yarn|poetry)[ ]config[ ](?:set[ ])?[^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
-        |poetry[ ]config[ ]http-basic\.\S{1,64}+[ ]\S{1,64}+[ ]
-        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ](?![/*])(?:/user:\S{1,64}+[ ])?
-        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ]/user:\S{1,64}+[ ](?!/)
+        |poetry[ ]config[ ]http-basic\.[^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]
+        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ](?![/*])(?:/user:[^\s'"]{1,64}+[ ])?
+        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ]/user:[^\s'"]{1,64}+[ ](?!/)
         |net[ ]user[ ][^\s/]{1,64}+[ ](?![/*])
-        |mc[ ](?:alias[ ]set|config[ ]host[ ]add)[ ]\S{1,64}+[ ]\S{1,256}+[ ]\S{1,256}+[ ]
-        |htpasswd[ ]-[a-zA-Z]{0,4}?b[a-zA-Z]{0,4}+[ ](?:\S{1,256}+[ ](?=\S{1,256}+[ ]\S))?\S{1,64}+[ ]
+        |mc[ ](?:alias[ ]set|config[ ]host[ ]add)[ ][^\s'"]{1,64}+[ ][^\s'"]{1,256}+[ ][^\s'"]{1,256}+[ ]
+        |htpasswd[ ]-[a-zA-Z]{0,4}?b[a-zA-Z]{0,4}+[ ]
+            (?:[^\s'"]{1,256}+[ ](?=[^\s'"]{1,256}+[ ]\S))?[^\s'"]{1,64}+[ ]
         |pdftk\b[^\n]{0,256}?[ ]\w{2,5}put_pw[ ]|nmcli\b[^\n]{0,128}?[ ]password[ ]
         |(?:sftp|scp)\b[^\n]{0,128}?[ ][\w.]{1,64}+:(?=[^\s@/]{1,128}+@)
         |(?:sqlplus|impdp|expdp)[ ][\w.]{1,64}+/
@@ -77,7 +81,7 @@ _WORDS: Final = re.compile(
         |pscredential\(['"][^'"\n]{0,128}+['"],[ ]?['"]
     )
     |jdbc:oracle:thin:[\w.]{1,64}+/
-    )[^\s'"@|;]++""",
+    )[^\s'"@|;]++""".replace("[ ]", _BETWEEN),
     re.IGNORECASE | re.VERBOSE,
 )
 _PIPED: Final = re.compile(
@@ -93,6 +97,18 @@ _EXPORTED: Final = re.compile(
 )
 _PROGRAMS: Final = sorted({each for row in _OPTIONS for each in row[0].split()}, key=len, reverse=True)
 _PROGRAM: Final = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, _PROGRAMS))})(?=(?:\.exe)?['\"]?[\s,])")
+
+_KNOWN: Final = frozenset(
+    {
+        *_PROGRAMS, "vault", "cargo", "ngrok", "snyk", "rclone", "vncpasswd", "wpa_passphrase", "rabbitmqctl",
+        "npm", "yarn", "net", "mc", "htpasswd", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "sftp", "scp",
+    }
+)  # fmt: skip
+_WRAPPED: Final = 4
+"""Words of a list among which a program is looked for: behind `sudo -u x`, for example."""
+_PACKED: Final = {ord(plain): chr(code) for code, plain in enumerate(" \t\n\r'\"", 1)}
+_UNPACKED: Final = {ord(packed): chr(plain) for plain, packed in _PACKED.items()}
+"""What would end a word stands for itself otherwise while a list is looked at as one line."""
 
 HINTS: Final = (
     " -", "'-", '"-', "/p:", "/rp", "s set", "g:set", "v put", "s', 'set", "v', 'put", "net us", "login",
@@ -138,6 +154,22 @@ def without_typed(text: str, seen: str) -> str:
     text = _HERE.sub(rf"\1{HIDDEN}", _PIPED.sub(rf"\1{HIDDEN} ", text))
     text = _EXPORTED.sub(lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2]) else each[0], text)
     return _without_options(_WORDS.sub(rf"\1{HIDDEN}", text))
+
+
+def hide_in_words(words: Sequence[str]) -> list[str]:
+    """A command as a list of words, without secrets; any other list as it is."""
+    shown = list(words)
+    if _KNOWN.isdisjoint(word.rpartition("/")[2] for word in shown[:_WRAPPED]):
+        return shown
+    looked_at = [word[:_REACH].translate(_PACKED) or "\0" for word in shown]
+    line = " ".join(looked_at)
+    found = without_typed(line, line.lower()).split(" ")
+    if len(found) != len(looked_at):
+        return [shown[0], *[HIDDEN] * (len(shown) - 1)]
+    for place, (before, after) in enumerate(zip(looked_at, found, strict=True)):
+        if after != before:
+            shown[place] = after.translate(_UNPACKED)
+    return shown
 
 
 def _without_options(text: str) -> str:
