@@ -16,10 +16,11 @@ _LINKS: Final = 100_000
 """Steps of a traceback that are walked."""
 _VARIABLE: Final = re.compile(
     r"""(?P<kept>                            # what says which fault it is:
-        \b(?:HTTP(?:/\d(?:\.\d)?)?|status(?:[ _-]code)?|errno|SQLSTATE|exit[ ]?(?:code|status))
+        \b(?:HTTP(?:/\d(?:\.\d)?)?|status(?:[ _-]code)?|error[ ]code|errno|SQLSTATE|exit[ ]?(?:code|status))
             (?:[ :=]{1,3}|[ ]?\[)-?\w{1,5}\b    # codes,
         |\A\w{0,60}\(?[1-5]\d\d\b(?=[,)])       # also where they begin the message,
         |\bStatusCode\.\w{1,40}
+        |\bconstraint[ ]failed:[ ][\w.]{1,80}(?:,[ ][\w.]{1,80}){0,8}
         |\A\((?:\w{1,60}\.){1,6}\w{1,60}\)       # the class of a wrapped error,
         |\b(?:varying|varchar|char|numeric)\(\d{1,9}(?:,\d{1,9})?\)|\b(?:u?int|float)\d\d?\b
     )
@@ -28,6 +29,7 @@ _VARIABLE: Final = re.compile(
     |(?<!\w)'(?:[^']|'(?=\w))*+'?+         # quoted values; an apostrophe inside of a word is none, and one
     |"[^"]*+"?+                             # that the cut has left open ends with the text
     |\b[a-z][a-z0-9+.-]{0,30}://\S++         # URLs
+    |(?<![\w/])[\w.@~+-]{1,64}+(?:/[\w@~+-]{1,64}+){1,16}+\.\w{1,8}\b # relative paths to files
     |(?:/[\w.@~+-]++)++/?(?:\?[\w.@~+&=%-]*+)? # paths
     |(?<!\w)[\w.+-]{1,64}@[\w.-]++           # mail addresses
     |\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d++)?)?(?:Z|[+-]\d\d:?\d\d)?  # times
@@ -42,7 +44,8 @@ _VARIABLE: Final = re.compile(
 _NAMED: Final = re.compile(
     r"""\b(?:attribute|property|module|named|argument:?|variable|keyword|command|field|column|relation|table
         |constraint|index|sequence|view|schema|function|extension|trigger|type|kind|near|operator
-        |import[ ]name)[ ]\Z""",
+        |import[ ]name|parameter[ ]in[ ]input:|provided[ ]to)[ ]\Z
+        |\(\d{3},[ ]\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
 _SAID_OF_NAMES: Final = (" object", " command", " setting", " is undefined", " is not defined")
@@ -71,8 +74,11 @@ _WRAPPED: Final = re.compile(r"""\A\((\d{1,5}), b?(["'])(.*)\2\)\Z""")
 _INVALID: Final = re.compile(r"\A\d+ validation errors? for ")
 _FIELDS: Final = re.compile(r"^(?:(\S.*)|.*\[type=(\w+).*)$", re.MULTILINE)
 _MOST_FIELDS: Final = 10
+_FORM: Final = re.compile(r"""\A\{['"][\w.]{1,64}['"]: \[(?:['"]|ErrorDetail\()""")
+_ENTRY: Final = re.compile(r"""['"]([\w.]{1,64})['"]: \[(?:ErrorDetail\(string=)?['"]([^'"\n]{0,80})""")
+"""Errors by field, as forms and serialisers have them: a dictionary, but none of values."""
 _LIST: Final = re.compile(r"\*(?:\s{0,2}[,;:=]\s{0,2}\*|\s\*)++")
-_BRACKETS: Final = re.compile(r"[\[({]\*(?:[\])}]|\Z)|\[\]")
+_BRACKETS: Final = re.compile(r"[\[({]\*,?(?:[\])}]|\Z)|\[\]")
 """Values beside each other are one, however many there are, and so are rows of them."""
 _ROUNDS: Final = 3
 
@@ -155,6 +161,8 @@ def normalised(exc: BaseException) -> str:
 
 def _told(message: str) -> str:
     """The line that says what it is: the first one, and what it announces."""
+    if _FORM.match(message):
+        return "; ".join(f"field {field}: {said}" for field, said in _ENTRY.findall(message)[:_MOST_FIELDS])
     first, _, rest = message.partition("\n")
     if _INVALID.match(first):
         told = [field or kind for field, kind in _FIELDS.findall(rest)[:_MOST_FIELDS]]

@@ -1,12 +1,15 @@
 """What the database layer costs, and how it comes through outages: `python tests/benchmarks/database.py`.
 
 The pool and a raw connection take turns on one server, because a shared machine's speed drifts; read the
-differences. `--storms` adds the outages under 4 processes of 20 threads.
+differences. `--storms` adds the outages under 4 processes of 20 threads. `--against PATH`, a checkout
+of another version, adds its statements: both take turns, each in a process and on a session of its own.
 """
 
 import argparse
+import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +25,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 from seawall.database.migrations import History, Migrations
+from seawall.database.migrations.script import parse
 from seawall.database.pool import Database
 from seawall.sections import DatabaseSettings
 from support.outages import deaf_proxy, kill_server, own_postgres, survive, terminate_all
@@ -35,9 +39,13 @@ def main() -> None:
     """Print each figure as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storms", action="store_true", help="outages under load too (two minutes)")
+    parser.add_argument("--against", type=Path, help="a checkout of another version")
     asked = parser.parse_args()
     with temporary_home() as home, tempfile.TemporaryDirectory() as folder, own_postgres(home) as url:
         overhead(url)
+        renewal(url)
+        if asked.against:
+            against(url, asked.against)
         latency(url)
         naive(url)
         migrations(url, Path(folder))
@@ -106,6 +114,84 @@ def overhead(url: str) -> None:
     show("checkout + return of ours, nothing between", f"{cost['checkout']:.1f} us")
 
 
+def renewal(url: str) -> None:
+    """What making a session as new costs: a statement after which it is due, with and without, in turn."""
+    taken: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
+    with opened(url, 1) as database:
+        with database.connection() as connection:
+            held: Any = connection  # the only one
+            server = Path(f"/proc/{connection.info.backend_pid}/schedstat")
+        for _ in range(_ROUNDS):
+            for renewed in random.sample([True, False], 2):
+                held.renewable = renewed
+                database.fetch_one(LEAVES)
+                served = int(server.read_text().split()[0])
+                taken[renewed].append(
+                    (*timed(database, LEAVES), (int(server.read_text().split()[0]) - served) / 1e3)
+                )
+    cost = {
+        renewed: [statistics.median(each) for each in zip(*taken[renewed], strict=True)] for renewed in taken
+    }
+    for place, label in enumerate(("time of its user", "CPU of the client", "CPU of the server")):
+        each = (cost[True][place] - cost[False][place]) / (_BATCH if place == SERVER else 1)
+        show(f"a session made as new, {label}", f"{each:+.1f} us")
+
+
+LEAVES = "SELECT current_setting('TimeZone') AS x"
+"""A statement after which nobody knows that the session is as before."""
+SERVER = 2
+
+
+def timed(database: Database, query: str) -> tuple[float, float]:
+    """Microseconds of one statement: the median of its times, and CPU of the caller."""
+    taken = []
+    spent = time.thread_time()
+    for _ in range(_BATCH):
+        started = time.perf_counter()
+        database.fetch_one(query)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1e6, (time.thread_time() - spent) / _BATCH * 1e6
+
+
+def against(url: str, other: Path) -> None:
+    """Statements of this version and of another, in turn."""
+    here = Path(__file__).parents[2]
+    taken: dict[tuple[str, str], list[list[float]]] = {}
+    children = {name: version(url, path) for name, path in (("this", here), ("the other", other))}
+    for _ in range(_ROUNDS // 4):
+        for query in ("SELECT 1 AS x", LEAVES):
+            for name in random.sample(list(children), 2):
+                stdin, stdout = children[name].stdin, children[name].stdout
+                assert stdin is not None
+                assert stdout is not None
+                stdin.write(query + "\n")
+                stdin.flush()
+                taken.setdefault((query, name), []).append(
+                    [float(each) for each in stdout.readline().split()]
+                )
+    for child in children.values():
+        child.communicate()
+    for query in ("SELECT 1 AS x", LEAVES):
+        this, before = (
+            [statistics.median(each) for each in zip(*taken[query, name], strict=True)] for name in children
+        )
+        show(
+            query,
+            f"p50 {this[0]:.1f} us, {this[0] - before[0]:+.1f} us; CPU {this[1] - before[1]:+.1f} us of it",
+        )
+
+
+def version(url: str, path: Path) -> "subprocess.Popen[str]":
+    """A process that measures the sources below `path`."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "apps" / "app_database.py"), url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(path / "platform")},
+    )
+
+
 def latency(url: str) -> None:
     """Single statements of eight threads over four connections."""
     taken: list[float] = []
@@ -153,6 +239,19 @@ def migrations(url: str, folder: Path) -> None:
         started = time.perf_counter()
         runner.up()
         show(label, f"{time.perf_counter() - started:.2f} s")
+
+    def check() -> None:
+        problems = Migrations(url, [History("bench", directory)]).check()
+        assert not problems, problems
+
+    taken = [(mean(check, 1), mean(check, 1, time.thread_time)) for _ in range(21)]
+    wall, cpu = (statistics.median(each) * 1e3 for each in zip(*taken, strict=True))
+    show("a worker's check of 500 applied ones", f"{wall:.1f} ms, {cpu:.1f} ms of CPU")
+    script = "".join(f"INSERT INTO t VALUES ({n}, 'it''s; {n}'); -- {n}\n" for n in range(40_000))  # noqa: S608 - nobody runs it
+    count = len(parse(script).statements)
+    show(
+        f"{count:,} statements parsed", f"{mean(lambda: parse(script).statements, 3, time.thread_time):.2f} s"
+    )
 
 
 def storms(home: Path, url: str, folder: Path) -> None:

@@ -8,6 +8,7 @@ linear. Submitting takes turns with plain Celery, to a broker in memory.
 """
 
 import argparse
+import logging
 import math
 import statistics
 import time
@@ -17,19 +18,29 @@ from itertools import islice
 
 from celery import Celery
 
-from seawall import Seawall, classify
+from seawall import Failure, Seawall, classify
+from seawall.records.occurrences import reason
 from seawall.redaction import (
     ARGUMENTS,
     LINE,
+    RedactingFilter,
     ends,
     hide_passwords,
+    is_secret,
     redact_arguments,
     redact_exception,
     redact_text,
+    secret_values,
     shortened,
 )
 from seawall.text import carried, one_line, storable
 from support.adversarial import texts
+
+
+def line(text: str) -> logging.LogRecord:
+    """As an application writes it."""
+    return logging.LogRecord("shop", logging.INFO, __file__, 1, "said %s", (text,), None)
+
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "redact_text": redact_text,
@@ -39,10 +50,17 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "redact_arguments": lambda text: redact_arguments((text,), {"a": text}, bound=ARGUMENTS),
     "redact_exception": lambda text: redact_exception(ValueError(text)),
     "classify": lambda text: classify(ValueError(text)),
+    "reason": lambda text: reason(ValueError(text), WHATEVER),
+    "secret_values": lambda text: secret_values((text,), {"password": text, "note": text}),
+    "is_secret": is_secret,
+    "a line of a log": lambda text: RedactingFilter().filter(line(text)),
     "carried": carried,
     "storable": storable,
     "one_line": one_line,
 }
+WHATEVER: Failure = classify(ValueError())
+NOISE = 1e-4
+"""Seconds below which a time says nothing about a slope."""
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -63,7 +81,7 @@ def grow(names: Iterable[str], sizes: tuple[int, ...]) -> None:
             max(cpu(partial(function, text)) for text in islice(texts(size), 0, None, step)) for size in sizes
         ]
         slopes = [
-            math.log(after / before) / math.log(size / smaller)
+            math.log(max(after, NOISE) / max(before, NOISE)) / math.log(size / smaller)
             for before, after, smaller, size in zip(worst, worst[1:], sizes, sizes[1:], strict=False)
         ]
         print(

@@ -78,6 +78,9 @@ STORING = (
     celery("ours-results", environment=_RESULTS),
     celery("prefork-results", "-P", "prefork", tasks=0.2, environment=_RESULTS),
 )
+NAMED = tuple(
+    celery(f"ours-{names}", environment={"BENCH_NAMES": str(names)}) for names in (500, 2_000)
+)  # the same task under so many names, which take turns: each cell meets each name for the first time
 PEERS = (
     System(
         name="pgqueuer",
@@ -221,6 +224,7 @@ def _scale(bench: Bench, system: System) -> Figures:
 MEASURES: dict[str, tuple[Callable[[Bench, System], Figures], tuple[System, ...]]] = {
     "drain": (Bench.drain, (*CELERY, *PEERS)),
     "results": (Bench.drain, STORING),
+    "names": (Bench.drain, NAMED),
     "latency": (Bench.latency, (*CELERY, *PEERS)),
     "scale": (_scale, CELERY),
     "memory": (Bench.memory, CELERY),
@@ -265,8 +269,13 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--measure", nargs="+", choices=MEASURES, default=list(MEASURES))
     chosen = parser.parse_args()
-    storing = STORING if "results" in chosen.measure else ()
-    systems = [*CELERY, *storing, *(PEERS if chosen.peers else ())]
+    more = [
+        each
+        for name, those in (("results", STORING), ("names", NAMED))
+        if name in chosen.measure
+        for each in those
+    ]
+    systems = [*CELERY, *more, *(PEERS if chosen.peers else ())]
     for system in systems:
         system.install()
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -4,6 +4,7 @@ import contextvars
 import os
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -121,11 +122,16 @@ def test_the_next_user_finds_nothing(shop: Database, what: str, way: Callable[[D
 def test_a_thousand_users_leave_nothing_to_each_other(shop: Database) -> None:
     rng = random.Random(5)  # noqa: S311 - no secret
     as_new = found(shop)
-    for _ in range(200):
+    ways: Counter[str] = Counter()
+    for _ in range(250):
         for _ in range(4):
+            way = rng.choice(WAYS)
+            ways[way.__name__] += 1
             with suppress(psycopg.Error):
-                rng.choice(WAYS)(shop, rng.choice(list(LEAVE.values())))
+                way(shop, rng.choice(list(LEAVE.values())))
         assert found(shop) == as_new
+    assert ways.total() == 1000
+    assert ways["by_a_function"] > 150
 
 
 def test_what_a_session_held_is_free_before_it_has_another_user(shop: Database, database_url: str) -> None:

@@ -1,11 +1,19 @@
 """Secrets that are planted in real tasks are found nowhere: not in logs, events, results or other keys."""
 
+import contextlib
+import html
 import json
+import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from celery import Celery
 from click.testing import CliRunner
@@ -16,8 +24,10 @@ from seawall.cli import group
 from seawall.database import close
 from seawall.delivery import Queues
 from support import shop
+from support.delivery import ROOT, free_port
 from support.listening import listening
-from support.nodes import StartWorker
+from support.nodes import StartWorker, environment
+from support.processes import Proc
 from support.recorded import Recorded
 from support.waiting import wait_until
 
@@ -113,6 +123,85 @@ def test_planted_secrets_are_found_nowhere(  # noqa: PLR0913, PLR0917 - fixtures
         found = [line for line in text.splitlines() if "planted" in line and "planted_secrets" not in line]
         # A traceback shows the lines of code as they are written, placeholders included.
         assert not [line for line in found if "planted-" in _without_source(line)], place
+
+
+PAGES = (
+    "/", "/workers", "/workers?json=1", "/worker/{worker}", "/tasks", "/task/{task}", "/broker", "/metrics",
+    "/api/tasks", "/api/task/info/{task}", "/api/task/types", "/api/workers?refresh=1", "/api/queues/length",
+)  # fmt: skip
+
+
+def pages(port: int, worker: str, task: str) -> Iterator[str]:
+    """What Flower answers, as text."""
+    for page in PAGES:
+        url = f"http://127.0.0.1:{port}{page.format(worker=worker, task=task)}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            yield f"{page} {answer.read().decode()}"
+
+
+def lists_of_processes(*roots: int) -> Iterator[str]:
+    """What `ps` shows of these processes and all below them: names, titles and arguments."""
+    for root in map(psutil.Process, roots):
+        for each in (root, *root.children(recursive=True)):
+            yield f"{each.pid} {each.name()} {' '.join(each.cmdline())}"
+
+
+def test_planted_secrets_are_on_no_page_of_flower_in_no_list_of_processes_and_in_no_setting_shown(
+    shop_app: Celery, start_worker: StartWorker, recorded: Recorded, tmp_path: Path
+) -> None:
+    env = environment(shop_app.conf.broker_url, FLOWER_UNAUTHENTICATED_API="true", **recorded.env)
+    passwords = {urlsplit(url).password for url in (shop_app.conf.broker_url, recorded.url)}
+    assert None not in passwords
+    worker = start_worker("support.shop", "--concurrency=1", "-E", env=recorded.env)
+    port = free_port()
+    argv = (*(sys.executable, "-m", "seawall.dashboard", "-A", "support.shop", "flower"), f"--port={port}")
+    flower = Proc((*argv, "--address=127.0.0.1"), log=tmp_path / "flower.log", env=env, cwd=ROOT)
+    try:
+        name = wait_until(lambda: known_to(port), timeout=60, what="Flower to know the worker")
+        result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order=ORDER)
+        with pytest.raises(shop.GatewayError):
+            result.get(timeout=60)
+        wait_until(lambda: "FAILURE" in asked(port, f"/api/task/info/{result.id}"), timeout=60)
+        places = {
+            "Flower": "\n".join(pages(port, name, result.id)),
+            "ps": "\n".join(lists_of_processes(worker.container.pid, flower.pid)),
+            "config": shown_by("config", env),
+            "config --json": shown_by("config", env, "--json"),
+        }
+    finally:
+        flower.destroy()
+    assert places["Flower"].count("outspoken") > 4
+    assert "-A support.shop worker" in places["ps"]
+    assert "redis://" in places["config"]
+    for place, text in places.items():
+        for secret in ("planted-", *passwords):
+            lines = [_without_source(html.unescape(line)) for line in text.splitlines()]
+            assert not [line[:500] for line in lines if str(secret) in line], (place, secret)
+
+
+def asked(port: int, path: str) -> str:
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer,
+    ):
+        text: str = answer.read().decode()
+        return text
+    return ""
+
+
+def known_to(port: int) -> str:
+    """The worker that Flower knows, once its events are heard too."""
+    found = json.loads(asked(port, "/workers?json=1") or '{"data": []}')["data"]
+    return next((str(each["hostname"]) for each in found if each.get("status")), "")
+
+
+def shown_by(command: str, env: dict[str, str], *options: str) -> str:
+    argv = [sys.executable, "-m", "seawall.cli", command, *options]
+    done = subprocess.run(
+        argv, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def _without_source(line: str) -> str:

@@ -6,7 +6,10 @@ The forms are those that libraries, shells and servers print. `S` stands for the
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Any, Final
+
+from support.secret_lines import SAID, TYPED
 
 SECRETS: Final = ("Xk9vQ2mZ7rT4", "correct-horse.battery", "9182736455", "Zm9vYmFyOmJheg==")
 
@@ -126,6 +129,9 @@ PRINTED: Final = (
 )  # fmt: skip
 """The same, as clouds sign, keys are stored, shells are used, and pydantic, requests, httpx and aiohttp print."""
 
+UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID)
+"""The forms that have no name of their own to be put in."""
+
 TOKENS: Final = (
     "Token 9944b09199c62bcf9418ad846dd0e4bbdfc6ee4b", "token Zm9vYmFyOmJheg==",
     "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9, "github_pat_" + "a1B2c3" * 6,
@@ -149,7 +155,7 @@ def texts() -> Iterator[tuple[str, str, str]]:
         for place, name in enumerate(NAMES):
             secret = SECRETS[place % len(SECRETS)]
             yield f"{form} N={name}", _filled(form, secret, name), secret
-    for form in (*WHOLE, *PRINTED):
+    for form in UNNAMED:
         for secret in SECRETS:
             yield form, _filled(form, secret), secret
     for token in TOKENS:
@@ -158,7 +164,7 @@ def texts() -> Iterator[tuple[str, str, str]]:
 
 def printed(secret: str) -> Iterator[str]:
     """Each text that has no name of its own, with `secret` in it."""
-    for form in (*WHOLE, *PRINTED):
+    for form in UNNAMED:
         yield _filled(form, secret)
 
 
@@ -166,7 +172,9 @@ def _filled(form: str, secret: str, name: str = "N") -> str:
     """`form` with the secret for each S that stands alone, and the name for each such N."""
     put_in = {"S": secret, "N": name}
     return re.sub(
-        r"(?<![A-Za-z])[SN](?![A-Za-z])|(?<=%3D)S|(?<=-p)S|(?<=\\n)S", lambda found: put_in[found[0]], form
+        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\\n)S",
+        lambda found: put_in[found[0]],
+        form,
     )
 
 
@@ -181,6 +189,15 @@ VALUES: Final[tuple[Callable[[str], Any], ...]] = (
     lambda s: ["run", f"--password={s}"],
     lambda s: ["curl", "-H", f"Authorization: Token {s}"],
     lambda s: ["curl", "-u", f"ann:{s}"],
+    lambda s: ["mysql", "-uroot", f"-p{s}", "shop"],
+    lambda s: ("/usr/bin/docker", "login", "-u", "x", "-p", s),
+    lambda s: ["kubectl", "create", "secret", "generic", "x", f"--from-literal=a={s}"],
+    lambda s: ["sudo", "-u", "ann", "sshpass", "-p", s, "ssh", "h"],
+    lambda s: {"argv": ["redis-cli", "-a", s, "ping"]},
+    lambda s: ["vault", "kv", "put", "x", f"a={s}"],
+    lambda s: ["zip", "-9", PurePosixPath("a.zip"), "-P", s, 5],
+    lambda s: ["rabbitmqctl", "add_user", "ann", s],
+    lambda s: ["openssl", "enc", "-k", f"{s} with blanks"],
     lambda s: {"headers": [["X-Api-Key", s]]},
     lambda s: {"a": {"b": [{"c": {"token": s}}]}},
     lambda s: {"body": f'{{"password": "{s}"}}'},
@@ -218,6 +235,17 @@ HARMLESS: Final = (
     "password is wrong", "the token is invalid", "the key is 'order'", "tokens:\nuser: ann", "unexpected token:\nuser: ann",
     '<input name="user" value="ann">', '<property name="size">5</property>', "<a href='x'>monkey</a>", "a < b and c > d",
     "users:\n  - ann\n  - bob", "x &quot;user&quot;:&quot;ann&quot;", "set primary_key to 'id'", "pip install pinned==1.0", "10 passed, 2 failed",
+    "docker run -p 80:80 -e MODE=x shop", "mysql -h h -u root -P 3306 shop", "curl -sSL -o x https://h.example/x",
+    "git push -u origin main", "PASS src/shop.test.js", "--- PASS: TestShop (0.00s)", "250-AUTH PLAIN LOGIN XOAUTH2",
+    "export PATH=/usr/bin:$PATH", "unexpected token '<' in JSON", "kubectl get secret shop -o yaml", "ssh -p 22 u@h",
+    "echo done | wc -l", 'secrets "shop" not found', "psql -h db -U shop -p 5432 shop", "redis-cli -h cache -p 6379 ping",
+    "aws s3 cp x s3://b/k", "az group list", "openssl x509 -in cert.pem -noout", "zip -r a.zip b", "7z x a.7z -oout",
+    "net use", "net start w32time", "htpasswd -c f ann", "scp a.txt ann@h:/tmp", "mailto:ann@example.org",
+    "email:ann@example.org", "image:tag@sha256:0123abcd", "insert into users (name, password) values ($1, $2)",
+    "'name' must be <class 'int'> (got 'x' that is a <class 'str'>).", "argument --size: invalid int value: 'x'",
+    "Duplicate entry 'ann@example.org' for key 'users.email'", "invalid literal for int() with base 10: '12a'",
+    "unknown command 'FOO', with args beginning with: 'a' 'b'", "AUTH failed", "the api key was rotated", "'x' is not of type 'integer'",
+    "No connection adapters were found for 'htp://h.example/x'", "env FOO=1 run", "vault status", "cargo build --release",
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6",
 )  # fmt: skip
 """Texts that are shown as they are."""

@@ -3,17 +3,21 @@
 import gc
 import itertools
 import json
+import os
+import random
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seawall import Failure, Seawall, classify
-from support import failure_pairs
+from support import failure_pairs, failure_pairs_held_back
+from support.hostile import made
 
 SAME = [
     ("Can't find user 'alice'", "Can't find user 'bob'"),
@@ -54,17 +58,19 @@ def test_different_problems_are_two_groups(one: str, other: str) -> None:
     assert classify(ValueError(one)).fingerprint != classify(ValueError(other)).fingerprint
 
 
-def test_what_libraries_print_neither_explodes_nor_merges() -> None:
+@pytest.mark.parametrize("pairs", [failure_pairs, failure_pairs_held_back], ids=["first", "held back"])
+def test_what_libraries_print_neither_explodes_nor_merges(pairs: ModuleType) -> None:
     def group(message: str) -> str:
         return classify(ValueError(message)).fingerprint
 
-    same = [pair for pairs in failure_pairs.SAME.values() for pair in pairs]
-    different = [pair for pairs in failure_pairs.DIFFERENT.values() for pair in pairs]
+    same = [pair for each in pairs.SAME.values() for pair in each]
+    different = [pair for each in pairs.DIFFERENT.values() for pair in each]
     exploded = [pair for pair in same if group(pair[0]) != group(pair[1])]
     merged = [pair for pair in different if group(pair[0]) == group(pair[1])]
-    assert len(exploded) <= 0.02 * len(same), exploded
-    assert len(merged) <= 0.03 * len(different), merged
-    assert len(exploded + merged) <= 0.02 * len(same + different)
+    right = 1 - len(exploded + merged) / len(same + different)
+    told = f"{len(exploded)}/{len(same)} explode, {len(merged)}/{len(different)} merge: {right:.1%}\n"
+    sys.stdout.write(told)
+    assert right >= 0.98, (exploded, merged)
 
 
 def test_how_deep_a_recursion_went_makes_no_difference() -> None:
@@ -160,21 +166,15 @@ def test_classifying_never_raises(exc: Any, task: str) -> None:
     _classified(exc, task)
 
 
-@pytest.mark.slow
-@given(hostile())
-@settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=[*HealthCheck])
-def test_a_hundred_thousand_hostile_objects_are_classified(exc: Any) -> None:
-    _classified(exc, "")
-    if not issubclass(type(exc), BaseException):  # `isinstance` asks the object
-        return
-    for kind in (Exception, RuntimeError, KeyError):
-        around = kind(exc, "x")
-        _classified(around, "")
-        around.__context__ = exc
-        _classified(around, "")
-        around.__cause__ = exc
-        _classified(around, "")
-        _classified(ExceptionGroup("x", [around]), "")
+@pytest.mark.parametrize("many", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_hostile_objects_are_classified_whatever_they_do(many: int) -> None:
+    seed = int(os.environ.get("HOSTILE_SEED", "21"))
+    for number in range(many):
+        exc = made(random.Random(f"{seed}-{number}"))  # noqa: S311 - no secret
+        try:
+            _classified(exc, "")
+        except AssertionError as found:
+            raise AssertionError(f"HOSTILE_SEED={seed}, object {number}: {found}") from found
 
 
 def _classified(exc: Any, task: str) -> None:

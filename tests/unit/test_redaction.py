@@ -42,6 +42,10 @@ def test_no_form_of_a_secret_comes_out_of_a_text(place: int) -> None:
     assert not leaks, f"{leaks.total()} of {len(FORMS)}: {leaks.most_common(20)}"
 
 
+def test_every_form_holds_its_secret() -> None:
+    assert not [form for form, text, secret in FORMS if secret not in text]
+
+
 def test_what_was_redacted_stays_as_it_is() -> None:
     shown = [redact_text(text) for _, text, _ in FORMS]
     assert [redact_text(each) for each in shown] == shown
@@ -150,9 +154,25 @@ def test_an_exception_s_message_of_megabytes_is_cut() -> None:
     assert len(str(redact_exception(ValueError("y" * 30_000_000)))) < 17_000
 
 
-@pytest.mark.parametrize(
-    "form", [f"password={S}", f"postgres://u:{S}@h/d", f'{{"token": "{S}"}}', f"Bearer {S}"]
-)
+CUT_FORMS: Final = {
+    "assigned": f"password={S}",
+    "url": f"postgres://u:{S}@h/d",
+    "json": f'{{"token": "{S}"}}',
+    "header": f"Bearer {S}",
+    "signed url": f"https://b/k?X-Amz-Signature={S}",
+    "signed header": f"Credential=A/eu/s3, SignedHeaders=host, Signature={S}",
+    "shared access": f"https://a.blob.core.windows.net/c?sv=1&sig={S}",
+    "curl": f"curl -u ann:{S}",
+    "mysql": f"mysql -p{S}",
+    "literal": f"kubectl create secret generic x --from-literal=a={S}",
+    "piped": f"echo {S} | docker login --password-stdin",
+    "pydantic": f"1 validation error for L\npassword\n  x [type=x, input_value='{S}', input_type=str]",
+    "sql": f"ALTER ROLE u PASSWORD '{S}'",
+    "pem": f"-----BEGIN PRIVATE KEY-----\n{S}\n-----END PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("form", CUT_FORMS.values(), ids=[*CUT_FORMS])
 def test_no_part_of_a_secret_is_left_at_a_cut(form: str) -> None:
     for place in range(len(form) + 1):
         for cut in (shortened, ends):
@@ -199,6 +219,15 @@ def test_no_part_of_a_secret_is_left_where_an_output_ends(where: str) -> None:
         shown = str(output(f"{fill} {form} {fill[: most * 3 // 4 - place]}"))
         assert S[:4] not in shown
         assert S[-4:] not in shown
+
+
+def test_no_part_of_a_key_is_left_that_is_longer_than_what_is_searched_at_a_cut() -> None:
+    lines = "\n".join(f"{S}{number:050}" for number in range(400))
+    key = f"-----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY-----\n"
+    for before, after in ((100, 100), (LINE, 100), (100, LINE), (LINE // 4 - 50, 0)):
+        text = "x " * before + key + "y " * after
+        for shown in (ends(text, 4096), ends(text, LINE // 4), shortened(text, 4096)):
+            assert S not in shown
 
 
 class Counted(list[Any]):

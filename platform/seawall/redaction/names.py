@@ -19,7 +19,7 @@ _SECRET: Final = frozenset(
     {
         "pwd", "pw", "pin", "otp", "totp", "jwt", "cvv", "cvc", "csc", "cookie", "secret", "token",
         "password", "passwd", "passphrase", "passcode", "authorization", "credential", "cred", "apikey",
-        "sessid", "sessionid", "bearer",
+        "sessid", "sessionid", "bearer", "psk", "passwort", "kennwort", "requirepass", "masterauth",
     }
 )  # fmt: skip
 _INSIDE: Final = ("password", "passwd", "passphrase")
@@ -35,16 +35,18 @@ _LAST: Final = frozenset({"pass", "auth"})
 _OF_PASS: Final = frozenset(
     {
         "db", "user", "my", "root", "admin", "smtp", "mail", "email", "mysql", "pg", "redis", "ftp", "ldap",
-        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert",
+        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require",
     }
 )  # fmt: skip
 """What `pass` is short for a password of: `dbpass`, but not `compass`."""
 
 _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
-    r"|client|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
+    r"|client|functions?|application|preshared|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
     r"|saml_?response)(?:_|$)"
 )
+_SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
+"""What a signature that opens something begins with, or, in `SignatureProvided`, is."""
 _ABOUT: Final = frozenset(
     {
         "count", "type", "length", "len", "size", "limit", "usage", "expiry", "expires", "expired", "at",
@@ -92,7 +94,8 @@ def _judge(name: str) -> bool:
         _SPELT.search(name)
         or _is_last(words[-1])
         or name == "sig"
-        or ("signature" in words and words[0] == "x")
+        or ("signature" in words and words[0] in _SIGNING)
+        or ("hmac" in words and words[0] == "x")
     ):
         return True
     return any(map(_is_secret_word, words)) or _PAIRS.search("_".join(words)) is not None

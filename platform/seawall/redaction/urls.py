@@ -16,7 +16,10 @@ _WHOLE: Final = re.compile(r"://(?:(?!://)[^\n])*+", re.DOTALL)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z", re.IGNORECASE)
 _LONGEST_SCHEME: Final = 32
 _AUTHORITY: Final = re.compile(r"[^/?#]*+")
-_WEBHOOK: Final = re.compile(r"/webhook\w{0,16}+/[^/\s]", re.IGNORECASE)
+_WEBHOOK: Final = re.compile(
+    r"/(?:webhook\w{0,16}+|with/key|v\d/hook|reset-password|password-reset|password/reset)/[^/\s]",
+    re.IGNORECASE,
+)
 _LOOKED_AT: Final = 256
 _WEB: Final = frozenset({"http", "https", "ws", "wss"})
 _NAMELESS: Final = _WEB | {"redis", "rediss", "valkey", "valkeys", "sentinel", "nats", "unix"}

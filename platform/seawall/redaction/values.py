@@ -8,9 +8,11 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import PurePath
 from typing import Any, Final
 
 from seawall.redaction.bounds import Bound, shortened
+from seawall.redaction.commands import hide_in_words
 from seawall.redaction.names import is_secret
 from seawall.redaction.texts import redact_text
 from seawall.redaction.urls import HIDDEN
@@ -23,6 +25,8 @@ _LONGEST: Final = 65_536
 _MOST_VALUES: Final = 64
 _PAIR: Final = 2
 _FLAG: Final = "-"
+_WORDS: Final = 256
+"""Words of a command that are looked at."""
 _USER_FLAGS: Final = frozenset({"-u", "--user", "--proxy-user"})
 
 
@@ -135,6 +139,8 @@ class _Walk:
         return shown
 
     def _sequence(self, value: Sequence[Any], depth: int) -> list[Any]:
+        if len(value) > 1 and isinstance(value[0], str):
+            value = self._command(value)
         shown = self._elements(value, depth)
         for place in range(len(shown) - 1):
             name = value[place]
@@ -146,6 +152,16 @@ class _Walk:
             elif text in _USER_FLAGS and isinstance(given := value[place + 1], str) and ":" in given:
                 shown[place + 1] = f"{given.partition(':')[0]}:{HIDDEN}"
         return shown
+
+    @staticmethod
+    def _command(value: Sequence[Any]) -> Sequence[Any]:
+        """A list that may be a command: what is hidden in it is text, and all else stays what it is."""
+        given = value[:_WORDS]
+        if not all(isinstance(each, str | int | float | PurePath) for each in given):
+            return value
+        words = [str(each) for each in given]
+        hidden = zip(given, words, hide_in_words(words), strict=True)
+        return [*(old if new == word else new for old, word, new in hidden), *value[len(words) :]]
 
 
 def redact(

@@ -1,6 +1,6 @@
 """Celery with the same settings twice: ours (every protection on) and plain prefork.
 
-BENCH_BALLAST in MiB; BENCH_RESULTS to store what tasks return.
+BENCH_BALLAST in MiB; BENCH_RESULTS to store what tasks return; BENCH_NAMES: how many names the task has.
 """
 
 import os
@@ -28,12 +28,14 @@ app.conf.update(
     task_soft_time_limit=300,
     broker_connection_retry_on_startup=True,
 )
-task = app.task(name="bench.mark")(mark)
+names = int(os.environ.get("BENCH_NAMES", "1"))
+tasks = [app.task(name=f"bench.mark{number or ''}")(mark) for number in range(names)]
+task = tasks[0]
 
 if __name__ == "__main__":
     import sys
 
     if OURS and sys.argv[1] == "fill":
-        delivery.submit_many((task.s() for _ in range(int(sys.argv[2]))), app=app)
+        delivery.submit_many((tasks[n % len(tasks)].s() for n in range(int(sys.argv[2]))), app=app)
     else:
         main(task.delay)

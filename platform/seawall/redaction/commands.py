@@ -1,0 +1,191 @@
+"""Secrets on command lines, as shells, `subprocess` and `ps` show them.
+
+A program is known by its name; `_OPTIONS` says which of its options are followed by a secret, and `_WORDS`
+where a secret stands without an option. What a shell puts into a program's input is one where the program
+reads a password there. Options with a secret name (`--password`) are a matter of `names`.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from seawall.redaction.names import is_secret
+from seawall.redaction.urls import HIDDEN
+
+_REACH: Final = 1024
+"""Characters behind a program's name in which its options are looked for."""
+
+_OPTIONS: Final = (
+    # programs, a word that must follow, options; a last character says that the secret begins behind it in
+    # the value (`-u ann:S`), and `!` that it stands in the same word (`-pS`)
+    ("curl", "", "-[A-Za-z]{0,8}u: -[A-Za-z]{0,8}U: -u:! -U:! -E: --cert: -[a-zA-Z]{0,8}b= --cookie="),
+    ("http https xh", "", "-a: --auth:"),
+    ("jenkins-cli jenkins-cli.jar", "", "-auth:"),
+    ("skopeo", "", "--src-creds: --dest-creds: --creds:"),
+    ("lftp", "", "-u, -u,!"),
+    ("smbclient smbget rpcclient", "", "-U%"),
+    ("kubectl oc", "secret", "--from-literal="),
+    ("docker podman buildah skopeo crane helm oc nerdctl az", "login", "-p"),
+    ("mysql mysqldump mysqladmin mysqlimport mysqlshow mysqlcheck mysqlbinlog mysqlsh", "", "-p!"),
+    ("mariadb mariadb-dump mariadb-admin 7z 7za 7zr unrar rar", "", "-p! -hp!"),
+    ("sshpass twine poetry smbmap rdesktop mongo mongosh mongodump mongorestore cqlsh", "", "-p"),
+    ("rabbitmqadmin psexec useradd usermod", "", "-p"),
+    ("sshpass", "", "-p!"),
+    ("sqlcmd bcp ipmitool", "", "-P"),
+    ("zip unzip", "", "-P -P!"),
+    ("ssh-keygen", "", "-N -P"),
+    ("redis-cli", "", "-a"),
+    ("openssl", "", "-k -K -psk -hmac"),
+    ("ldapsearch ldapmodify ldapadd ldapdelete ldappasswd ldapwhoami", "", "-w -w!"),
+    ("plink pscp psftp putty", "", "-pw"),
+    ("pdftotext pdftoppm pdfinfo", "", "-upw -opw"),
+    ("snmpwalk snmpget snmpset", "", "-A -X -c"),
+    ("doctl vercel", "", "-t"),
+    ("gh", "secret", "-b --body"),
+    ("dotnet gem", "push", "-k --key"),
+    ("aws", "put-parameter", "--value"),
+    ("az", "keyvault", "--value"),
+    ("schtasks", "", "/rp"),
+    ("xfreerdp", "", "/p:!"),
+    ("fly flyctl", "secrets", "set="),
+    ("heroku", "config:set", "config:set="),
+    ("vault", "kv", "put="),
+)  # fmt: skip
+_ASSIGNMENTS: Final = frozenset({"set=", "config:set=", "put="})
+"""Not options but words, behind which every `name=value` is a secret."""
+
+_BETWEEN: Final = """(?:[ ]|['"],[ ]?['"])"""
+"""What is between two words: a blank, or where a list is shown, the end and the beginning of its items."""
+_WORDS: Final = re.compile(
+    r"""(
+    (?<![\w.-])(?:
+        (?:vault|cargo)[ ]login[ ](?!-|token=)
+        |ngrok[ ](?:config[ ]add-)?authtoken[ ]|snyk[ ]auth[ ]|rclone[ ]obscure[ ]
+        |vncpasswd[ ]|redis-cli[ ]auth[ ]
+        |wpa_passphrase[ ][^\s'"]{1,64}+[ ]
+        |rabbitmqctl[ ](?:add_user|change_password)[ ][^\s'"]{1,64}+[ ]
+        |mysqladmin\b[^\n]{0,128}?[ ]password[ ]
+        |aws[ ]configure[ ]set[ ](?:aws_secret_access_key|aws_session_token)[ ]
+        |(?:npm|yarn|poetry)[ ]config[ ](?:set[ ])?[^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
+        |poetry[ ]config[ ]http-basic\.[^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]
+        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ](?![/*])(?:/user:[^\s'"]{1,64}+[ ])?
+        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ]/user:[^\s'"]{1,64}+[ ](?!/)
+        |net[ ]user[ ][^\s/]{1,64}+[ ](?![/*])
+        |mc[ ](?:alias[ ]set|config[ ]host[ ]add)[ ][^\s'"]{1,64}+[ ][^\s'"]{1,256}+[ ][^\s'"]{1,256}+[ ]
+        |htpasswd[ ]-[a-zA-Z]{0,4}?b[a-zA-Z]{0,4}+[ ]
+            (?:[^\s'"]{1,256}+[ ](?=[^\s'"]{1,256}+[ ]\S))?[^\s'"]{1,64}+[ ]
+        |pdftk\b[^\n]{0,256}?[ ]\w{2,5}put_pw[ ]|nmcli\b[^\n]{0,128}?[ ]password[ ]
+        |(?:sftp|scp)\b[^\n]{0,128}?[ ][\w.]{1,64}+:(?=[^\s@/]{1,128}+@)
+        |(?:sqlplus|impdp|expdp)[ ][\w.]{1,64}+/
+        |convertto-securestring[ ](?:-string[ ])?['"]?
+        |pscredential\(['"][^'"\n]{0,128}+['"],[ ]?['"]
+    )
+    |jdbc:oracle:thin:[\w.]{1,64}+/
+    )[^\s'"@|;]++""".replace("[ ]", _BETWEEN),
+    re.IGNORECASE | re.VERBOSE,
+)
+_PIPED: Final = re.compile(
+    r"(?<![\w.-])((?:echo|printf)[ ](?:(?:-\w{1,3}|['\"]%s(?:\\n)?['\"])[ ])?)[^|\n]{1,512}+"
+    r"(?=\|[^\n]{0,256}?(?:stdin|with-token|sudo -\w{0,3}S|chpasswd|kinit|passwd))"
+)
+_HERE: Final = re.compile(
+    r"((?:stdin|token|passwd|secret|kinit|key-file)[^\n<]{0,128}+<<<[ ]?)"
+    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|[^\s|;]++)"
+)
+_EXPORTED: Final = re.compile(
+    r"(?<![\w.-])((?:setx|setenv|export|set -gx|ENV)[ ]{1,4}+([A-Za-z_]\w{1,64}+)[ ]{1,4}+)[^\s=][^\n;]*+"
+)
+_PROGRAMS: Final = sorted({each for row in _OPTIONS for each in row[0].split()}, key=len, reverse=True)
+_PROGRAM: Final = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, _PROGRAMS))})(?=(?:\.exe)?['\"]?[\s,])")
+
+_KNOWN: Final = frozenset(
+    {
+        *_PROGRAMS, "vault", "cargo", "ngrok", "snyk", "rclone", "vncpasswd", "wpa_passphrase", "rabbitmqctl",
+        "npm", "yarn", "net", "mc", "htpasswd", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "sftp", "scp",
+    }
+)  # fmt: skip
+_WRAPPED: Final = 4
+"""Words of a list among which a program is looked for: behind `sudo -u x`, for example."""
+_PACKED: Final = {ord(plain): chr(code) for code, plain in enumerate(" \t\n\r'\"", 1)}
+_UNPACKED: Final = {ord(packed): chr(plain) for plain, packed in _PACKED.items()}
+"""What would end a word stands for itself otherwise while a list is looked at as one line."""
+
+HINTS: Final = (
+    " -", "'-", '"-', "/p:", "/rp", "s set", "g:set", "v put", "s', 'set", "v', 'put", "net us", "login",
+    "authtoken", "snyk", "rclone", "vncpasswd", "redis-cli", "wpa_pass", "rabbitmqctl", "aws", " config ",
+    "mc alias", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "securestring", "pscredential", "jdbc:oracle",
+    "<<<", "echo ", "printf ", "setx ", "setenv ", "export ", "set -gx ", "env ", "sftp ", "scp ",
+    "mysqladmin",
+)  # fmt: skip
+"""One of these is in every command line that is known here."""
+
+
+def _option(option: str) -> str:
+    """A pattern of what an option of `_OPTIONS` hides: a group that is kept, and the secret behind it."""
+    if option in _ASSIGNMENTS:
+        return rf"(?<![\w-]){option[:-1]}['\"]?[,\s][^\n=]{{0,128}}?=|(?<=\s)[A-Z]\w{{0,64}}+="
+    glued = option.endswith("!")
+    option = option.removesuffix("!")
+    option, separator = (
+        (option[:-1], option[-1]) if option[-1] in ":=,%" and option != "/p:" else (option, "")
+    )
+    gap = "['\"]?" if glued else r"(?:['\"],\s?[bu]?['\"]|[\s=]{1,2}['\"]?)"
+    kept = rf"[^\s'\"{separator}]{{1,128}}+{separator}" if separator else ""
+    return rf"(?<![\w-]){option}{gap}{kept}"
+
+
+def _compiled() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for programs, word, options in _OPTIONS:
+        kept = "|".join(map(_option, options.split()))
+        pattern = re.compile(rf"({kept})(?:(?<=['\"])[^'\"\n]++|[^\s'\"]++)")
+        for program in programs.split():
+            found.setdefault(program, []).append((word, pattern))
+    return found
+
+
+_RULES: Final = _compiled()
+
+
+def without_typed(text: str, seen: str) -> str:
+    """`text` without those; `seen` is `text` in lower case."""
+    if not any(hint in seen for hint in HINTS):
+        return text
+    text = _HERE.sub(rf"\1{HIDDEN}", _PIPED.sub(rf"\1{HIDDEN} ", text))
+    text = _EXPORTED.sub(lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2]) else each[0], text)
+    return _without_options(_WORDS.sub(rf"\1{HIDDEN}", text))
+
+
+def hide_in_words(words: Sequence[str]) -> list[str]:
+    """A command as a list of words, without secrets; any other list as it is."""
+    shown = list(words)
+    if _KNOWN.isdisjoint(word.rpartition("/")[2] for word in shown[:_WRAPPED]):
+        return shown
+    looked_at = [word[:_REACH].translate(_PACKED) or "\0" for word in shown]
+    line = " ".join(looked_at)
+    found = without_typed(line, line.lower()).split(" ")
+    if len(found) != len(looked_at):
+        return [shown[0], *[HIDDEN] * (len(shown) - 1)]
+    for place, (before, after) in enumerate(zip(looked_at, found, strict=True)):
+        if after != before:
+            shown[place] = after.translate(_UNPACKED)
+    return shown
+
+
+def _without_options(text: str) -> str:
+    programs = list(_PROGRAM.finditer(text))
+    pieces = [text[: programs[0].start()]] if programs else [text]
+    for number, found in enumerate(programs, 1):
+        upto = programs[number].start() if number < len(programs) else len(text)
+        end = min(upto, found.end() + _REACH)
+        if (line := text.find("\n", found.end(), end)) >= 0:
+            end = line
+        pieces += (found[0], _hidden(found[1], text[found.end() : end]), text[end:upto])
+    return "".join(pieces)
+
+
+def _hidden(program: str, words: str) -> str:
+    for word, pattern in _RULES[program]:
+        if word in words:
+            words = pattern.sub(rf"\1{HIDDEN}", words)
+    return words

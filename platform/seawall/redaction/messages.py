@@ -1,0 +1,125 @@
+"""Secrets in messages of libraries and servers that name elsewhere what the value is, or do not name it.
+
+psycopg, pydantic, requests, httpx, aiohttp, http.client, jsonschema, argparse, attrs, configparser, and the
+clients of services that repeat the key which they do not take.
+"""
+
+import re
+from typing import Final
+
+from seawall.redaction.names import is_secret
+from seawall.redaction.urls import HIDDEN
+
+_KEY: Final = re.compile(r"(Key \(([^)\n]{0,512}+)\)=\()([^\n]*+)")
+_BAD_URL: Final = re.compile(
+    r"((?:\bnonnumeric port: ['\"]|\bint\(\) with base 10: \\{0,2}['\"]"
+    r"|\b(?:Invalid URL|adapters were found for|unknown url type:|URL\()[ ]?['\"]?[^\s:'\"/]{1,64}+:"
+    r"|\A(?!(?:e.?mail|mailto|mail|user|to|from|cc|image):)[^\s:'\"/@]{1,64}+:(?=[^\s/@]{1,256}+@(?!sha\d)\S{1,256}+\Z)))"
+    r"[^'\" ]{1,256}?(?=@)"
+)
+_HEADER_VALUE: Final = re.compile(
+    r"(\bheader value:?[ ]b?|\bin header value:[ ]b?)(?:'[^'\n]*+'?|\"[^\"\n]*+\"?)"
+)
+_CONNINFO: Final = re.compile(r"(\bmissing \\?\"=\\?\" after \\?)\"[^\n]{0,4096}?\"(?= in connection info)")
+_ARGUMENT: Final = re.compile(
+    r"(\bargument (?:-\w/)?(-{0,2}[\w-]{1,64}+)(?:/-{1,2}[\w-]{1,64}+){0,4}+: "
+    r"[^\n:'\"]{0,128}+:? ?)['\"][^\n]*+"
+)
+_PLACE: Final = re.compile(
+    r"(\[line\s{1,4}+\d{1,9}+\]: '([\w.-]{1,128}+)\s{1,8}+)[^'\n]++"
+    r"|(\boption '([\w.-]{1,128}+)' in section [^\n]{0,512}?\bRaw value: )[^\n]++"
+    r"|(['\"]([\w.-]{1,128}+)['\"] must be [^\n]{0,256}?\(got )(?:'[^'\n]*+'?|\"[^\"\n]*+\"?)"
+)
+_INSTANCE: Final = re.compile(r"\bOn instance((?:\[[^\]\n]{1,128}+\]){1,32}+):")
+_REFUSED: Final = re.compile(
+    r"(\b(?:api|access|secret|private)[ ]key(?:[ ]provided)?+"
+    r"(?:[ ]?[:=][ ]|(?:[ ]is)?+[ ](?=['\"`]|[\w-]{0,64}\d))['\"`]?)[^\s'\"`]{1,512}(?<![.,])"
+    r"|(\b(?:with|using|wrong|bad|incorrect)[ ](?:password|passphrase|passcode|token|api[ ]key|secret)[ ])"
+    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|`[^`\n]*+`?)",
+    re.IGNORECASE,
+)
+_HEADER_PART: Final = re.compile(
+    r"(\bHeader part \()(?=(?:(?!Header part \()[^\n]){0,4096}?\) from \(b?['\"]([\w-]{1,64}+)['\"])"
+    r"[^\n]{0,4096}?(?=\) from \()"
+)
+_FIELD: Final = re.compile(
+    r"""(['"]loc['"]:\s?[(\[]([^)\]\n]{0,512}+)[)\]][^{}\n]{0,512}?['"]input['"]:\s?)[^}\n]*+"""
+)
+_NAMED: Final = re.compile(
+    r"""(\b(?:name|key|id|field|header)(?:=['"]|:\s{0,4}['"]?)([\w.-]{1,64}+)['"]?[^\n>]{0,64}?\s{1,20}value(?:=|:\s?)['"]?)[^\s'">]++"""
+)
+_ROW: Final = re.compile(r"(Failing row contains \()([^\n]*+)")
+_INPUT: Final = re.compile(r"(?<=input_value=)[^\n]++")
+_TYPE: Final = ", input_type="
+_LOCATION: Final = 2048
+"""Characters before a value of pydantic's in which its location is looked for."""
+
+
+def without_messages(text: str, seen: str) -> str:
+    """`text` without those; `seen` is `text` in lower case."""
+    if "input_value=" in seen:
+        text = _INPUT.sub(_input, text)
+    if "key (" in seen:
+        text = _KEY.sub(_columns, text)
+    if "value" in seen or "input" in seen:
+        text = _FIELD.sub(_named, _NAMED.sub(_named, text))
+    if "@" in text:
+        text = _BAD_URL.sub(rf"\1{HIDDEN}", text)
+    if "header" in seen:
+        text = _HEADER_VALUE.sub(rf"\1'{HIDDEN}'", _HEADER_PART.sub(_named, text))
+    if "on instance" in seen and (found := _INSTANCE.search(text)) and _names(found[1]):
+        end = text.find("\n\nFailed validating")
+        text = text[: text.rfind("\n", 0, max(0, end)) + 1] + HIDDEN + text[max(0, end) :]
+    if " after " in seen:
+        text = _CONNINFO.sub(rf'\1"{HIDDEN}"', text)
+    text = _ARGUMENT.sub(_named, _PLACE.sub(_placed, text))
+    text = _REFUSED.sub(lambda each: f"{each[1] or each[2]}{HIDDEN}", text)
+    return _ROW.sub(_to_last_bracket, text)
+
+
+def _names(path: str) -> bool:
+    return any(map(is_secret, re.split(r"[^\w-]+", path)))
+
+
+def _placed(found: re.Match[str]) -> str:
+    """Of configparser and attrs: what the option or the attribute is called, and then its value."""
+    kept = found.lastindex or 0
+    return f"{found[kept]}{HIDDEN}" if is_secret(found[kept + 1]) else found[0]
+
+
+def _input(found: re.Match[str]) -> str:
+    """Pydantic shows the input: by its location, and where it is cut, nobody knows a name any more."""
+    value, mark, kind = found[0].rpartition(_TYPE)
+    if not mark:
+        value, kind = found[0], ""
+    before = found.string[max(0, found.start() - _LOCATION) : found.start()].split("\n")
+    located = len(before) > 1 and any(map(is_secret, before[-2].strip().split(".")))
+    cut = "..." in value and not value.startswith(("'", '"'))
+    return f"{HIDDEN}{mark}{kind}" if located or cut else found[0]
+
+
+def _named(found: re.Match[str]) -> str:
+    """A value that is named elsewhere: by pydantic's `loc`, by a form's or a manifest's `name`."""
+    return f"{found[1]}{HIDDEN}" if _names(found[2]) else found[0]
+
+
+def _columns(found: re.Match[str]) -> str:
+    if not any(map(is_secret, found[2].split(","))):
+        return found[0]
+    return f"{found[1]}{HIDDEN}{_from_last_bracket(found[3])}"
+
+
+def _to_last_bracket(found: re.Match[str]) -> str:
+    return f"{found[1]}{HIDDEN}{_from_last_bracket(found[2])}"
+
+
+def _from_last_bracket(text: str) -> str:
+    _, bracket, after = text.rpartition(")")
+    return bracket + after if bracket else ""
+
+
+HINTS: Final = (
+    "input_value=", "nonnumeric", "url", "base 10", "header value", "connection info", "section", "must be",
+    "on instance", "failing row", "@",
+)  # fmt: skip
+"""One of these, or of the secret names', is in all that is found here."""
