@@ -112,6 +112,18 @@ def test_only_what_a_task_and_its_children_add_counts_and_no_page_cache(
     assert app.send_task("hungry.beside").get(timeout=120) == "done"
 
 
+def test_an_application_that_bootstraps_where_it_is_imported_is_watched_by_its_worker(
+    app: Celery, redis_url: str, tmp_path: Path
+) -> None:
+    with hungry_worker(
+        redis_url, tmp_path, "-c", "1", HUNGRY="bootstrapped", SEAWALL_MEMORY__BUDGET="3GiB"
+    ) as worker:
+        assert app.send_task("hungry.budget").get(timeout=60) == 3 << 30
+        assert app.send_task("hungry.careful").get(timeout=60) == "cleaned up"
+        worker.proc.popen.terminate()
+        assert worker.proc.popen.wait(60) == 0
+
+
 def test_tasks_that_do_not_fit_together_run_one_after_the_other(
     app: Celery, redis_url: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """An application whose tasks use memory in every way there is. Sizes are arguments, in MiB.
 
-With HUNGRY=plain in the environment it is a plain Celery application, to compare with.
+With HUNGRY=plain in the environment it is a plain Celery application, to compare with; with
+HUNGRY=bootstrapped it is made ready where it is imported, as that of a web server may be.
 """
 
 import functools
@@ -20,7 +21,7 @@ from typing import Any
 from celery import Celery
 from redis import Redis
 
-from seawall import MemoryBudgetExceeded, Seawall, policy
+from seawall import Features, MemoryBudgetExceeded, Seawall, bootstrap, memory, policy
 
 MB = 1 << 20
 SIZES = (40, 60, 80, 100, 120, 140)
@@ -38,6 +39,8 @@ def create() -> Celery:
 
 
 app = create()
+if os.environ.get("HUNGRY") == "bootstrapped":
+    bootstrap(app, features=Features(database=False))
 
 
 def register(function: Callable[..., object], name: str, *, bind: bool = False) -> None:
@@ -129,6 +132,12 @@ def careful(self: object) -> str:
         time.sleep(0.3)
         return "cleaned up"
     return "never told"
+
+
+@app.task(name="hungry.budget", shared=False)
+def budget() -> int:
+    """Of the workers, by the board that this process reads."""
+    return memory.usage().budget
 
 
 @app.task(name="hungry.exhaust", shared=False)
