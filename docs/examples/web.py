@@ -19,6 +19,10 @@ def charge(order: int) -> int:
     return order
 
 
+descriptions: dict[int, str] = {}  # a cache
+seawall.memory.on_pressure(descriptions.clear)  # called where `bootstrap` watches memory
+
+
 @seawall.service("prices", requires=("redis",), critical=False, attempts=2, timeout="5s")
 def prices() -> Iterator[dict[str, int]]:
     """Something of the application's own that lives as long as the process."""

@@ -11,6 +11,7 @@ import faulthandler
 import functools
 import inspect
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from seawall import events, logs, records, recovery
 from seawall.classification import classify
 from seawall.events import Event
-from seawall.failure import Failure
+from seawall.failure import Category, Failure
 from seawall.records.journal import line
 from seawall.records.occurrences import occurrence
 from seawall.redaction import KEPT, ends
@@ -38,6 +39,8 @@ NOTE: Final = "_seawall_failure"
 """Attribute of an exception: which failure it is, noted while its traceback was there."""
 
 _CAUGHT: Final = "_seawall_caught"
+_counts: dict[Category, int] = {}
+_counting = threading.RLock()  # a handler of a signal may come to count inside itself
 _passing: tuple[type[BaseException], ...] = ()
 
 
@@ -82,6 +85,20 @@ def caught(error: BaseException, where: str, context: dict[str, Any] | None = No
         logger.exception("an error at %s could not be dealt with", where)
 
 
+def counts() -> dict[str, int]:
+    """Errors that reached a boundary or that nobody caught, by category, since this process began."""
+    return {each.value: _counts.get(each, 0) for each in Category}
+
+
+def _after_fork() -> None:
+    global _counting  # noqa: PLW0603 - another thread may have held it
+    _counting = threading.RLock()
+    _counts.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _mark(error: BaseException, name: str, value: object) -> None:
     with contextlib.suppress(AttributeError, TypeError):
         setattr(error, name, value)
@@ -91,6 +108,8 @@ def _tell(error: BaseException, where: str, context: dict[str, Any]) -> None:
     scope = logs.scope.get()
     task = str(scope.fields.get("task", where)) if scope is not None else where
     failure = note(error, task)
+    with _counting:
+        _counts[failure.category] = _counts.get(failure.category, 0) + 1
     extra = {f"at_{name}": value for name, value in context.items()}
     logger.log(
         failure.severity,

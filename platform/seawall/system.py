@@ -4,7 +4,7 @@ Settings, logging, servers, a migrated database and the application's own servic
 where they can be; or one error that names what is missing, with nothing left running.
 
     servers ──► redis, broker, database ──► migrations ──► your services
-    health, from the start
+    memory, health, errors: from the start
 """
 
 import atexit
@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seawall import boundary, logs, servers, startup
+from seawall import boundary, logs, memory, servers, startup
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.health import Beat, Health, HealthReport, HealthServer, Question, server_checks
+from seawall.memory.process import ProcessWatch
 from seawall.runtime import Declaration, Runtime, StartReport, declaration_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Features:
         database: wait until PostgreSQL executes a statement.
         migrations: look whether the database is migrated; see `startup.migrations`.
         health: answer at `health.address`, if that is set.
+        memory: watch what this process and those it starts hold, so that `seawall.memory` has a level and
+            calls what `on_pressure` registered (docs/memory.md). A worker in this process does that itself.
         sigterm: SIGTERM ends the process as `sys.exit(143)` in its main thread does, so that services are
             stopped; a second one ends it at once. A handler that the process has or sets stays.
     """
@@ -54,6 +57,7 @@ class Features:
     database: bool = True
     migrations: bool = True
     health: bool = True
+    memory: bool = True
     sigterm: bool = True
 
 
@@ -76,6 +80,7 @@ class System:
             ready=lambda: self._runtime.ready,
         )
         self._runtime = Runtime([*self._platform(), *self._services])
+        self._memory = ProcessWatch(settings().memory) if features.memory else None
 
     def __getitem__(self, name: str) -> object:
         """What the service `name` returned or yielded; KeyError if it is not up."""
@@ -94,9 +99,12 @@ class System:
         return self._runtime.report()
 
     def metrics(self) -> dict[str, float]:
-        """Numbers by name: times in seconds, states as 1 or 0."""
+        """Numbers by name: times in seconds, sizes in bytes, states as 1 or 0, errors since it began."""
         health = self._health.ready()
         numbers = {"uptime_seconds": time.monotonic() - self._since, "ready": float(health.ok)}
+        numbers |= {f"errors.{category}": float(count) for category, count in boundary.counts().items()}
+        if self._memory is not None:
+            numbers |= _memory_numbers()
         for each in self._runtime.report().services:
             numbers[f"service_start_seconds.{each.name}"] = each.seconds
             numbers[f"service_start_attempts.{each.name}"] = float(each.attempts)
@@ -114,6 +122,8 @@ class System:
         """Stop every service in reverse; safe to repeat. A forked child touches nothing of its parent's."""
         _forget(self)
         self._runtime.stop()
+        if self._memory is not None:
+            self._memory.stop()
 
     def serves(self, app: "Celery | None", services: tuple[Declaration, ...], features: Features) -> bool:
         """Whether another `bootstrap` with these arguments asks for what there is already."""
@@ -124,7 +134,14 @@ class System:
         )
 
     def _start(self) -> None:
-        report = self._runtime.start()
+        if self._memory is not None:
+            self._memory.start()  # before the services, which may register for pressure
+        try:
+            report = self._runtime.start()
+        except BaseException:
+            if self._memory is not None:
+                self._memory.stop()
+            raise
         for line in report.lines():
             logger.info(line)
 
@@ -155,6 +172,16 @@ class System:
             if features.migrations and (migrations := startup.migrations(startup.DATABASE)):
                 declared.append(migrations)
         return declared
+
+
+def _memory_numbers() -> dict[str, float]:
+    used = memory.usage()
+    return {
+        "memory_process_bytes": float(used.process),
+        "memory_used_bytes": float(used.workers),
+        "memory_budget_bytes": float(used.budget),
+        "memory_pressure": float(used.level),
+    }
 
 
 def bootstrap(

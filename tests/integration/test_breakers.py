@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from seawall import BreakerOpen, ConfigError, LimitReached, SeawallError, breaker
-from seawall.breaker import Breaker, BreakerChanged, BreakersCutOff, Place, State, close, face, hub
+from seawall.breaker import Breaker, BreakerChanged, BreakersCutOff, Place, State, close, face, store
 from seawall.breaker import place as places
 from seawall.breaker.circuit import lease_name
 from seawall.breaker.store import ROOT, Store
@@ -644,7 +644,7 @@ def probe_for_good(one: Breaker, writer: int) -> None:
 
 def test_the_probes_of_living_processes_and_of_other_machines_are_left_alone(url: str) -> None:
     here, there = lease_name("h", os.getpid(), 1), lease_name("h", 2**22 + 1, 1)
-    assert not hub._is_of_the_dead(here)
-    assert hub._is_of_the_dead(there)
+    assert not store.is_of_the_dead(here)
+    assert store.is_of_the_dead(there)
     for lease in ("h/4194305:1", "h/4194305:1@", "h/4194305:1@another", "of the dead", "@", ""):
-        assert not hub._is_of_the_dead(lease)
+        assert not store.is_of_the_dead(lease)

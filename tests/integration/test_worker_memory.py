@@ -15,6 +15,7 @@ from seawall import MemoryBudgetExceeded
 from seawall.memory import Pressure
 from seawall.memory.board import Board, Kind
 from seawall.memory.learned import Learned
+from seawall.memory.meter import started_at
 from support.hunger import MB, hungry_producer, hungry_worker
 from support.nodes import StartWorker
 from support.waiting import wait_until
@@ -77,6 +78,50 @@ def test_limits_stop_the_task_that_passes_them_and_nobody_else(
     assert len(journal.lines("greedy c")) == 1
     assert len({process.pid for process in worker.container.children()} & before) == 1
     assert worker.container.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("pool", "way"),
+    [
+        pytest.param((), "program", id="cells"),
+        pytest.param((), "fork", id="cells, a forked child"),
+        pytest.param((), "program of a shell", id="cells, a grandchild", marks=pytest.mark.slow),
+        pytest.param(("-P", "prefork"), "program", id="prefork", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_child_takes_is_its_tasks_and_the_child_ends_with_it(
+    app: Celery, journal: Journal, start_worker: StartWorker, pool: tuple[str, ...], way: str
+) -> None:
+    start_worker("support.hungry", "-c", "1", *pool)
+    with pytest.raises(
+        MemoryBudgetExceeded, match=r"process was killed: hungry.parent used .*120 MiB are allowed"
+    ):
+        app.send_task("hungry.parent", (way, 300)).get(timeout=120)
+    (line,) = journal.lines("child")
+    wait_until(lambda: started_at(int(line.split()[1])) is None, what="the end of the child")
+
+
+def test_only_what_a_task_and_its_children_add_counts_and_no_page_cache(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    start_worker("support.hungry", "-c", "1")
+    assert app.send_task("hungry.maps", (300,)).get(timeout=120) == 300
+    assert app.send_task("hungry.told").get(timeout=120) == "cleaned up"
+    assert app.send_task("hungry.shares", (100,)).get(timeout=120) == 100
+    app.send_task("hungry.helper", (150,)).get(timeout=120)
+    assert app.send_task("hungry.beside").get(timeout=120) == "done"
+
+
+def test_an_application_that_bootstraps_where_it_is_imported_is_watched_by_its_worker(
+    app: Celery, redis_url: str, tmp_path: Path
+) -> None:
+    with hungry_worker(
+        redis_url, tmp_path, "-c", "1", HUNGRY="bootstrapped", SEAWALL_MEMORY__BUDGET="3GiB"
+    ) as worker:
+        assert app.send_task("hungry.budget").get(timeout=60) == 3 << 30
+        assert app.send_task("hungry.careful").get(timeout=60) == "cleaned up"
+        worker.proc.popen.terminate()
+        assert worker.proc.popen.wait(60) == 0
 
 
 def test_tasks_that_do_not_fit_together_run_one_after_the_other(

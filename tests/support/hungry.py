@@ -1,12 +1,18 @@
 """An application whose tasks use memory in every way there is. Sizes are arguments, in MiB.
 
-With HUNGRY=plain in the environment it is a plain Celery application, to compare with.
+With HUNGRY=plain in the environment it is a plain Celery application, to compare with; with
+HUNGRY=bootstrapped it is made ready where it is imported, as that of a web server may be.
 """
 
 import functools
 import itertools
+import mmap
+import multiprocessing
 import operator
 import os
+import subprocess
+import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -15,7 +21,7 @@ from typing import Any
 from celery import Celery
 from redis import Redis
 
-from seawall import MemoryBudgetExceeded, Seawall, policy
+from seawall import Features, MemoryBudgetExceeded, Seawall, bootstrap, memory, policy
 
 MB = 1 << 20
 SIZES = (40, 60, 80, 100, 120, 140)
@@ -33,6 +39,8 @@ def create() -> Celery:
 
 
 app = create()
+if os.environ.get("HUNGRY") == "bootstrapped":
+    bootstrap(app, features=Features(database=False))
 
 
 def register(function: Callable[..., object], name: str, *, bind: bool = False) -> None:
@@ -126,6 +134,12 @@ def careful(self: object) -> str:
     return "never told"
 
 
+@app.task(name="hungry.budget", shared=False)
+def budget() -> int:
+    """Of the workers, by the board that this process reads."""
+    return memory.usage().budget
+
+
 @app.task(name="hungry.exhaust", shared=False)
 def exhaust() -> None:
     raise MemoryError("cannot allocate")
@@ -148,3 +162,102 @@ def timed(self: object, _number: int) -> None:
     """When it starts, on the clock of the machine."""
     store(self.app).rpush("starts", time.monotonic())  # type: ignore[attr-defined]
     time.sleep(0.02)
+
+
+# Tasks that start processes, and let those take it
+
+_helpers: list["subprocess.Popen[bytes]"] = []
+
+
+def program(megabytes: int) -> "subprocess.Popen[bytes]":
+    """Another program that holds so much until it is ended."""
+    takes = f"import sys; block = b'x' * {megabytes * MB}; print(flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", takes]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _takes(megabytes: int, seconds: float) -> None:
+    block = filled(megabytes)
+    time.sleep(seconds)
+    del block
+
+
+def _forks(megabytes: int, seconds: float) -> int:
+    child = multiprocessing.get_context("fork").Process(target=_takes, args=(megabytes, seconds))
+    child.start()
+    return child.pid or 0
+
+
+@app.task(name="hungry.parent", shared=False, bind=True)
+@policy(memory_limit="120MiB")
+def parent(self: object, way: str, megabytes: int) -> None:
+    """Have a child take it, and wait."""
+    if way == "program":
+        pid = program(megabytes).pid
+    elif way == "program of a shell":
+        shell = subprocess.Popen(
+            ["sh", "-c", '"$0" -c "$1" & echo $!; wait', sys.executable,
+             f"import time; block = b'x' * {megabytes * MB}; time.sleep(60)"], stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+    else:
+        pid = _forks(megabytes, 60)
+    store(self.app).rpush("ran", f"child {pid}")  # type: ignore[attr-defined]
+    time.sleep(60)
+
+
+@app.task(name="hungry.told", shared=False)
+@policy(memory="60MiB", memory_limit="2GiB")
+def told() -> str:
+    """A child takes more than the budget."""
+    with program(100) as child:
+        try:
+            time.sleep(60)
+        except MemoryBudgetExceeded:
+            child.kill()
+            return "cleaned up"
+    return "never told"
+
+
+@app.task(name="hungry.shares", shared=False)
+@policy(memory_limit="160MiB")
+def shares(megabytes: int) -> int:
+    """Three children look at what it holds."""
+    block = filled(megabytes)
+    for _ in range(3):
+        _forks(1, 1.5)
+    for child in multiprocessing.active_children():
+        child.join()
+    return len(block) // MB
+
+
+@app.task(name="hungry.helper", shared=False)
+def helper(megabytes: int) -> None:
+    """Start a program that stays."""
+    child = program(megabytes)
+    assert child.stdout is not None
+    child.stdout.readline()
+    _helpers.append(child)
+
+
+@app.task(name="hungry.beside", shared=False)
+@policy(memory_limit="120MiB")
+def beside() -> str:
+    """Run beside what an earlier one has started."""
+    time.sleep(1.5)
+    return "done"
+
+
+@app.task(name="hungry.maps", shared=False)
+@policy(memory_limit="120MiB")
+def maps(megabytes: int) -> int:
+    """Read a file through mmap, which the kernel keeps while it has room."""
+    with tempfile.TemporaryFile(dir=".") as file:
+        for _ in range(megabytes):
+            file.write(bytes(MB))
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            seen = sum(mapped[at] + 1 for at in range(0, len(mapped), mmap.PAGESIZE))
+            time.sleep(1.0)
+    return seen * mmap.PAGESIZE // MB

@@ -27,7 +27,7 @@ from seawall.breaker.config import Config
 from seawall.breaker.counting import NEVER, Counting, Ok
 from seawall.breaker.machine import Machine, ProbeOutcome, State, ramp
 from seawall.breaker.store import Shared
-from seawall.breaker.table import UNKNOWN, View, calm_flag
+from seawall.breaker.table import UNKNOWN, Own, View, calm_flag
 from seawall.errors import BreakerOpen
 
 ASK_AGAIN: Final = 0.05
@@ -370,6 +370,20 @@ class Circuit(Counting):
         shared = self._shared
         self.finish_locally(lease, "released")
         self.finish(lease, shared.epoch if shared else 0, "released")
+
+    def _tell(self, before: State) -> None:
+        """Also to the hub, for who looks at the fleet: this process refuses calls by itself, or no longer.
+
+        A circuit that probes after its time needs no word: what was told ends with that time.
+        """
+        super()._tell(before)
+        place, local = self._place, self.local
+        if place is None or self.flag is _UNBOUND or local.state is before:
+            return
+        if local.state is State.OPEN:
+            place.table.send_own(Own(self.slot, os.getpid(), local.since, local.until or math.inf))
+        elif before is State.OPEN and local.state is State.CLOSED:
+            place.table.send_own(Own(self.slot, os.getpid(), local.since, 0.0))
 
     # Looking and operating
 

@@ -28,8 +28,8 @@ from redis.exceptions import RedisError
 from seawall import backoff, holdings, identity
 from seawall.breaker.events import BreakerChanged, BreakersCutOff, BreakersRejoined
 from seawall.breaker.machine import Report, Rules, State
-from seawall.breaker.store import CHANGES, Hot, Shared, Store, read_message
-from seawall.breaker.table import WAKE, Record, Table, View
+from seawall.breaker.store import CHANGES, Hot, Shared, Store, is_of_the_dead, read_message
+from seawall.breaker.table import WAKE, Own, Record, Table, View
 from seawall.errors import SeawallError
 from seawall.events import emit
 
@@ -115,6 +115,10 @@ class Hub:
         self._lock = threading.RLock()
         self._tracked: dict[int, Tracked] = {}
         self._slots: dict[str, int] = {}
+        self._own: dict[tuple[int, int], Own] = {}
+        """Circuits that processes of the table hold open by themselves, by slot and pid; for the thread."""
+
+        self._untold: set[tuple[int, int]] = set()
         self._store: Store | None = None
         self._version = -1
         self._cut_off_at: float | None = None
@@ -253,6 +257,8 @@ class Hub:
             since, self._cut_off_at = self._cut_off_at, None
             now = time.monotonic()
             self._table.beat(now, cut_off=False)
+        self._untold.update(self._own)
+        self._tell_own(now)
         if since is not None:
             logger.warning("breakers: Redis is back")
             emit(BreakersRejoined(cut_off_for=now - since))
@@ -267,7 +273,7 @@ class Hub:
         end = time.monotonic() + wait
         while not self._stopping and (now := time.monotonic()) < end:
             select.select([self._table.reader], [], [], min(end - now, POLL_EVERY))
-            self._table.receive()
+            self._take_in(self._table.receive())
             self._table.beat(now, cut_off=self._cut_off_at is not None)
 
     def _turn(self, subscription: Any, poll_at: float, keep_at: float) -> tuple[float, float]:
@@ -282,10 +288,12 @@ class Hub:
             self._collect()
             now = time.monotonic()
             self._report(now)
+            self._tell_own(now)
             self._expire(now)
             if now >= poll_at:
                 self._poll(everything=now >= keep_at)
                 self._free_probes()
+                self._forget_own(now)
                 self._table.beat(now, cut_off=False)
                 poll_at = now + POLL_EVERY
                 keep_at = keep_at if now < keep_at else now + KEEP_EVERY
@@ -309,7 +317,7 @@ class Hub:
                 self._show(slot, tracked, heated(tracked.view, message, now), now)
 
     def _collect(self) -> None:
-        records = self._table.receive()
+        records = self._take_in(self._table.receive())
         with self._lock:
             found = self._find_circuits()
             for record in records:
@@ -317,6 +325,49 @@ class Hub:
                     tracked.add(record)
         if found or any(one.shared is None for one in list(self._tracked.values())):
             self.sync()
+
+    # What processes hold open by themselves: news for whoever looks at the fleet
+
+    def _take_in(self, received: list[Record | Own]) -> list[Record]:
+        """Keep what is told of processes' own circuits; the rest is to be counted."""
+        for one in received:
+            if isinstance(one, Own):
+                self._own[one.slot, one.pid] = one
+                self._untold.add((one.slot, one.pid))
+        return [one for one in received if isinstance(one, Record)]
+
+    def _tell_own(self, now: float) -> None:
+        """Publish it; nothing is sent while nothing changes. It ends by itself with its time."""
+        with self._lock:
+            told = [
+                (*key, tracked, self._own[key])
+                for key in self._untold
+                if (tracked := self._tracked.get(key[0])) is not None
+            ]
+        if not told:
+            return
+        machine = identity.machine()
+        self.store.hold(
+            (
+                tracked.name,
+                tracked.rules,
+                f"{self._host}/{pid}@{machine}",
+                now - own.since,
+                max(0.0, own.until - now),
+            )
+            for _, pid, tracked, own in told
+        )
+        self._untold.clear()
+        self._forget_own(now)
+
+    def _forget_own(self, now: float) -> None:
+        """What is over is forgotten; what a process held that is gone is over."""
+        for (slot, pid), own in tuple(self._own.items()):
+            if own.until <= now:
+                del self._own[slot, pid]
+                self._untold.discard((slot, pid))
+            elif identity.is_gone(pid):
+                self._take_in([Own(slot, pid, own.since, 0.0)])
 
     def _find_circuits(self) -> bool:
         """Track what has been given a slot; its rules come with it."""
@@ -377,7 +428,7 @@ class Hub:
                 if one.view.state is State.HALF_OPEN and one.view.free < 1
             ]
         for one in taken:
-            for lease in filter(_is_of_the_dead, self.store.leases(one.name)):
+            for lease in filter(is_of_the_dead, self.store.leases(one.name)):
                 self.learn(self.store.finish(one.name, one.rules, lease, one.epoch, "released"))
 
     def _sync(self, asked: dict[int, Tracked]) -> None:
@@ -389,13 +440,6 @@ class Hub:
             return
         for shared in self.store.sync(questions):
             self.learn(shared)
-
-
-def _is_of_the_dead(lease: str) -> bool:
-    """Whether the process that took a probe's lease was one of this machine, and is gone."""
-    holder, _, machine = lease.rpartition("@")
-    pid = holder.partition(":")[0].rpartition("/")[2]
-    return bool(machine) and machine == identity.machine() and pid.isdecimal() and identity.is_gone(int(pid))
 
 
 def view_of(shared: Shared, now: float) -> View:

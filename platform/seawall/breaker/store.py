@@ -9,10 +9,12 @@ from typing import Any, Final, cast
 from redis import Redis
 from redis.exceptions import NoScriptError
 
+from seawall import identity
 from seawall.breaker.machine import Answer, Cause, ProbeOutcome, Report, Rules, State
 from seawall.cluster import Argument, Script
 
 ROOT: Final = "seawall:{breakers}"
+_NAMED: Final = 3
 CHANGES: Final = f"{ROOT}:changes"
 
 Verb = partial(Script, __package__)
@@ -22,6 +24,7 @@ _ask = Verb("ask")
 _finish = Verb("finish")
 _force = Verb("force")
 _sync = Verb("sync")
+_hold = Verb("hold")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,15 @@ class Hot:
     name: str
     hot_left: float
     hot_every: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """A process ("host/pid") that refuses calls by itself: seconds since then, and until it tries again."""
+
+    by: str
+    passed: float
+    left: float
 
 
 def read_message(text: bytes) -> Shared | Hot:
@@ -158,6 +170,26 @@ class Store:
                 raise answer
         return list(answers)
 
+    def hold(self, held: Iterable[tuple[str, Rules, str, float, float]]) -> None:
+        """Processes hold circuits open by themselves: name, rules, holder, seconds passed and left."""
+        self._many(
+            _hold,
+            [
+                [*self._head(name, rules, ""), holder, passed, left]
+                for name, rules, holder, passed, left in held
+            ],
+        )
+
+    def held(self, names: Sequence[str]) -> dict[str, list[Held]]:
+        """Who holds each of these circuits open by itself; not those of this machine that are gone."""
+        pipeline: Any = self.client.pipeline(transaction=False)
+        pipeline.time()
+        for name in names:
+            pipeline.hgetall(f"{ROOT}:{name}:held")
+        (seconds, micros), *found = pipeline.execute()
+        now = seconds + micros / 1_000_000
+        return {name: _held(fields, now) for name, fields in zip(names, found, strict=True)}
+
     def version(self) -> int:
         """Grows with every transition of any circuit."""
         answer: Any = self.client.get(f"{ROOT}:version")
@@ -177,6 +209,29 @@ class Store:
         """The numbers that its users gave a circuit; the defaults if none has used it yet."""
         stored: Any = self.client.hget(f"{ROOT}:rules", name)
         return Rules(**json.loads(stored)) if stored else Rules()
+
+
+def _held(fields: dict[bytes, bytes], now: float) -> list[Held]:
+    found = []
+    for holder, moments in fields.items():
+        by, _, _ = holder.decode().rpartition("@")
+        since, until = (int(each) / 1_000_000 for each in moments.split())
+        if until > now and not is_of_the_dead(holder.decode()):
+            found.append(Held(by=by, passed=max(0.0, now - since), left=until - now))
+    return sorted(found, key=lambda one: -one.passed)
+
+
+def named(held: Sequence[Held]) -> str:
+    """Who they are and since when, in a few words."""
+    shown = ", ".join(f"{one.by} for {one.passed:.0f} s" for one in held[:_NAMED])
+    return f"{shown}, and {len(held) - _NAMED} more" if len(held) > _NAMED else shown
+
+
+def is_of_the_dead(holder: str) -> bool:
+    """Whether the process "host/pid[:number]@machine" was one of this machine, and is gone."""
+    who, _, machine = holder.rpartition("@")
+    pid = who.partition(":")[0].rpartition("/")[2]
+    return bool(machine) and machine == identity.machine() and pid.isdecimal() and identity.is_gone(int(pid))
 
 
 @cache

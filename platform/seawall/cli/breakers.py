@@ -13,7 +13,7 @@ from seawall.errors import SeawallError
 from seawall.quantity import Duration
 
 if TYPE_CHECKING:
-    from seawall.breaker.store import Shared, Store
+    from seawall.breaker.store import Held, Shared, Store
 
 _FOR = Amount(Duration(least=0.001))
 
@@ -29,19 +29,29 @@ def list_command(*, as_json: bool) -> None:
     """Print where every breaker is that was used in the last 30 days."""
     with _store() as store:
         found = store.overview()
+        held = store.held([one.name for one in found])
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        rows_of = [
+            {**dataclasses.asdict(one), "held_open": [dataclasses.asdict(each) for each in held[one.name]]}
+            for one in found
+        ]
+        click.echo(json.dumps(rows_of, indent=2))
         return
     rows: list[tuple[str, ...]] = [("breaker", "state", "for", "left", "trips", "cause", "reason", "author")]
-    rows += [_row(one) for one in found]
+    rows += [_row(one, held[one.name]) for one in found]
     for line in columns(rows):
         click.echo(line)
 
 
-def _row(one: "Shared") -> tuple[str, ...]:
+def _row(one: "Shared", held: "list[Held]") -> tuple[str, ...]:
+    from seawall.breaker.store import named
+
     passed = f"{one.passed:.0f} s" if one.epoch else ""
     left = "" if one.left is None else f"{one.left:.0f} s"
-    return one.name, one.state.value, passed, left, str(one.trips), one.cause.value, one.reason, one.author
+    state = one.state.value
+    if state == "closed" and held:
+        state += f" (open on {named(held)})"
+    return one.name, state, passed, left, str(one.trips), one.cause.value, one.reason, one.author
 
 
 @breakers.command()

@@ -59,9 +59,11 @@ def pool() -> Rows:
 
 def breakers() -> Rows:
     """Where the fleet's circuits are, keys included."""
-    from seawall.breaker.store import Store
+    from seawall.breaker.store import Store, named
 
-    found = Store(cluster.client(), "seawall status").overview()
+    store = Store(cluster.client(), "seawall status")
+    found = store.overview()
+    held = store.held([one.name for one in found])
     return [
         {
             "breaker": one.name,
@@ -69,6 +71,7 @@ def breakers() -> Rows:
             "left": "" if one.left is None else f"{one.left:.0f} s",
             "cause": one.cause.value,
             "reason": one.reason,
+            "open_by_itself_on": named(held[one.name]),
         }
         for one in found
     ]

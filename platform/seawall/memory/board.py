@@ -27,7 +27,7 @@ from seawall.errors import StartupError
 from seawall.memory.levels import Pressure
 from seawall.memory.meter import started_at
 
-_MAGIC: Final = 0x5EA11A3D00000003
+_MAGIC: Final = 0x5EA11A3D00000004
 _PATIENCE: Final = 0.005
 """Seconds to wait for the lock, which is held for microseconds unless its holder was stopped."""
 
@@ -85,8 +85,9 @@ class Row(ctypes.Structure):
     WAIT    size, priority: the request of this process that waits most urgently; since, asked: when it first
             and last asked. id: which.
     RUN     id, name: the task; begun: RSS at its start; soft, hard: limits in bytes beyond that, 0 for none;
-            size: its budget; generation: counts tasks, 0 while none runs. Written by the supervisor: used
-            (the highest seen) and told (the generation that was told of its soft limit).
+            size: its budget; generation: counts tasks, 0 while none runs; since: when it began, by the
+            clock of process starts. Written by the supervisor: below (bytes of the processes it started),
+            used (the highest seen, with those) and told (the generation that was told of its soft limit).
     """
 
     kind: int
@@ -99,6 +100,7 @@ class Row(ctypes.Structure):
     hard: int
     generation: int
     told: int
+    below: int
     priority: int
     slots: int
     guessed: int
@@ -117,6 +119,7 @@ class Row(ctypes.Structure):
         ("hard", ctypes.c_uint64),
         ("generation", ctypes.c_uint64),
         ("told", ctypes.c_uint64),
+        ("below", ctypes.c_uint64),
         ("priority", ctypes.c_uint32),
         ("slots", ctypes.c_uint32),
         ("guessed", ctypes.c_uint64),

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,10 @@ class Cleaner:
 
         return stop
 
+    def after_fork(self) -> None:
+        """In a child: what runs in threads of the parent does not run here."""
+        self._running = set()
+
     def react(self, level: Pressure) -> CleanedUp:
         """Run what is registered for `level`, collect and trim; tells what that freed."""
         own = Own()
@@ -124,4 +129,6 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 CLEANER: Final = Cleaner()
-"""This process's; forked cells inherit what was registered before."""
+"""This process's; forked ones inherit what was registered before."""
+
+os.register_at_fork(after_in_child=CLEANER.after_fork)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from seawall import events
 from seawall.memory.board import Board, Busy, Kind, Row
 from seawall.memory.budget import ControlGroup
+from seawall.memory.descendants import Descendants, below, end, identified
 from seawall.memory.events import LimitExceeded, PressureChanged
 from seawall.memory.levels import Marks, Pressure
 from seawall.memory.meter import YOUNG, Meter
@@ -24,7 +25,7 @@ from seawall.quantity import format_bytes
 logger = logging.getLogger(__name__)
 
 SHARE: Final = 0.004
-"""Of one core, for looking; exact readings of the meter come on top, see there."""
+"""Of one core, for looking; exact readings of the meter and looks for children come on top, see there."""
 
 SOONEST: Final = 0.02
 LATEST: Final = 0.1
@@ -64,7 +65,7 @@ class _Running(NamedTuple):
     pid: int
     generation: int
     using: int
-    """Bytes beyond its start."""
+    """Bytes beyond its start, with the processes it has started."""
 
     def over(self, limit: int, *, hard: bool) -> Overrun:
         row = self.row
@@ -98,6 +99,7 @@ class Guard:
         self._slots = slots
         self._group = group
         self._meter = meter or Meter()
+        self._descendants = Descendants(clock)
         self._clock = clock
         self._row: Row | None = None
         self._expected = 0
@@ -117,6 +119,20 @@ class Guard:
         with self._board.locked(patience=1.0):
             self._row = self._board.take(Kind.WORKER, slots=self._slots, size=self._expected)
 
+    def join(self, now: float) -> None:
+        """Say on a board that was there before that this process counts itself from now on.
+
+        The level is left to whoever counted it so far, and finds first what it shares with it.
+        """
+        self._meter.read([os.getpid()], now)
+        mine = self._meter.total()
+        with contextlib.suppress(Busy), self._board.locked(patience=1.0):
+            self._row = self._board.take(Kind.WORKER, slots=self._slots, size=mine, used=mine)
+
+    def shares_anew(self) -> None:
+        """Processes that share pages with this one have come or gone."""
+        self._meter.renew(os.getpid())
+
     def grow(self, slots: int) -> None:
         """The pool is about to run `slots` tasks at a time: what nobody knows is divided among more."""
         self._slots = max(self._slots, slots)
@@ -127,21 +143,31 @@ class Guard:
     def look(self, pids: Collection[int], now: float) -> list[Overrun]:
         """Read this process and `pids`, those that run its tasks; what is to be done."""
         begun = self._clock()
-        before = [(row, row.pid, row.generation) for row in self._board.rows(Kind.RUN)]
-        held = self._meter.read([os.getpid(), *pids], now)
+        wanted = {os.getpid(), *pids}
+        before = [
+            (row, row.pid, row.generation, row.since)
+            for row in self._board.rows(Kind.RUN)
+            if row.pid in wanted and row.generation
+        ]
+        started = self._descendants.look((each[1:] for each in before), now)
+        held = self._meter.read(wanted | started, now)
         runs = [
-            _Running(row, pid, generation, max(0, held[pid] - row.begun))
-            for row, pid, generation in before
-            if generation and pid in held and row.generation == generation
+            self._running(row, pid, generation, held[pid])
+            for row, pid, generation, _ in before
+            if pid in held and row.generation == generation
         ]
         for run in runs:
             run.row.used = max(run.row.used, run.using)
         self._slots = max(self._slots, len(pids))  # pools grow
         used = self._update(runs, now)
         found = self._overruns(runs, used)
-        cost = self._clock() - begun - self._meter.exact_cost
+        cost = self._clock() - begun - self._meter.exact_cost - self._descendants.cost
         self.interval = max(self._nearest(runs, used), cost / SHARE)
         return found
+
+    def _running(self, row: Row, pid: int, generation: int, held: int) -> _Running:
+        row.below = self._descendants.held(pid, self._meter)
+        return _Running(row, pid, generation, max(0, held - row.begun) + row.below)
 
     def _update(self, runs: list[_Running], now: float) -> int:
         """Tell the board; what all workers use."""
@@ -246,14 +272,16 @@ class Guard:
 def act(overrun: Overrun, send: Callable[[Overrun], bool]) -> bool:
     """Do something about an overrun, if its task still runs; whether it was done.
 
-    `send` tells or kills the process and answers whether it did.
+    `send` tells or kills the process and answers whether it did. What the process has started ends with it.
     """
     if not overrun.stands():
         return False
     if not overrun.hard:
         overrun.row.told = overrun.generation
+    descendants = identified(below(overrun.pid)) if overrun.hard else {}
     if not send(overrun):
         return False
+    end(descendants)
     logger.warning(
         "%s[%s] uses %s of memory, %s %s: %s",
         overrun.name, overrun.id, format_bytes(overrun.used), "limit" if overrun.hard else "budget",

@@ -165,6 +165,8 @@ class _Watched:
 
     exact_at: float = float("-inf")
     exact_held: int = 0
+    common: int = 0
+    """What it did not have to itself then, in full."""
 
     def due(self, now: float) -> bool:
         """Whether it was never measured exactly, or only when it was young."""
@@ -173,6 +175,10 @@ class _Watched:
     @property
     def own(self) -> int:
         return max(0, self.held - min(self.shared, self.exact_held))
+
+    @property
+    def alone(self) -> int:
+        return max(0, self.held - min(self.common, self.exact_held))
 
 
 class Meter:
@@ -212,6 +218,16 @@ class Meter:
         watched = self._watched.get(pid)
         return 0 if watched is None else watched.own
 
+    def alone(self, pid: int) -> int:
+        """What `pid` holds and shares with nobody."""
+        watched = self._watched.get(pid)
+        return 0 if watched is None else watched.alone
+
+    def renew(self, pid: int) -> None:
+        """What `pid` shares has changed: measure it exactly at the next `read`."""
+        if (watched := self._watched.get(pid)) is not None:
+            watched.exact_at = float("-inf")
+
     def close(self) -> None:
         """Forget every process."""
         for pid in tuple(self._watched):
@@ -241,7 +257,7 @@ class Meter:
             begun = self._clock()
             watched = self._watched[pid]
             if (exact := _exactly(pid)) is not None:
-                watched.exact_held, proportional = exact
+                watched.exact_held, proportional, watched.common = exact
                 watched.shared = max(0, watched.exact_held - proportional)
             watched.exact_at = now
             cost = self._clock() - begun
@@ -254,8 +270,8 @@ class Meter:
         return not doubled, watched.exact_at
 
 
-def _exactly(pid: int) -> tuple[int, int] | None:
-    """Held and proportional bytes of one moment: what a process frees in between would pass as shared."""
+def _exactly(pid: int) -> tuple[int, int, int] | None:
+    """Held, proportional and shared bytes of one moment: what is freed in between would pass as shared."""
     try:
         # The kernel's summary, which psutil would add up line by line itself.
         with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:  # noqa: PTH123
@@ -265,11 +281,11 @@ def _exactly(pid: int) -> tuple[int, int] | None:
                 for name, _, rest in (line.partition(b":") for line in rollup)
             }
         held = sizes[b"Anonymous"] + _line(_status(pid), b"RssShmem:")
-        return held, sizes[b"Pss_Anon"] + sizes[b"Pss_Shmem"]
+        return held, sizes[b"Pss_Anon"] + sizes[b"Pss_Shmem"], sizes[b"Shared_Dirty"]
     except (OSError, KeyError):
         pass
     try:
         full = psutil.Process(pid).memory_full_info()
-        return int(full.rss), int(full.pss)
+        return int(full.rss), int(full.pss), int(full.rss - full.uss)
     except (psutil.Error, AttributeError):
         return None

@@ -21,6 +21,7 @@ from seawall import holdings
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory import cleanup, leaks
 from seawall.memory.board import Board, Busy, Kind, Row
+from seawall.memory.descendants import clock
 from seawall.memory.learned import Sample
 from seawall.memory.meter import Own
 from seawall.policy import Policy
@@ -129,7 +130,7 @@ class Runs:
         self._arguments = arguments
         begun = self._held_at(time.monotonic())
         if row is not None:
-            row.begun = begun
+            row.begun, row.since = begun, clock()
             self._generation += 1
             row.generation = self._generation
         self._own.reset_peak()
@@ -152,7 +153,8 @@ class Runs:
         if now - started >= _BRIEF:
             highest = self._own.peak()
         self.highest = highest
-        self._peak = max(0, highest - begun)
+        # What a supervisor saw is more where the run has started processes.
+        self._peak = max(0, highest - begun, self._row.used if self._row is not None else 0)
 
     def _held_at(self, now: float) -> int:
         if now - self._read_at >= _BRIEF:
@@ -171,7 +173,7 @@ class Runs:
                 request.encode(errors="backslashreplace")[:63],
                 name.encode(errors="backslashreplace")[:127],
             )
-            row.used = 0
+            row.used = row.below = 0
             row.size = reserved
             row.soft, row.hard = policy.memory or 0, policy.memory_limit or 0
         return row
@@ -184,7 +186,7 @@ class Runs:
         if holdings.in_shelter(frame):
             holdings.again(signum)
             return
-        used = self._own.held() - row.begun
+        used = self._own.held() - row.begun + row.below
         if row.soft and used <= row.soft:
             return
         self._inside = False  # once: what the task does about it is not interrupted again

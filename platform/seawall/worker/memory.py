@@ -23,14 +23,15 @@ from redis.exceptions import RedisError
 
 from seawall import admission, cluster, events, memory, servers
 from seawall.config import settings
-from seawall.memory import Marks, Pressure, meter
+from seawall.memory import Pressure
 from seawall.memory.account import MemoryAccount
 from seawall.memory.board import Board, Busy
-from seawall.memory.budget import ControlGroup, find
+from seawall.memory.budget import ControlGroup
 from seawall.memory.cleanup import CLEANER, release
 from seawall.memory.events import BudgetFarOff, CellRecycled, LeakCleared, LeakSuspected
 from seawall.memory.guard import Guard, Overrun, act
 from seawall.memory.learned import Judged, Learned, Record, Sample
+from seawall.memory.process import group_of, make_board, marks_of, stand_down
 from seawall.memory.recycling import WORTH, Recycling
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policy import policy_of
@@ -53,6 +54,7 @@ class Watch:
     """The main process's side. `forks`: tasks run in processes of their own, one at a time in each."""
 
     def __init__(self, app: Celery, *, slots: int, forks: bool) -> None:
+        stand_down()  # of a process that called `bootstrap()` before it became a worker
         chosen = settings().memory
         self.marks = marks_of(chosen)
         self.board, group = board_of(chosen)
@@ -233,31 +235,13 @@ def _tell(overrun: Overrun) -> bool:
     return True
 
 
-def marks_of(chosen: MemorySettings) -> Marks:
-    """The levels of the settings.
-
-    Raises:
-        ConfigError: they are not in order.
-    """
-    return Marks(
-        warning=chosen.warning,
-        critical=chosen.critical,
-        exhausted=chosen.exhausted,
-        hysteresis=chosen.hysteresis,
-        warning_priority=chosen.warning_priority,
-        critical_priority=chosen.critical_priority,
-    )
-
-
 def board_of(chosen: MemorySettings) -> tuple[Board, ControlGroup | None]:
     """The fleet's board, or one of this worker's, with the group whose limit is the budget."""
-    budget, group = find(setting=chosen.budget, fraction=chosen.fraction, machine=meter.machine())
-    if chosen.board is not None:
-        board = Board.open(chosen.board)
-        logger.info("memory budget %s, shared by the workers of the fleet", format_bytes(board.budget))
-        return board, group
-    logger.info("memory budget %s (%s)", format_bytes(budget.bytes), budget.source)
-    return Board.create(budget.bytes), group
+    if chosen.board is None:
+        return make_board(chosen)
+    board = Board.open(chosen.board)
+    logger.info("memory budget %s, shared by the workers of the fleet", format_bytes(board.budget))
+    return board, group_of(chosen)
 
 
 # One worker a process

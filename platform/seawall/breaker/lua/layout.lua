@@ -14,6 +14,7 @@
 --   root:<n>:reporters    zset    "host/pid" by its last report
 --   root:<n>:troubled     zset    those whose last word was trouble
 --   root:<n>:leases       zset    probes by the end of their lease
+--   root:<n>:held         hash    "host/pid@machine", a process that refuses calls by itself -> since, until
 --
 -- KEYS: root. ARGV: name, rules (JSON, seconds), who asks, the newest snapshot they know (JSON, or ''), then
 -- what the verb needs.
