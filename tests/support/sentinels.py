@@ -82,6 +82,19 @@ class Site:
         port = next(info["port"] for info in map(self._told_by, self._ports) if info)
         return next(server for server in self.servers if server.port == port)
 
+    def revive(self, server: Server) -> None:
+        """Start one that was killed, and wait until there are a primary and two replicas again."""
+        assert server.proc is not None
+        if server.proc.popen.poll() is not None:
+            server.start()
+        wait_until(self._is_whole, timeout=90, what="two replicas")
+
+    def _is_whole(self) -> bool:
+        with contextlib.suppress(RedisError), self.primary.client() as client:
+            followers = client.info("replication")
+            return [followers.get(f"slave{number}", {}).get("state") for number in range(2)] == ["online"] * 2
+        return False
+
     @contextmanager
     def without(self, server: Server, how: str) -> Iterator[None]:
         """The server is killed, or stands still, and comes back as a replica of the next primary."""
