@@ -1,7 +1,7 @@
 """Primaries die and freeze again and again behind real sentinels, while producers and a worker are busy.
 
-Replication is asynchronous, so a failover may lose what the next primary had not received: this counts what was
-accepted and lost. SENTINEL_ROUNDS says how often, SENTINEL_REPLICAS how many replicas a submission waits for.
+Replication is asynchronous, so a failover may lose what the next primary had not received: this counts what
+was accepted and lost. SENTINEL_ROUNDS says how often, SENTINEL_REPLICAS for how many a submission waits.
 """
 
 import os
