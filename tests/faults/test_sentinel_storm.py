@@ -32,11 +32,16 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     with own_server(tmp_path / "journal", fsync="no") as journal, sentinels(tmp_path) as site:
         monkeypatch.setenv("SEAWALL_REDIS_URL", site.url)
         monkeypatch.setenv("STRUCK_DIRECT", journal.url)
-        for cached in (settings, cluster.client, struck.direct):
-            cached.cache_clear()
+        settings.cache_clear()
+        _forget_clients()
         yield site
-        for cached in (servers._attachment, cluster.client, struck.direct):
-            cached.cache_clear()
+        servers._attachment.cache_clear()
+        _forget_clients()
+
+
+def _forget_clients() -> None:
+    cluster.client.cache_clear()
+    struck.direct.cache_clear()
 
 
 @pytest.mark.slow

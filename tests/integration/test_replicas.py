@@ -50,7 +50,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 def app_of(pair: Pair, **delivery: Any) -> Iterator[Celery]:
     with Seawall("replicas", broker=pair.primary.url, backend="cache+memory://", set_as_current=False) as app:
         app.conf.broker_transport_options = {"delivery": delivery}
-        app.task(name="t", ignore_result=True)(_nothing)
+        app.task(name="t", ignore_result=True, shared=False)(_nothing)
         yield app
 
 
@@ -70,7 +70,7 @@ def frozen(server: Server) -> Iterator[None]:
 
 def kept(server: Server) -> int:
     with server.client() as client:
-        return client.hlen(MESSAGES)
+        return int(client.hlen(MESSAGES))
 
 
 def test_a_submission_returns_when_the_replica_has_it(pair: Pair) -> None:

@@ -4,7 +4,8 @@ Replication is asynchronous: a server that dies takes with it what it had confir
 sent along with a submission, is answered when so many replicas have received all that this connection wrote
 before it. That takes a round trip from the server to its replicas, and none more for the producer.
 
-Enough replicas is no promise that the next primary is one of them: of two, both have to have it.
+Whether the next primary is one of them is up to who promotes it: a sentinel takes the replica that has
+received most, of those that it reaches and whose priority is the best.
 """
 
 from typing import Any, Final
