@@ -8,8 +8,8 @@ A producer waits for several answers, over several connections, and is promised 
 what is left of that time, if this is less than their timeout. docs/waiting.md says who waits for what.
 
 A server that answers that it can do nothing now (`NOT_NOW`) is as good as away, whatever it was asked. These
-connections say so with the error of a lost connection, which everybody who waits for a server knows how to take:
-a worker connects anew until it is well.
+connections say so with the error of a lost connection, which everybody who waits for a server knows how to
+take: a worker connects anew until it is well.
 """
 
 import contextlib
