@@ -7,8 +7,9 @@ was accepted and lost. SENTINEL_ROUNDS says how often, SENTINEL_REPLICAS for how
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -57,14 +58,13 @@ def test_work_goes_on_whatever_becomes_of_the_primary(
     environment = {"SEAWALL_REDIS_URL": site.url, "STRUCK_DIRECT": os.environ["STRUCK_DIRECT"]}
     start_worker("support.struck", "--concurrency=2", env=environment)
     producer = Producer(app)
-    pauses: list[tuple[float, float]] = []
+    pauses: list[Pause] = []
     producer.start()
     try:
         wait_until(lambda: len(runs()) > 20, timeout=60, what="work")
         for _ in range(rounds):
-            elected, paused = strike(site, producer, how)
-            pauses.append((elected, paused))
-            say(f"{how}: next primary after {elected:.1f} s, work after {paused:.1f} s")
+            pauses.append(strike(site, producer, how))
+            say(f"{how}: {pauses[-1]}")
     finally:
         producer.stopping.set()
         producer.join(60)
@@ -74,11 +74,21 @@ def test_work_goes_on_whatever_becomes_of_the_primary(
     app.close()
 
 
-def strike(site: Site, producer: Producer, how: str) -> tuple[float, float]:
-    """Seconds from the end of the primary until there is another one, and until work goes on."""
+class Pause(NamedTuple):
+    """Seconds from the end of a primary until there is another, until it may write, and until work goes on."""
+
+    elected: float
+    writes: float
+    works: float
+
+
+def strike(site: Site, producer: Producer, how: str) -> Pause:
+    """The primary ends; it is back, as a replica, when this returns."""
     primary, begun = site.primary, time.monotonic()
     with site.without(primary, how):
         elected = time.monotonic() - begun
+        wait_until(site.accepts, timeout=60, what="a replica of the next primary")
+        writes = time.monotonic() - begun
         known, ran = len(producer.outcomes), set(runs())
 
         def goes_on() -> bool:
@@ -86,9 +96,9 @@ def strike(site: Site, producer: Producer, how: str) -> tuple[float, float]:
             return any(each in new for each in since) if (new := set(runs()) - ran) else False
 
         wait_until(goes_on, timeout=WORKS_AGAIN_WITHIN, what="work with the next primary")
-        pause = time.monotonic() - begun
+        works = time.monotonic() - begun
     site.revive(primary)
-    return elected, pause
+    return Pause(elected, writes, works)
 
 
 def is_empty(queues: Queues) -> bool:
@@ -96,16 +106,17 @@ def is_empty(queues: Queues) -> bool:
     return (counts.ready, counts.delayed, counts.held) == (0, 0, 0)
 
 
-def account(producer: Producer, pauses: list[tuple[float, float]], how: str, replicas: int) -> None:
+def account(producer: Producer, pauses: list[Pause], how: str, replicas: int) -> None:
     ran = Counter(runs())
     lost = [each for each, outcome in producer.outcomes.items() if outcome == "accepted" and not ran[each]]
     twice = [each for each, times in ran.items() if times > 1]
-    elected, paused = ([each[part] for each in pauses] for part in (0, 1))
     outcomes = dict(Counter(producer.outcomes.values()))
     say(
         f"{how}, {len(pauses)} rounds, waiting for {replicas} replicas: submitted {outcomes}, heard after "
         f"{producer.longest:.1f} s at most; {len(lost)} accepted and lost, {len(twice)} run twice; "
-        f"next primary after {shown(elected)}, work after {shown(paused)}"
+        f"next primary after {shown(each.elected for each in pauses)}, which accepts after "
+        f"{shown(each.writes for each in pauses)}, work after {shown(each.works for each in pauses)}: "
+        f"{shown(each.works - each.writes for each in pauses)} later"
     )
     assert not [each for each, outcome in producer.outcomes.items() if outcome == "refused" and ran[each]]
     assert producer.longest < 10 + busyness()
@@ -113,7 +124,8 @@ def account(producer: Producer, pauses: list[tuple[float, float]], how: str, rep
         assert not lost
 
 
-def shown(seconds: list[float]) -> str:
+def shown(figures: Iterable[float]) -> str:
+    seconds = list(figures)
     return f"{sum(seconds) / len(seconds):.1f} s on average and {max(seconds):.1f} s at most"
 
 

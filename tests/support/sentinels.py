@@ -18,6 +18,8 @@ NAME = "main"
 CAREFUL = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
 """A primary that was deposed while it stood still accepts nothing that its successor does not know."""
 
+_AT_ONCE = ("--repl-diskless-sync-delay", "0")  # a replica waits for no other one
+
 
 class Site:
     """`url` is what a user would put into SEAWALL_REDIS_URL."""
@@ -25,7 +27,9 @@ class Site:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._ports: list[int] = []
         self.servers = [
-            stack.enter_context(own_server(folder / f"server{number}", fsync="everysec", extra=CAREFUL))
+            stack.enter_context(
+                own_server(folder / f"server{number}", fsync="everysec", extra=(*CAREFUL, *_AT_ONCE))
+            )
             for number in range(3)
         ]
         primary = self.servers[0]
@@ -93,6 +97,12 @@ class Site:
         with contextlib.suppress(RedisError), self.primary.client() as client:
             followers = client.info("replication")
             return [followers.get(f"slave{number}", {}).get("state") for number in range(2)] == ["online"] * 2
+        return False
+
+    def accepts(self) -> bool:
+        """Whether the primary can be written to: `CAREFUL` asks it for a replica."""
+        with contextlib.suppress(RedisError), self.primary.client() as client:
+            return bool(client.set("of-the-test", 1))
         return False
 
     @contextmanager
