@@ -75,7 +75,7 @@ def test_work_goes_on_whatever_becomes_of_the_primary(
 
 
 class Pause(NamedTuple):
-    """Seconds from the end of a primary until there is another, until it may write, and until work goes on."""
+    """Seconds from a primary's end until there is another, until it may write, and until work goes on."""
 
     elected: float
     writes: float
