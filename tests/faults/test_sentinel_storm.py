@@ -81,6 +81,11 @@ class Pause(NamedTuple):
     writes: float
     works: float
 
+    def __str__(self) -> str:
+        return (
+            f"primary after {self.elected:.1f} s, writes after {self.writes:.1f}, work after {self.works:.1f}"
+        )
+
 
 def strike(site: Site, producer: Producer, how: str) -> Pause:
     """The primary ends; it is back, as a replica, when this returns."""

@@ -30,6 +30,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
 from redis import Connection
 from redis.exceptions import OutOfMemoryError, RedisError
+from redis.sentinel import SentinelManagedConnection
 
 from seawall import silence
 from seawall.cluster import Argument, Script, away, makes_room
@@ -335,6 +336,11 @@ class Stored:
         value = self.encode({**kept, "children": [], "date_done": meta.get("date_done")})
         return result._replace(value=to_bytes(value) if isinstance(value, str) else value)
 
+    @property
+    def _transport_options(self) -> dict[str, Any]:
+        # Celery's connections to sentinels have no timeout.
+        return {"sentinel_kwargs": silence.timeouts({}), **super()._transport_options}  # type: ignore[misc]
+
     def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
         """As Celery's, which tries again for 20 s; for whoever has a deadline, until that one."""
         if (deadline := silence.current()) is not None:
@@ -406,11 +412,10 @@ def stored(backend: Any) -> Any:
 
 
 def _bound(parameters: dict[str, Any], *, managed: bool) -> None:
-    """Let no connection with these parameters wait for ever; Sentinel's have a class of their own."""
+    """Let no connection with these parameters wait for ever, also one that Sentinel manages."""
     parameters |= silence.timeouts(parameters)
-    if not managed:
-        kind = parameters.get("connection_class", Connection)
-        parameters["connection_class"] = silence.bounded(kind)
+    kind = parameters.get("connection_class", SentinelManagedConnection if managed else Connection)
+    parameters["connection_class"] = silence.bounded(kind)
 
 
 def _stores_as_celery(kind: Any) -> bool:
