@@ -97,6 +97,7 @@ def strike(site: Site, producer: Producer, how: str) -> Pause:
         known, ran = len(producer.outcomes), set(runs())
 
         def goes_on() -> bool:
+            assert producer.is_alive(), "its error is printed at the end"
             since = list(producer.outcomes)[known:]
             return any(each in new for each in since) if (new := set(runs()) - ran) else False
 
