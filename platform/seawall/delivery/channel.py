@@ -17,6 +17,7 @@ from typing import Any
 
 from kombu.transport import redis as stock
 from redis import Connection, Redis, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.sentinel import SentinelManagedConnection
 
@@ -90,6 +91,8 @@ class Channel(ClaimingChannel):
         properties.setdefault(SUBMISSION, properties["delivery_tag"])
 
     def _put(self, queue: str, message: dict[str, Any], **_kwargs: Any) -> None:
+        if self.connection is None:  # lost in this moment, in another thread: kombu is to connect anew
+            raise RedisConnectionError("the connection of this channel is closed")
         if (lasts := kept_for(queue, message)) is not None:
             self._answer(queue, message, lasts)
         elif self.collect is not None:
