@@ -63,7 +63,7 @@ _NOT_NOW: Final = (
     *(OutOfMemoryError, ReadOnlyError, TryAgainError, ClusterDownError),  # MASTERDOWN is the last one's
     *(NoPermissionError, AuthorizationError),  # until somebody corrects the user's rights
 )
-_NOT_NOW_TOO: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ", "UNKILLABLE ")  # redis-py has no classes for them
+_NOT_NOW_TOO: Final = (*silence.NOT_NOW, "UNKILLABLE ")
 
 
 def away(error: BaseException) -> bool:

@@ -6,6 +6,10 @@ firewall hides, says nothing for ever, so every connection has a timeout: `SILEN
 A producer waits for several answers, over several connections, and is promised to hear within
 `HEARD_WITHIN` of all of it. It waits inside `within`; connections made of a `bounded` class then wait for
 what is left of that time, if this is less than their timeout. docs/waiting.md says who waits for what.
+
+A server that answers that it can do nothing now (`NOT_NOW`) is as good as away, whatever it was asked. These
+connections say so with the error of a lost connection, which everybody who waits for a server knows how to
+take: a worker connects anew until it is well.
 """
 
 import contextlib
@@ -18,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import SENTINEL
 
@@ -53,6 +59,10 @@ KEEPALIVE: Final[Mapping[int, int]] = {
 """A connection on which nobody waits for an answer, such as a subscription, is given up after 25 s, where its
 other end is not even a machine any more."""
 
+
+NOT_NOW: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""How a server begins that runs a script without end, cannot write its disk, or has too few replicas to write
+anything; redis-py has no classes for them."""
 
 announce: Callable[[float], None] | None = None
 """Called before each wait for a server, with the seconds it may last: for who watches whether we live."""
@@ -152,6 +162,10 @@ class _Bounded:
         except RedisTimeoutError:
             if waits_for_answer and (bound is None or bound >= SUSPECTED_WITHIN):
                 _Process.silent_at[self._server] = time.monotonic()
+            raise
+        except ResponseError as exc:
+            if str(exc).startswith(NOT_NOW):
+                raise RedisConnectionError(str(exc)) from exc
             raise
 
     @property

@@ -2,11 +2,13 @@
 
 `PYTHONPATH=tests python tests/benchmarks/submission.py`. Prints the microseconds of the server's time per
 submission, alone and in batches of 500 (INFO commandstats), the microseconds of a producer's CPU, the bytes
-it sends, and the bytes that the server keeps for each submission that it remembers.
+it sends, and the bytes that the server keeps for each submission that it remembers. At last how long a
+submission takes with one replica on this machine, with and without waiting for it (`replicas`), by turns.
 """
 
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +17,8 @@ from celery import Celery
 
 from seawall import Seawall
 from seawall.delivery import submit_many
-from support.delivery import own_server
+from support.delivery import Server, own_server
+from support.waiting import wait_until
 
 ROUNDS, ALONE, BATCHED = 5, 2_000, 20_000
 
@@ -30,6 +33,33 @@ def main() -> None:
             for figure in rounds[0]:
                 _say(figure, median(each[figure] for each in rounds))
             _remembered(app, client)
+            with own_server(Path(folder) / "replica", fsync="no") as replica:
+                _replicated(server, replica)
+
+
+def _replicated(primary: Server, replica: Server) -> None:
+    with replica.client() as client:
+        client.replicaof("127.0.0.1", primary.port)
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", timeout=30)
+    apps = {}
+    for replicas in (0, 1):
+        app = Seawall("bench", broker=primary.url, backend="cache+memory://", set_as_current=False)
+        app.conf.broker_transport_options = {"delivery": {"replicas": replicas}}
+        app.task(name="t", ignore_result=True)(_nothing)
+        app.send_task("t", (0,))
+        apps[f"{replicas} replicas waited for"] = app
+    taken: dict[str, list[float]] = defaultdict(list)
+    for _ in range(ROUNDS):
+        for name, app in apps.items():
+            begun = time.perf_counter()
+            for number in range(ALONE):
+                app.send_task("t", (number,))
+            taken[f"alone, {name}: us"].append((time.perf_counter() - begun) / ALONE * 1e6)
+            begun = time.perf_counter()
+            submit_many(map(app.tasks["t"].s, range(BATCHED)), app=app)
+            taken[f"in batches, {name}: us"].append((time.perf_counter() - begun) / BATCHED * 1e6)
+    for figure in sorted(taken):
+        _say(figure, median(taken[figure]))
 
 
 def _nothing(_number: int) -> None:

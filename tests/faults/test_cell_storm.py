@@ -19,6 +19,7 @@ from seawall import delivery
 from seawall.delivery import Queues
 from support.delivery import ROOT, Site, own_server, site
 from support.processes import Proc, alive
+from support.proxy import proxy
 from support.waiting import wait_until
 
 CELLS = 4
@@ -108,6 +109,18 @@ def storm(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Storm]:
         yield Storm(place, tasks)
 
 
+@pytest.fixture
+def far_storm(tmp_path: Path) -> Iterator[Storm]:
+    """A round trip to the server takes 100 ms."""
+    with (
+        own_server(tmp_path / "server", fsync="everysec") as server,
+        proxy(server.url) as way,
+        site(way.url, tmp_path / "site", delivery={"lease": 5.0}) as place,
+    ):
+        way.delay = 0.05
+        yield Storm(place, 600)
+
+
 def weather(storm: Storm, cells: int, supervisors: int) -> None:
     storm.submit()
     worker = storm.rage(storm.start(), cells, supervisors)
@@ -134,6 +147,18 @@ def weather(storm: Storm, cells: int, supervisors: int) -> None:
 @pytest.mark.timeout(240)
 def test_killed_cells_and_supervisors_lose_nothing(storm: Storm) -> None:
     weather(storm, cells=20, supervisors=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_killed_cells_far_from_their_server_lose_nothing(far_storm: Storm) -> None:
+    weather(far_storm, cells=15, supervisors=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_stopped_workers_far_from_their_server_lose_and_repeat_nothing(far_storm: Storm) -> None:
+    stops(far_storm, 3)
 
 
 @pytest.mark.slow

@@ -2,14 +2,11 @@
 
 import os
 import random
-import threading
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from seawall.delivery import Queues
 from support import struck
@@ -17,46 +14,12 @@ from support.nodes import StartWorker, start_worker
 from support.proxy import proxy
 from support.recorded import Recorded, recorded
 from support.strikes import Strikes
+from support.struck import Producer, runs
 from support.waiting import busyness, wait_until
 
 __all__ = ["recorded", "start_worker"]
 
 HEARD_WITHIN = 10.0
-
-
-class Producer(threading.Thread):
-    """Submits on and on; every number ends as accepted, perhaps or refused."""
-
-    def __init__(self, app: Celery) -> None:
-        super().__init__(name="producer")
-        self._app = app
-        self.stopping = threading.Event()
-        self.ids: dict[str, str] = {}
-        self.outcomes: dict[str, str] = {}
-        self.said: list[str] = []
-        self.longest = 0.0
-
-    def run(self) -> None:
-        number = 0
-        while not self.stopping.wait(0.02):
-            number += 1
-            self.submit(str(number))
-
-    def submit(self, task_id: str) -> None:
-        begun = time.monotonic()
-        try:
-            self._app.tasks["struck.run"].apply_async((int(task_id),), task_id=task_id)
-            self.outcomes[task_id] = "accepted"
-        except OperationalError as exc:
-            self.outcomes[task_id] = "perhaps" if "may have been accepted" in str(exc) else "refused"
-            self.said.append(f"{time.monotonic() - begun:.1f} s: {exc}")
-        self.longest = max(self.longest, time.monotonic() - begun)
-
-
-def runs() -> list[str]:
-    """The task id of every run, in order."""
-    lines: Any = struck.direct().lrange(struck.RUNS, 0, -1)
-    return [line.decode().split()[1] for line in lines]
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])

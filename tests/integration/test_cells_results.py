@@ -1,5 +1,6 @@
 """Results of cells: stored together, never late, never lost with a cell, and counted right."""
 
+import threading
 import time
 from typing import Any
 
@@ -79,8 +80,12 @@ class Server:
         self.away = False
         self.refuses = b""
         self.stored: list[bytes] = []
+        self.asked, self.answers = threading.Event(), threading.Event()
+        self.answers.set()
 
     def store(self, found: list[results.Result]) -> None:
+        self.asked.set()
+        assert self.answers.wait(30)
         if self.refuses in [result.key for result in found]:
             raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         if self.away:
@@ -161,3 +166,24 @@ def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch
     monkeypatch.setattr(time, "sleep", back_later)
     batch.flush()  # waits for the server
     assert server.stored == [b"a"]
+
+
+def test_no_task_waits_for_results_that_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_TOLD", ())
+    row, server = Table(1).rows[0], Server()
+    batch = results.Batch(row, stopping=lambda: False)
+    batch.begin(Quiet())
+    batch.put(server, result("a"))
+    server.answers.clear()
+    far = threading.Thread(target=batch.flush)
+    far.start()
+    assert server.asked.wait(30)
+    assert batch.put(server, result("b"))  # returns, although the server has not answered
+    batch.end(more=False, aside=True)
+    server.answers.set()
+    far.join(30)
+    assert server.stored == [b"a"]
+    assert row.unstored_results() == [result("a"), result("b")], "one too many is harmless"
+    batch.flush()
+    assert server.stored == [b"a", b"b"]
+    assert row.unstored_results() == []

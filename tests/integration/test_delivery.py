@@ -515,8 +515,8 @@ def test_an_urgent_message_overtakes_what_was_claimed_before_it(connect: Connect
     claimant, line = channel._consume()
     claimant.serve(["q"])
 
-    def claim(wanted: int, **bound: int) -> None:
-        keys, arguments = line.prepare(["q"], wanted, **bound)
+    def claim(wanted: int, *, below: int = 10) -> None:
+        keys, arguments = line.prepare(["q"], wanted, below=below)
         line.accept(scripts.claim(claimant.client, keys, arguments))
 
     claim(3)

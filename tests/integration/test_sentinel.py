@@ -10,7 +10,7 @@ import pytest
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from seawall import Seawall, breaker, cluster, servers
+from seawall import Seawall, breaker, cluster, servers, silence
 from seawall.breaker import State
 from seawall.config import settings
 from seawall.errors import ConfigError
@@ -79,6 +79,20 @@ def test_tasks_results_and_shared_state_follow_the_primary(
         assert add(app, 3) == 4
     finally:
         app.close()
+
+
+def test_results_wait_for_no_silent_primary_or_sentinel_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "SEAWALL_REDIS_URL", "sentinel://127.0.0.1:1;sentinel://127.0.0.1:2/0?master_name=main"
+    )
+    settings.cache_clear()
+    app = Seawall("sentinels", set_as_current=False)
+    pool: Any = app.backend.client.connection_pool  # type: ignore[attr-defined]
+    assert issubclass(pool.connection_class, silence._Bounded)
+    assert pool.connection_kwargs["socket_timeout"] == silence.SILENCE
+    for sentinel in pool.sentinel_manager.sentinels:
+        waits = sentinel.connection_pool.connection_kwargs
+        assert waits["socket_timeout"] == waits["socket_connect_timeout"] == silence.SILENCE
 
 
 def _answers() -> bool:

@@ -248,3 +248,12 @@ def drained(connection: Connection) -> bool:
     with contextlib.suppress(TimeoutError):
         connection.drain_events(timeout=0.1)
     return True
+
+
+def test_a_channel_whose_connection_is_gone_says_so_in_a_way_that_kombu_repeats(way: Proxy) -> None:
+    with Connection(way.url, transport=OURS) as connection:
+        channel = connection.channel()
+        assert isinstance(channel, Channel)
+        vars(channel)["connection"] = None  # as kombu leaves it when the connection is lost
+        with pytest.raises(connection.recoverable_connection_errors, match="closed"):
+            channel._put("celery", {"headers": {}, "properties": {}, "body": ""})

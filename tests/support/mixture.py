@@ -18,10 +18,10 @@ from support.waiting import wait_until
 SHORT_TAKES: Final = 0.001
 
 
-def submit(place: Site, *, short: int, long: int, takes: float) -> None:
-    """`short` tasks of a millisecond, numbered in their order in line, with `long` ones spread among them."""
+def submit(place: Site, *, short: int, long: int, takes: float, short_takes: float = SHORT_TAKES) -> None:
+    """`short` tasks, numbered in their order in line, with `long` ones spread among them."""
     every = short // long
-    names = [(f"s{number}", SHORT_TAKES) for number in range(short)]
+    names = [(f"s{number}", short_takes) for number in range(short)]
     for number in range(long):
         names.insert(number * (every + 1) + every // 2, (f"l{number}", takes))
     with Celery("client", broker=place.url) as app:
@@ -39,6 +39,13 @@ def run(
         meanwhile()
         return len(place.marks.counts("end")) == total
 
+    worker = start(place, folder, cells=cells)
+    wait_until(ended, timeout=150, what="the end")
+    place.stop(worker)
+
+
+def start(place: Site, folder: Path, *, cells: int) -> Proc:
+    """A worker; nobody waits until it is ready."""
     argv = [
         sys.executable,
         "-m",
@@ -53,8 +60,7 @@ def run(
     ]
     worker = Proc(argv, log=folder / "worker.log", env=place.environment, cwd=ROOT)
     place.workers.append(worker)
-    wait_until(ended, timeout=150, what="the end")
-    place.stop(worker)
+    return worker
 
 
 def passed_by(marks: Marks, short: int, *, cells: int) -> float:

@@ -18,6 +18,8 @@ NAME = "main"
 CAREFUL = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
 """A primary that was deposed while it stood still accepts nothing that its successor does not know."""
 
+_AT_ONCE = ("--repl-diskless-sync-delay", "0")  # a replica waits for no other one
+
 
 class Site:
     """`url` is what a user would put into SEAWALL_REDIS_URL."""
@@ -25,7 +27,9 @@ class Site:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._ports: list[int] = []
         self.servers = [
-            stack.enter_context(own_server(folder / f"server{number}", fsync="everysec", extra=CAREFUL))
+            stack.enter_context(
+                own_server(folder / f"server{number}", fsync="everysec", extra=(*CAREFUL, *_AT_ONCE))
+            )
             for number in range(3)
         ]
         primary = self.servers[0]
@@ -81,6 +85,25 @@ class Site:
         """Who the sentinels say it is."""
         port = next(info["port"] for info in map(self._told_by, self._ports) if info)
         return next(server for server in self.servers if server.port == port)
+
+    def revive(self, server: Server) -> None:
+        """Start one that was killed, and wait until there are a primary and two replicas again."""
+        assert server.proc is not None
+        if server.proc.popen.poll() is not None:
+            server.start()
+        wait_until(self._is_whole, timeout=90, what="two replicas")
+
+    def _is_whole(self) -> bool:
+        with contextlib.suppress(RedisError), self.primary.client() as client:
+            followers = client.info("replication")
+            return [followers.get(f"slave{number}", {}).get("state") for number in range(2)] == ["online"] * 2
+        return False
+
+    def accepts(self) -> bool:
+        """Whether the primary can be written to: `CAREFUL` asks it for a replica."""
+        with contextlib.suppress(RedisError), self.primary.client() as client:
+            return bool(client.set("of-the-test", 1))
+        return False
 
     @contextmanager
     def without(self, server: Server, how: str) -> Iterator[None]:

@@ -17,13 +17,14 @@ from typing import Any
 
 from kombu.transport import redis as stock
 from redis import Connection, Redis, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.sentinel import SentinelManagedConnection
 
 from seawall import holdings, silence
 from seawall.backoff import equal_jitter
-from seawall.cluster import Argument, Packer, away, let_through, makes_room
-from seawall.delivery import scripts, server
+from seawall.cluster import Argument, Packer, Script, away, let_through, makes_room
+from seawall.delivery import replication, scripts, server
 from seawall.delivery.claiming import ClaimingChannel
 from seawall.delivery.envelope import SUBMISSION, Envelope, Stencil, wrap
 from seawall.delivery.keeper import keeper
@@ -39,6 +40,7 @@ from seawall.errors import AlreadySubmitted, QueueFull
 logger = logging.getLogger(__name__)
 
 _FULL_RETRY = 0.1
+_OF_SILENCE = 0.8  # of the time that a server may say nothing: it has to be heard that replicas are late
 
 
 class Channel(ClaimingChannel):
@@ -89,6 +91,8 @@ class Channel(ClaimingChannel):
         properties.setdefault(SUBMISSION, properties["delivery_tag"])
 
     def _put(self, queue: str, message: dict[str, Any], **_kwargs: Any) -> None:
+        if self.connection is None:  # lost in this moment, in another thread: kombu is to connect anew
+            raise RedisConnectionError("the connection of this channel is closed")
         if (lasts := kept_for(queue, message)) is not None:
             self._answer(queue, message, lasts)
         elif self.collect is not None:
@@ -123,8 +127,12 @@ class Channel(ClaimingChannel):
         A queue that nobody declared as lasting goes after `lasts` milliseconds without use, if that is given.
         A server that is full takes only what `goes_on` with work that it has accepted.
 
+        With the option `replicas` it returns when so many have it too. What `goes_on` with work need not
+        wait: the acknowledgement of that work comes after it, and is replicated after it.
+
         Raises:
             QueueFull: the queue has reached its `max_length`.
+            OperationalError: kombu's, too few replicas have it in time; the server has.
             OutOfMemoryError: redis-py's, the server has reached its maxmemory; nothing was submitted.
             AlreadySubmitted: a message's unique key is taken; the others are in line.
         """
@@ -137,7 +145,7 @@ class Channel(ClaimingChannel):
         answered = sending()
         while True:
             try:
-                answer = verb(self.redis, [self.keys.base(queue)], arguments)
+                answer = self._write(verb, queue, arguments, replicated=not (goes_on or lasts))
                 if answer[0] != b"full":
                     break
                 if time.monotonic() >= give_up_at:
@@ -154,6 +162,13 @@ class Channel(ClaimingChannel):
         if answer[1:]:
             taken = envelopes[answer[1] - 1].unique
             raise AlreadySubmitted(taken, self._task_id_of(queue, answer[2]))
+
+    def _write(self, verb: Script, queue: str, arguments: list[Argument], *, replicated: bool) -> Any:
+        keys, options = [self.keys.base(queue)], self.delivery
+        if not options.replicas or not replicated:
+            return verb(self.redis, keys, arguments)
+        within = min(options.replicas_within, self._silence * _OF_SILENCE)
+        return replication.submit(self.redis, verb, keys, arguments, replicas=options.replicas, within=within)
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         if ids := revoked_by(exchange, message):

@@ -39,6 +39,7 @@ from redis.exceptions import RedisError, ResponseError
 from seawall import identity
 from seawall.cluster import Script, micros
 from seawall.delivery import scripts
+from seawall.delivery.distance import Distance, Work
 from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 
@@ -112,6 +113,9 @@ class Claimant:
         self.decided = False  # the outbox holds more than starts
         self.back: set[str] = set()  # held messages that had been put aside, until somebody is told
         self.worked_off = 0  # acknowledged or parked
+        self.distance = Distance()
+        self.work = Work(clock)
+        self._under_way = 0  # settlements that were taken to be sent, until they are confirmed
         self.clock_ahead = 0.0  # seconds by which the server's clock is ahead of this machine's
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
@@ -132,6 +136,16 @@ class Claimant:
     def ahead(self) -> int:
         """Of those, the ones not handed out yet."""
         return len(self._ahead)
+
+    @property
+    def far(self) -> bool:
+        """Whether the server is so far that nobody may wait for it between two messages (`distance.py`)."""
+        return self.distance.seconds > 0
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that the server has not confirmed."""
+        return self._under_way + sum(map(len, list(self._outbox.values())))
 
     def compare_clocks(self, asked: float, server: float, answered: float) -> None:
         """Learn how far the clocks are apart: the server looked at its own between two looks at ours.
@@ -185,6 +199,8 @@ class Claimant:
                 if message.history:
                     self._came_back.add(message.id)
                 self._ahead.insert(place(message) if place else len(self._ahead), (now, message))
+            if self._held:
+                self.work.begin()
 
     def _place_of(self, message: Claimed) -> int:
         for index, (_, other) in enumerate(self._ahead):
@@ -232,8 +248,11 @@ class Claimant:
             self._watched.pop(tag, None)
             self._put(queue, tag, f"{kind}{tag}\n{detail}" if detail else kind + tag)
             self.decided = True
-        if kind in "ap":
-            self.worked_off += 1
+            if kind in "ap":
+                self.worked_off += 1
+                self.work.done()
+            if not self._held:
+                self.work.rest()
         return True
 
     def let_go(self, queue: str, dependency: str) -> bool:
@@ -281,14 +300,22 @@ class Claimant:
         return age is not None and age >= self.options.settle_within
 
     def take_outbox(self) -> Settlements:
-        """Take all settlements to send them; `put_back` what could not be confirmed."""
-        self._prepare_to_settle()
+        """Take all settlements to send them; `put_back` what could not be confirmed, as errors do here."""
         with self._lock:
+            decided = self.decided
             taken, self._outbox, self.decided = self._outbox, {}, False
+            self._under_way = sum(map(len, taken.values()))
+        try:  # not before they are taken: what is decided meanwhile is none of them
+            if decided:
+                self._prepare_to_settle()
+        except BaseException:
+            self.put_back(taken)
+            raise
         return taken
 
-    def _prepare_to_settle(self) -> None:
-        if self.decided and (prepare := Claimant.before_settling) is not None:
+    @staticmethod
+    def _prepare_to_settle() -> None:
+        if (prepare := Claimant.before_settling) is not None:
             prepare()
 
     def put_back(self, settlements: Mapping[str, Mapping[str, str]]) -> None:
@@ -310,14 +337,15 @@ class Claimant:
         """
         with self._sending:
             taken = self.take_outbox()
-            for queue in list(taken):
-                settlements = list(taken[queue].values())
-                try:
-                    self._send(scripts.settle, queue, settlements)
-                except RedisError:
-                    self.put_back(taken)
-                    raise
-                del taken[queue]
+            try:
+                for queue in list(taken):
+                    self._send(scripts.settle, queue, list(taken[queue].values()))
+                    del taken[queue]
+            except RedisError:
+                self.put_back(taken)
+                raise
+            finally:
+                self._under_way = 0
 
     def _send(self, verb: Script, queue: str, settlements: list[str]) -> None:
         step = 500
@@ -428,7 +456,7 @@ class Claimant:
         """
         while self._forgotten_tags:
             self.settle(self._forgotten_tags.popleft(), "r")
-        self.give_back(lambda waited, _message: waited > self.options.hoard_for)
+        self.give_back(lambda waited, _message: waited > self._hoard_for)
         if self.must_settle:
             self.flush()
         if self.abandoned and not self.held:
@@ -445,6 +473,10 @@ class Claimant:
             self.reconcile(claiming=True)
         return self._next_upkeep(interval)
 
+    @property
+    def _hoard_for(self) -> float:
+        return self.options.hoard_for + 2 * self.distance.seconds
+
     def _nudge(self) -> None:
         # The server ends a blocking wait up to 100 ms late, a token ends it at once.
         if self.nudge_at is not None and self._clock() >= self.nudge_at:
@@ -457,7 +489,7 @@ class Claimant:
         with self._lock:
             if self._ahead:  # an overtaker is younger than those behind it
                 oldest = min(since for since, _ in self._ahead)
-                due.append(oldest + self.options.hoard_for - now)
+                due.append(oldest + self._hoard_for - now)
             if self._outbox:
                 due.append(self._outbox_since + self.options.settle_within - now)
         if self.abandoned:

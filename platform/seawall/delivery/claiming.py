@@ -159,7 +159,7 @@ class ClaimingChannel(stock.Channel):
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
         elif line.overdue:
             self._give_up_waiting(line)
-        elif line.state == "waiting" and (claimant.decided or claimant.must_settle):
+        elif line.state == "waiting" and not claimant.far and (claimant.decided or claimant.must_settle):
             self.flush()
         if claimant.outbox_age is not None:
             keeper.prompt(claimant.options.settle_within)
@@ -254,15 +254,24 @@ class ClaimingChannel(stock.Channel):
             return 0
         return self.claimant.ahead + (self.line.state == "claiming")
 
+    @property
+    def far(self) -> bool:
+        """Whether the server is so far that nobody may wait for it between two messages."""
+        return self.claimant is not None and self.claimant.far
+
     def give_back(self) -> None:
         """Return what is claimed and not handed out, with what a claim under way brings.
 
         Raises:
-            RedisConnectionError: that claim's answer is lost; what it brought is reconciled later.
+            RedisError: the answer is lost, and what it brought is reconciled later; or the server is away.
         """
         claimant, _ = self._consume()
         self._finish_claim()
         claimant.give_back(lambda _waited, _message: True)
+        if claimant.far:
+            # Whoever recalled what we held is not to find us working on that message still: our next claim,
+            # which says nothing of it, may arrive before.
+            claimant.flush()
 
     def hand_out(self, most: int | None = None) -> int:
         """Give Celery what the window has room for; returns how many messages it got."""

@@ -14,6 +14,10 @@ How much is claimed: the free part of the prefetch window, and beyond it as much
 `claim_ahead` seconds at the pace of the last moments. So quick tasks share round trips by the dozen, and
 of slow ones nothing is hoarded. While some of it is not handed out yet, the claims that carry settlements
 also ask for messages that are more urgent than the least urgent one here, and these overtake it.
+
+Far from the server (`distance.py`) as much again is claimed as is worked off in a round trip, and asked for
+while so much is here. Claims then carry no settlements, which would have to wait for results to be stored:
+the keeper sends them. What is more urgent comes with the next claim, and overtakes as well.
 """
 
 import random
@@ -48,6 +52,7 @@ class Line:
         self._clock = clock
         self._asked: list[str] = []
         self._asked_at = 0.0
+        self._sent_at = 0.0
         self._answer_by = float("inf")
         self._carried: Settlements = {}
         self._held_back = False  # nothing may be taken for the sake of a suspect: tokens are for others
@@ -62,14 +67,19 @@ class Line:
     def wish(self, room: int) -> str:
         """What to ask next with `room` messages free in the window: "claim", "wait" or nothing."""
         claimant = self.claimant
-        hungry = room > 0 and not claimant.ahead
+        hungry = room > 0 and claimant.ahead <= self._meanwhile
         if hungry and self._change_at is not None and self._clock() >= self._change_at:
             self.may_have_more = True
-        if claimant.must_settle or (hungry and (self.may_have_more or claimant.decided)):
+        if (hungry and self.may_have_more) or (not claimant.far and self._has_to_carry(hungry=hungry)):
             return "claim"
-        if claimant.ahead and (claimant.outbox_age or 0.0) >= claimant.options.settle_within * _EARLY:
-            return "claim"  # something more urgent may have come meanwhile
-        return "wait" if hungry else ""
+        return "wait" if hungry and not claimant.ahead else ""
+
+    def _has_to_carry(self, *, hungry: bool) -> bool:
+        claimant = self.claimant
+        if claimant.must_settle or (hungry and claimant.decided):
+            return True
+        # Something more urgent may have come meanwhile.
+        return claimant.ahead > 0 and (claimant.outbox_age or 0.0) >= claimant.options.settle_within * _EARLY
 
     def ask(
         self,
@@ -93,10 +103,10 @@ class Line:
             self._answer_by = self._clock() + patience + silence
             connection.send_command("BLPOP", *keys, patience)
         else:
-            overtaking = self.claimant.ahead > 0
+            overtaking = self.claimant.ahead > 0 and not self.claimant.far
             wanted = self._room_to_overtake(room) if overtaking else self._appetite(room)
             below = self.claimant.least_urgent if overtaking else _ANY_LEVEL
-            self._command = self.prepare(queues, wanted, below=below)
+            self._command = self.prepare(queues, wanted, below=below, carry=not self.claimant.far)
             self._answer_by = self._clock() + silence
             self._send_claim(connection, text=False)
 
@@ -107,6 +117,7 @@ class Line:
 
     def _send_claim(self, connection: Any, *, text: bool) -> None:
         self.state = "claiming"
+        self._sent_at = self._clock()
         keys, arguments = self._command
         connection.send_command(*scripts.claim.command(keys, arguments, text=text))
 
@@ -121,14 +132,24 @@ class Line:
         return self._most(room)
 
     def _most(self, room: int) -> int:
-        ahead = int(self._pace * self.claimant.options.claim_ahead)
-        return min(room + ahead, self.claimant.options.max_batch)
+        claimant, options = self.claimant, self.claimant.options
+        if claimant.far:
+            ahead = int(claimant.work.speed * options.claim_ahead) + self._meanwhile
+            return min(room + ahead, options.max_batch - claimant.ahead)
+        return min(room + int(self._pace * options.claim_ahead), options.max_batch)
+
+    @property
+    def _meanwhile(self) -> int:
+        """Messages that are worked off in a round trip; 0 beside the server, or if none shall be ahead."""
+        claimant = self.claimant
+        return int(claimant.work.speed * claimant.distance.seconds) if claimant.options.claim_ahead else 0
 
     def _room_to_overtake(self, room: int) -> int:
         return max(self._most(max(room, 0)) - self.claimant.ahead, 0)
 
     def _learn_pace(self) -> None:
         # Messages worked off per second, averaged over the last claims.
+        self.claimant.work.learn()
         now, done = self._clock(), self.claimant.worked_off
         elapsed = now - self._paced_at
         if elapsed > _MIN_WAIT:
@@ -136,11 +157,11 @@ class Line:
             self._paced_at, self._paced_from = now, done
 
     def prepare(
-        self, queues: Sequence[str], wanted: int, *, below: int = _ANY_LEVEL
+        self, queues: Sequence[str], wanted: int, *, below: int = _ANY_LEVEL, carry: bool = True
     ) -> tuple[list[str], list[Argument]]:
-        """Keys and arguments of a claim that also carries the outbox; levels from `below` on stay in line."""
+        """Keys and arguments of a claim; levels from `below` on stay in line. It may carry the outbox."""
         claimant, options = self.claimant, self.claimant.options
-        self._carried = claimant.take_outbox()
+        self._carried = claimant.take_outbox() if carry else {}
         self._asked_at = time.time()
         self._asked = [*self._in_order(queues), *(queue for queue in self._carried if queue not in queues)]
         importing = options.import_stock and self._clock() - self._imported_at > _LONGEST_WAIT / 2
@@ -194,6 +215,7 @@ class Line:
         except BaseException:
             self.drop()
             raise
+        self.claimant.distance.learn(self._clock() - self._sent_at, awaited=not self.claimant.held)
         self.accept(answer)
         return self.claimant.ahead > 0
 

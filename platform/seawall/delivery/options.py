@@ -30,6 +30,8 @@ LENGTH = Whole(least=1)
 
 _WHEN_FULL = ("refuse", "block")
 _LARGEST_BATCH = 1000  # one claim is one uninterrupted moment of the server's time
+_MOST_REPLICAS = 100
+_LONGEST_REPLICATION = 4.0  # seconds; less than a server may say nothing (`seawall.silence`)
 _LARGEST_TEXT = 512 << 20  # bytes of one value in Redis
 _LABEL = "broker_transport_options['delivery']['{}']"
 _WEIGHT = Number(least=0.001, most=1_000_000)
@@ -54,6 +56,8 @@ class Options:
         when_full: whether submitting to a full queue is refused at once or blocks for `block_for`.
         block_for: seconds to wait for room when `when_full` is "block".
         max_message: largest message accepted.
+        replicas: how many replicas of the server have to have received a submission before it returns.
+        replicas_within: how long it waits for them before it raises OperationalError.
         queue_order: whether several queues share by weight or are served strictly in order.
         queue_weights: shares by queue name, 1.0 where not named.
         import_stock: whether claims also take messages that stock publishers left in lists.
@@ -73,6 +77,8 @@ class Options:
     when_full: str = "refuse"
     block_for: Wait = 30.0
     max_message: Annotated[int, Size(most=_LARGEST_TEXT)] = 16 * 1024 * 1024
+    replicas: Annotated[int, Whole(most=_MOST_REPLICAS)] = 0
+    replicas_within: Annotated[float, Duration(least=0.001, most=_LONGEST_REPLICATION)] = 1.0
     queue_order: str = "weighted"
     queue_weights: Mapping[str, float] = field(default_factory=dict)
     import_stock: bool = True

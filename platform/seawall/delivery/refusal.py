@@ -92,6 +92,11 @@ def _failed(why: object, call: silence.Deadline) -> OperationalError:
     return OperationalError(f"{why}. {_ACCEPTED if sent else _NOT_ACCEPTED}")
 
 
+def perhaps_accepted(why: str) -> OperationalError:
+    """An error that nobody repeats a submission for, and that says so; `submitting` adds the same words."""
+    return OperationalError(why if _call() is not None else f"{why}. {_ACCEPTED}")
+
+
 def _call() -> _Call | None:
     return call if isinstance(call := silence.current(), _Call) else None
 

@@ -30,6 +30,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
 from redis import Connection
 from redis.exceptions import OutOfMemoryError, RedisError
+from redis.sentinel import SentinelManagedConnection
 
 from seawall import silence
 from seawall.cluster import Argument, Script, away, makes_room
@@ -84,7 +85,8 @@ class Batch:
         self._stopping = stopping
         self._clock = clock
         self._owner = threading.get_ident()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # never held over a round trip
+        self._sending = threading.RLock()  # held while some of `_waiting` is on its way
         self._waiting: list[Result] = []
         self._since = 0.0
         self._backend: Any = None
@@ -98,10 +100,13 @@ class Batch:
         """A task starts whose message is acknowledged through us, so that its result may wait."""
         self._task = task
 
-    def end(self, *, more: bool) -> None:
-        """It has ended; `more` says whether another one is here to be run."""
+    def end(self, *, more: bool, aside: bool = False) -> None:
+        """It has ended; `more` says whether another one is here to be run.
+
+        With `aside`, as it takes long to store them, results are left to the thread in any case.
+        """
         self._task = None
-        if self._waiting and (not more or self._due()):
+        if self._waiting and not aside and (not more or self._due()):
             try:
                 self.flush()
             except (RedisError, OSError) as exc:
@@ -111,11 +116,15 @@ class Batch:
         """Take a result of the task that runs; False if it must be stored at once."""
         if not self._may_wait(result):
             return False
+        if self._keep(backend, result):
+            return True
+        self.flush()
+        return self._keep(backend, result)
+
+    def _keep(self, backend: Any, result: Result) -> bool:
         with self._lock:
             if len(self._waiting) >= _MOST or not self._shelf.keep_result(*result):
-                self.flush()
-                if not self._shelf.keep_result(*result):
-                    return False
+                return False
             if not self._waiting:
                 self._since = self._clock()
             self._backend = backend
@@ -144,28 +153,39 @@ class Batch:
     def flush(self) -> None:
         """Store what waits. In the thread of the tasks this waits for the server as long as it takes.
 
-        What the server refuses for what it is, it would refuse for ever: that is said, and not stored.
+        What another thread is storing is stored as well when this returns. The table keeps all of it until
+        nothing waits: to be stored once more changes nothing. What the server refuses for what it is, it
+        would refuse for ever: that is said, and not stored.
 
         Raises:
             RedisError, OSError: not now, in another thread or while the worker stops; it is kept.
         """
-        while self._waiting:
+        while True:
             try:
-                with self._lock:
-                    if self._waiting:
-                        self._store()
-                        self._waiting = []
-                        self._shelf.results_stored()
+                with self._sending:
+                    return self._send()
             except (RedisError, OSError) as exc:
                 if threading.get_ident() != self._owner or self._stopping():
                     raise
                 logger.error("%d results cannot be stored, trying again: %s", len(self._waiting), exc)  # noqa: TRY400
                 time.sleep(_TRY_AGAIN_AFTER)
 
-    def _store(self) -> None:
-        if self._stores(self._waiting):
+    def _send(self) -> None:
+        with self._lock:
+            sent = list(self._waiting)
+        if not sent:
             return
-        for each in self._waiting:
+        self._store(sent)
+        with self._lock:
+            del self._waiting[: len(sent)]
+            self._since = self._clock()  # what came meanwhile waits a moment for others again
+            if not self._waiting:
+                self._shelf.results_stored()
+
+    def _store(self, results: list[Result]) -> None:
+        if self._stores(results):
+            return
+        for each in results:
             if not self._stores([each]):
                 logger.error("the result %s is refused for what it is, and not stored", each.key)
 
@@ -316,6 +336,11 @@ class Stored:
         value = self.encode({**kept, "children": [], "date_done": meta.get("date_done")})
         return result._replace(value=to_bytes(value) if isinstance(value, str) else value)
 
+    @property
+    def _transport_options(self) -> dict[str, Any]:
+        # Celery's connections to sentinels have no timeout.
+        return {"sentinel_kwargs": silence.timeouts({}), **super()._transport_options}  # type: ignore[misc]
+
     def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
         """As Celery's, which tries again for 20 s; for whoever has a deadline, until that one."""
         if (deadline := silence.current()) is not None:
@@ -387,11 +412,10 @@ def stored(backend: Any) -> Any:
 
 
 def _bound(parameters: dict[str, Any], *, managed: bool) -> None:
-    """Let no connection with these parameters wait for ever; Sentinel's have a class of their own."""
+    """Let no connection with these parameters wait for ever, also one that Sentinel manages."""
     parameters |= silence.timeouts(parameters)
-    if not managed:
-        kind = parameters.get("connection_class", Connection)
-        parameters["connection_class"] = silence.bounded(kind)
+    kind = parameters.get("connection_class", SentinelManagedConnection if managed else Connection)
+    parameters["connection_class"] = silence.bounded(kind)
 
 
 def _stores_as_celery(kind: Any) -> bool:

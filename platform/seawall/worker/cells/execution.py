@@ -22,6 +22,7 @@ from seawall.worker import interruption, lines, results
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
 from seawall.worker.cells.pulse import Pulse
+from seawall.worker.cells.table import RING_SLOTS
 from seawall.worker.cells.tracing import Outcome, Tracer
 from seawall.worker.request import Request
 from seawall.worker.task import SeawallTask
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _SETTLE_BESIDE: Final = (
     0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
 )
+_MOST_UNSETTLED: Final = RING_SLOTS - 32  # the table has to hold those that a dead process had not sent
 _HEARSAY: Final = 0.1  # seconds; only for messages that RabbitMQ delivers again
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
 _SEQUENCES: Final = (list, tuple)  # a union would be made anew for each message
@@ -95,7 +97,8 @@ class Execution:
         if leased:
             self._keep_acknowledgement(request, message, started)
         if batch is not None:
-            batch.end(more=message.channel.unstarted > 0)
+            channel = message.channel
+            batch.end(more=channel.unstarted > 0, aside=channel.far)
 
     def _may_run(self, request: Any, *, leased: bool) -> bool:
         """Whether it runs; otherwise it is settled."""
@@ -129,7 +132,13 @@ class Execution:
             return
         if request.acknowledged and request.task.acks_late:
             self._row.acknowledged(message.delivery_tag, self._queue)
-        if claimant is not None and claimant.ahead and time.monotonic() - started > _SETTLE_BESIDE:
+        if claimant is None:
+            return
+        if claimant.far:
+            beside = claimant.unsettled >= _MOST_UNSETTLED
+        else:
+            beside = claimant.ahead > 0 and time.monotonic() - started > _SETTLE_BESIDE
+        if beside:
             message.channel.flush()
 
     def _begin(self, request: Any, message: Any, *, leased: bool) -> None:
@@ -140,6 +149,7 @@ class Execution:
             hard, soft = self._limits
         claimant = message.channel.claimant if leased else None
         row.ahead = message.channel.unstarted + self._cell.consumer.rates.waiting if leased else 0
+        row.distance = claimant.distance.seconds if claimant is not None else 0.0
         row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag
         self._queue = (

@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 _TICK: Final = 0.025
 _SEATS_TO_SPARE: Final = 64  # for pool_grow and autoscale: a row not used costs address space alone
-_RECALL_AFTER: Final = 0.075  # seconds a task may keep messages waiting that its cell has claimed
+_RECALL_AFTER: Final = (
+    0.075  # seconds and a round trip that a task may keep waiting what its cell has claimed
+)
 _KILL_AFTER: Final = 2.0  # seconds a terminated task has to heed the signal it was sent
 _STORE_WITHIN: Final = 10.0
 _FIRST_REFORK: Final = 0.25
@@ -311,7 +313,7 @@ class Pool(BasePool):
                 logger.warning(
                     "Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id
                 )
-        if row.ahead and running > _RECALL_AFTER and row.recalled != task.generation:
+        if row.ahead and running > _RECALL_AFTER + row.distance and row.recalled != task.generation:
             self._recall(cell, task)
 
     def _watch_memory(self, now: float) -> None:

@@ -22,6 +22,7 @@ then every cell has a row. A field has exactly one writer:
             doomed        u64   supervisor   the generation it is killed for: one that has ended waits for it
             turns         u64   cell         counts turns of its loop, and waits for a server
             may_wait      f64   cell         seconds that it may be away from its loop from the last turn on
+            distance      f64   cell         seconds of a round trip to the broker for which it claims ahead
             unstored      u32   cell         bytes of `results` that are in use
             described     u32   cell         bytes of the description
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
@@ -47,9 +48,11 @@ from seawall.text import to_bytes
 
 _HEADER: Final = mmap.PAGESIZE
 _RING_AT: Final = 2048
-_RING_SLOTS: Final = 160  # more than one claim's messages, whose acknowledgements can be lost with a process
+RING_SLOTS: Final = 160
+"""Acknowledgements that are kept: more than one claim's messages, and more than a cell leaves unsent."""
+
 _SLOT: Final = struct.Struct("=128p256p")  # a Pascal string holds one byte less, and at most 255
-_DESCRIPTION_AT: Final = _RING_AT + _RING_SLOTS * _SLOT.size
+_DESCRIPTION_AT: Final = _RING_AT + RING_SLOTS * _SLOT.size
 DESCRIPTION_MAX: Final = 1 << 16
 """Bytes of a description; pages that are never written cost nothing."""
 
@@ -123,6 +126,7 @@ class Row(ctypes.Structure):
     doomed: int
     turns: int
     may_wait: float
+    distance: float
     unstored: int
     described: int
     _fields_ = (
@@ -141,6 +145,7 @@ class Row(ctypes.Structure):
         ("doomed", ctypes.c_uint64),
         ("turns", ctypes.c_uint64),
         ("may_wait", ctypes.c_double),
+        ("distance", ctypes.c_double),
         ("unstored", ctypes.c_uint32),
         ("described", ctypes.c_uint32),
     )
@@ -204,7 +209,7 @@ class Row(ctypes.Structure):
         count = self.acks
         _SLOT.pack_into(
             self.memory,
-            self.start + _RING_AT + count % _RING_SLOTS * _SLOT.size,
+            self.start + _RING_AT + count % RING_SLOTS * _SLOT.size,
             to_bytes(tag),
             to_bytes(queue),
         )
@@ -305,7 +310,7 @@ class Row(ctypes.Structure):
     def recent_acks(self) -> list[tuple[str, str]]:
         """Tag and queue of the last acknowledgements; all that precede the task it runs, if it lives."""
         found = []
-        for slot in range(min(self.acks, _RING_SLOTS)):
+        for slot in range(min(self.acks, RING_SLOTS)):
             tag, queue = _SLOT.unpack_from(self.memory, self.start + _RING_AT + slot * _SLOT.size)
             found.append((tag.decode(errors="replace"), queue.decode(errors="replace")))
         return found
@@ -314,7 +319,7 @@ class Row(ctypes.Structure):
 # What would overlap, or be cut, is found when this module is loaded.
 assert ctypes.sizeof(Row) <= _TASK_AT  # noqa: S101
 assert _TASK_AT + _TASK.size <= _RING_AT  # noqa: S101
-assert _RING_AT + _RING_SLOTS * _SLOT.size <= _DESCRIPTION_AT  # noqa: S101
+assert _RING_AT + RING_SLOTS * _SLOT.size <= _DESCRIPTION_AT  # noqa: S101
 
 
 class Table:
