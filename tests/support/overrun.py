@@ -37,8 +37,9 @@ def spin() -> None:
 
 
 def wait_for_a_process() -> None:
-    code = f"import time; time.sleep({FOREVER})"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+    """What a task has started lives on when its worker is killed; this one then reads the end of its input."""
+    code = "import sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         try:
             process.wait()
         finally:
