@@ -37,7 +37,7 @@ def spin() -> None:
 
 
 def wait_for_a_process() -> None:
-    """What a task has started lives on when its worker is killed; this one then reads the end of its input."""
+    """What a task has started outlives its worker; this one ends when its input does."""
     code = "import sys; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         try:
