@@ -65,3 +65,17 @@ def test_a_message_whatever_it_holds_is_described_so_that_its_death_can_be_charg
     described = Described(description)
     found = described.headers if "task" in described.headers else described.payload
     assert {name: found[name] for name in NAMED} == NAMED
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF, 0x41])
+def test_a_row_that_was_overwritten_is_known_and_can_be_used_again(byte: int) -> None:
+    row = Table(1).rows[0]
+    row.clear()
+    row.begin("id", "name", "tag", "queue", 1.0, 0.0, 0.0)
+    before = row.sound
+    row.memory[row.start : row.start + 4096] = bytes([byte]) * 4096
+    overwritten = row.sound
+    row.clear()
+    assert (before, overwritten, row.sound) == (True, False, True)
+    assert row.generation != row.doomed  # or it would wait for its end
+    assert (row.task(), row.in_hand(), row.recent_acks(), row.unstored_results()) == (None, None, [], [])
