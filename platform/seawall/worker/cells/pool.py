@@ -180,13 +180,16 @@ class Pool(BasePool):
             cell.totals = message["counts"]
 
     def _on_death(self, cell: Seat) -> None:
-        """A cell has ended. Safe to repeat: a signal handler of Celery's may come in between."""
+        """A cell has ended. Safe to repeat: a signal handler of Celery's may come in between.
+
+        Or it has not: among the events of one poll, one may be meant for a descriptor that was closed
+        meanwhile, and whose number is this cell's now.
+        """
         seat = cell.row.seat
-        if self.cells.get(seat) is not cell:
+        if self.cells.get(seat) is not cell or (status := _reap(cell.pid)) is None:
             return
         self._on_channel(cell)
         del self.cells[seat]
-        status = _reap(cell.pid)
         overwritten = not cell.row.sound
         if overwritten:
             cell.row.clear()
@@ -494,9 +497,10 @@ class Pool(BasePool):
         }
 
 
-def _reap(pid: int) -> int:
-    """The exit code, negative for a signal."""
+def _reap(pid: int) -> int | None:
+    """The exit code, negative for a signal; None if it has not ended, which is never waited for."""
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # somebody else waited for it
         return 1
+    return os.waitstatus_to_exitcode(status) if ended else None
