@@ -145,7 +145,7 @@ def start_and_meet(fleet: "Fleet", serial: int) -> int:
         born |= fleet.pids(prefix)
         gate.touch()
         fleet.until(lambda prefix=prefix: fleet.ended(prefix) == CELLS, "their ends")  # type: ignore[misc]
-    assert "hears nothing" not in worker.output
+    assert "hears nothing" not in worker.output, worker.output
     site.stop(worker)
     return len(born)
 
