@@ -8,6 +8,7 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 
 from seawall import delivery
+from seawall.delivery import Queues
 from seawall.errors import MemoryBudgetExceeded
 from support import reef
 from support.nodes import StartWorker, producer_of
@@ -81,6 +82,21 @@ def test_held_requests_keep_nobody_and_expire(app: Celery, start_worker: StartWo
     store(app).set("open", 1)
     assert [result.get(timeout=30) for result in held] == ["held"] * 80
     assert journal(app).count("held") == 80
+
+
+def test_what_is_held_in_a_cell_goes_back_when_another_task_runs_long_there(
+    app: Celery, start_worker: StartWorker
+) -> None:
+    start_worker("support.reef", "--concurrency=1", env=ACCOUNTS)
+    app.tasks["reef.mark"].delay("held")
+    app.tasks["reef.nap"].delay(600)
+    with Queues.open(app.connection_for_read()) as queues:
+
+        def back() -> bool:
+            counts = queues.counts("celery")
+            return (counts.ready, counts.held) == (1, 1)
+
+        wait_until(lambda: journal(app) and back(), timeout=20, what="it to be in line for others")
 
 
 def test_a_held_request_can_be_revoked(app: Celery, start_worker: StartWorker) -> None:

@@ -1,6 +1,7 @@
 """SIGTERM ends a worker, in every pool and in every state that a task can bring it into.
 
-A test that finds another such state adds its body to `support.overrun`.
+A test that finds another such state adds its body to `support.overrun`; what a task may leave of its process
+is tried in `test_ruined_cells.py`.
 """
 
 import time
@@ -90,34 +91,6 @@ def test_sigterm_ends_a_worker_in_time_whatever_its_task_does(
     lost = 0 if body in HOLD_ALL[pool] else 1
     assert counts.dead == lost, worker.logs()[-2000:]
     assert counts.ready + counts.held == 2 - lost - waiting.ready()  # a late signal found it done
-
-
-@pytest.mark.parametrize("body", overrun.RUIN)
-@pytest.mark.slow
-def test_sigterm_ends_a_worker_whose_cell_was_ruined(
-    app: Celery, start_worker: StartWorker, body: str
-) -> None:
-    worker = start_worker("support.overrun", "--concurrency=2")
-    app.tasks["overrun.ruin"].delay(body)
-    worker.kill("SIGTERM")
-    assert worker.container.wait(30) == 0
-
-
-def test_a_cell_that_its_task_has_ruined_is_replaced(app: Celery, start_worker: StartWorker) -> None:
-    worker = start_worker("support.overrun", "--concurrency=1")
-    for body in overrun.RUIN:
-        before = app.tasks["overrun.traced"].delay().get(timeout=20)
-        ruined = app.tasks["overrun.ruin"].delay(body)
-        wait_until(ruined.ready, timeout=20, what="it to end, somehow")
-        after = app.tasks["overrun.traced"].delay().get(timeout=20)
-        assert after, body
-        assert (after == before) == (body == "trace_everything"), body
-        if after != before:
-            worker.wait_for_log(f"overrun.ruin[{ruined.id}] has ")
-    worker.kill("SIGTERM")
-    assert worker.container.wait(30) == 0
-    counts = counts_of(app)
-    assert (counts.ready, counts.held) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ else:
     app.conf.broker_transport = "redis"
 
 
-def mark(kind: str, name: object) -> None:
-    """One line in the marks file; appending is atomic at this size."""
-    line = f"{kind} {name} {time.time():.6f} {os.getpid()}\n".encode()
+def mark(kind: str, name: object, who: str = "") -> None:
+    """One line in the marks file; appending is atomic at this size. `who` marks it: this pid, if not said."""
+    line = f"{kind} {name} {time.time():.6f} {who or os.getpid()}\n".encode()
     descriptor = os.open(os.environ["DELIVERY_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, line)

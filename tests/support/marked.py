@@ -16,7 +16,7 @@ from typing import Any
 
 from celery import signals
 
-from seawall import Seawall
+from seawall import Seawall, identity
 from support.delivery_app import mark
 
 app = Seawall("marked")
@@ -33,6 +33,16 @@ def work(name: object, seconds: float = 0.0) -> None:
     mark("start", name)
     time.sleep(seconds)
     mark("end", name)
+
+
+@app.task
+def contained(name: object, seconds: float) -> None:
+    """As `work`, in a process whose pid names nobody: container and tokens stand before it."""
+    worker, process, pid = identity.current()
+    who = f"{os.environ['CONTAINER']}.{worker}.{process}.{pid}"
+    mark("start", name, who)
+    time.sleep(seconds)
+    mark("end", name, who)
 
 
 @app.task

@@ -7,21 +7,19 @@ notes when it began, then never ends by itself.
 import contextlib
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
 from celery import Celery, Task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from seawall import Retry, Seawall, policy
+from seawall import Seawall
 from support.shop import note, store
 
 FOREVER = 600.0
@@ -37,8 +35,9 @@ def spin() -> None:
 
 
 def wait_for_a_process() -> None:
-    code = f"import time; time.sleep({FOREVER})"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+    """What a task has started outlives its worker; this one ends when its input does."""
+    code = "import sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         try:
             process.wait()
         finally:
@@ -131,54 +130,6 @@ ENDS_AT_HARD = (
 BODIES = {body.__name__: body for body in (*ENDS_AT_SOFT, *ENDS_AT_HARD, query)}
 
 
-def close_descriptors() -> None:
-    os.closerange(3, 4096)
-
-
-def use_up_descriptors() -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            _kept.append(os.dup(0))
-
-
-def allow_few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
-
-
-def allow_little_memory() -> None:
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now, now))
-
-
-def trace_everything() -> None:
-    sys.settrace(lambda *_: None)
-
-
-RUIN = {
-    body.__name__: body
-    for body in (
-        close_descriptors,
-        use_up_descriptors,
-        allow_few_descriptors,
-        allow_little_memory,
-        trace_everything,
-    )
-}
-"""They return, and leave a process in which no other task should run; the last one can be undone."""
-
-_kept: list[int] = []
-
-
-@policy(retry=Retry(max_attempts=1))
-def ruin(_self: "Task[Any, Any]", body: str) -> None:
-    RUIN[body]()
-
-
-def traced(_self: "Task[Any, Any]") -> int | None:
-    """The process, None if its code is traced."""
-    return None if sys.gettrace() else os.getpid()
-
-
 def overrun(self: "Task[Any, Any]", body: str) -> None:
     note(self, f"{self.request.id} {time.time()}")
     BODIES[body]()
@@ -201,7 +152,7 @@ def create(broker_url: str | None = None) -> Celery:
     app = Seawall("overrun", set_as_current=False, autofinalize=True)
     if broker_url is not None:
         app.conf.update(broker_url=broker_url, result_backend=broker_url)
-    for function in (overrun, nothing, wait_for, ruin, traced):
+    for function in (overrun, nothing, wait_for):
         app.task(bind=True, shared=False, name=f"overrun.{function.__name__}")(function)
     return app
 

@@ -1,5 +1,6 @@
 """The pipe to a cell and the table of cells: what goes in comes out whole."""
 
+import subprocess
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ import pytest
 
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Described, describe
+from seawall.worker.cells.pool import _reap
 from seawall.worker.cells.table import DESCRIPTION_MAX, Table
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("size", [0, 1, 32_767, 32_768, 65_536, 212_992, 400_000, 3_000_000])
@@ -65,3 +68,26 @@ def test_a_message_whatever_it_holds_is_described_so_that_its_death_can_be_charg
     described = Described(description)
     found = described.headers if "task" in described.headers else described.payload
     assert {name: found[name] for name in NAMED} == NAMED
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF, 0x41])
+def test_a_row_that_was_overwritten_is_known_and_can_be_used_again(byte: int) -> None:
+    row = Table(1).rows[0]
+    row.clear()
+    row.begin("id", "name", "tag", "queue", 1.0, 0.0, 0.0)
+    before = row.sound
+    row.memory[row.start : row.start + 4096] = bytes([byte]) * 4096
+    overwritten = row.sound
+    row.clear()
+    assert (before, overwritten, row.sound) == (True, False, True)
+    assert row.generation != row.doomed  # or it would wait for its end
+    assert (row.task(), row.in_hand(), row.recent_acks(), row.unstored_results()) == (None, None, [], [])
+
+
+def test_a_living_process_is_never_waited_for() -> None:
+    """Its descriptor may have the number of one that has ended, for which there is an event still."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        assert _reap(process.pid) is None
+        assert process.stdin is not None
+        process.stdin.close()
+        assert wait_until(lambda: (status := _reap(process.pid)) is not None and [status]) == [0]

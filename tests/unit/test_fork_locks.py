@@ -3,6 +3,7 @@
 import ast
 import functools
 import os
+import signal
 import sys
 import threading
 from importlib.resources import files
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from kombu.utils.objects import cached_property as kombu_property
 
 import seawall
@@ -120,3 +122,28 @@ def test_every_cached_property_of_what_a_cell_uses_is_known() -> None:
     }
     assert {"celery.app.base.Celery.amqp", "celery.app.amqp.AMQP.router"} <= set(properties)
     assert [name for name, each in properties.items() if id(each) not in known] == []
+
+
+def test_a_child_can_use_a_connection_pool_that_another_thread_was_using() -> None:
+    pool = redis.ConnectionPool()
+    taken, go_on = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with pool._lock, pool._fork_lock:
+            taken.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    assert taken.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends a child that waits
+        try:
+            pool.disconnect()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    go_on.set()
+    thread.join(60)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

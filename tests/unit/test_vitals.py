@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -64,6 +65,32 @@ def test_a_trace_function_is_removed(descriptor: int) -> None:
     sys.settrace(lambda *_: None)
     assert known.damage() is None
     assert sys.gettrace() is before
+    assert known.undone == ["left a trace function behind"]
+
+
+def test_what_a_task_did_to_signals_is_undone(descriptor: int) -> None:
+    known, before = vitals(descriptor), signal.getsignal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    assert known.damage() is None
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert known.undone == ["left a handler of SIGUSR1 behind", "left signals blocked"]
+    assert known.damage() is None
+    assert known.undone == []
+
+
+def test_a_directory_that_is_gone_is_noticed(
+    descriptor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = vitals(descriptor)
+    monkeypatch.chdir(tmp_path)
+    assert known.damage() is None
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert known.damage() == "left its process in a directory that is gone"
+    assert vitals(descriptor).damage() is None  # it was there from the beginning
 
 
 def test_it_looks_at_most_once_a_millisecond(descriptor: int) -> None:

@@ -106,6 +106,15 @@ class Estate:
         for name in self._names.get(queue, []):
             self._guardian._settle(queue, name, [f"k{tag}\n{reason}"])  # noqa: SLF001
 
+    def strike_started(self, reason: str) -> None:
+        """Charge everything that had started there, where nobody knows what ran."""
+        channel = self._guardian.channel
+        for queue, names in self._names.items():
+            for name in names:
+                held: Any = channel.redis.hgetall(f"{channel.keys.base(queue)}:held:{name}")
+                for tag in (tag.decode() for tag, mark in held.items() if mark.startswith(b"+")):
+                    self.strike(queue, tag, reason)
+
     def message(self, queue: str, tag: str) -> Message | None:
         """A message it held, to be settled; None if somebody has settled it."""
         channel = self._guardian.channel

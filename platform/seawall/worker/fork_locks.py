@@ -5,13 +5,31 @@ applications and connections are full of them. A cell that is forked while anoth
 one for the first time would find its lock held for ever by a thread that it does not have. A forked child has
 one thread, so nobody can hold any of them there: it gets new ones, and what was being worked out is worked
 out again.
+
+So with the locks of redis-py's connection pools, which a child takes before anything else, to forget what is
+its parent's.
 """
 
 import functools
 import gc
 import os
 import threading
+import weakref
 from typing import Any
+
+from redis import ConnectionPool
+
+_pools: "weakref.WeakSet[ConnectionPool]" = weakref.WeakSet()
+_make: Any = ConnectionPool.__init__
+
+
+@functools.wraps(_make)
+def _known(self: ConnectionPool, *args: Any, **kwargs: Any) -> None:
+    _make(self, *args, **kwargs)
+    _pools.add(self)
+
+
+ConnectionPool.__init__ = _known  # type: ignore[method-assign]
 
 _found: list[Any] = []
 
@@ -30,6 +48,8 @@ def _renew() -> None:
     for each in _found:
         if hasattr(each, "lock"):
             each.lock = threading.RLock()
+    for pool in list(_pools):
+        pool._lock = pool._fork_lock = threading.RLock()  # noqa: SLF001
 
 
 os.register_at_fork(after_in_child=_renew)

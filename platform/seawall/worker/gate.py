@@ -124,6 +124,11 @@ class Gate(bootsteps.StartStopStep):
         """The requests that wait here, in their order."""
         return [entry.request for entry in self._held]
 
+    @property
+    def waiting(self) -> int:
+        """How many these are."""
+        return len(self._held)
+
     def enter(self, request: Any) -> None:
         """A request has come."""
         if not accounts:

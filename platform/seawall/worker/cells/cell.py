@@ -127,6 +127,7 @@ class Cell:
     use_eventloop = True
     state = worker_state
     max_concurrency = None
+    _vitals: Vitals
 
     def __init__(self, pool: "Pool", *, row: Row, channel: Channel) -> None:
         self.app: Any = pool.app
@@ -147,7 +148,6 @@ class Cell:
         self._look_at = 0.0
         self._told = 0
         self._wakeup = os.pipe()
-        self._vitals = Vitals(channel.fileno())
         self._batch_results()
         self.execution = Execution(self)
         self.consumer = Consumer(
@@ -172,6 +172,7 @@ class Cell:
     def live(self) -> int:
         """Work until told to stop; the exit status."""
         self._listen_to_signals()
+        self._vitals = Vitals(self.channel.fileno(), wakeup=self._wakeup[1])
         silence.announce = self._about_to_wait
         forks.sockets.append(self._sockets)
         forks.descriptors.append(self._descriptors)
@@ -282,9 +283,18 @@ class Cell:
     def ended(self, request: Any) -> None:
         """A task has ended: heed what was decided about this cell meanwhile."""
         row = self.row
-        if (damage := self._vitals.damage()) is not None:
+        damage = self._vitals.damage()
+        for undone in self._vitals.undone:
+            logger.warning("%s[%s] has %s: that is undone", request.name, request.id, undone)
+        if damage is not None:
             row.describe(f"{request.name}[{request.id}] has {damage}".encode(errors="replace"))
             os._exit(RUINED)
+        if not row.sound:
+            overwritten = "%s[%s] has overwritten its row of the table: its cell is replaced"
+            logger.error(overwritten, request.name, request.id)
+            row.clear()
+            row.state = State.IDLE
+            self._leave()
         memory.ended()
         while row.doomed == row.generation:  # we are being killed for it: nothing else may start
             time.sleep(_DOOMED_WAIT)

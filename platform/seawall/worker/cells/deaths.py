@@ -62,6 +62,8 @@ class Death:
     acks: list[tuple[str, str]]
     results: list[Result]
     events: list[bytes]
+    overwritten: bool = False
+    """Whether the table says nothing of it, because a task has overwritten its row."""
 
     @property
     def reason(self) -> str:
@@ -156,6 +158,8 @@ class Deaths:
                     *(tag, queue, death.reason),
                 )
                 estate.strike(queue, tag, f"{death.reason} while it took the message in")
+            elif death.overwritten:
+                estate.strike_started(f"{death.reason} after its row of the table was overwritten")
         if message is None and death.described:
             message = Described(death.described)
         if death.task is not None and message is not None:

@@ -148,7 +148,9 @@ class Execution:
         if hard is None and soft is None:
             hard, soft = self._limits
         claimant = message.channel.claimant if leased else None
-        row.ahead = message.channel.unstarted + self._cell.consumer.rates.waiting if leased else 0
+        consumer = self._cell.consumer
+        beside = consumer.rates.waiting + consumer.gate.waiting
+        row.ahead = message.channel.unstarted + beside if leased else 0
         row.distance = claimant.distance.seconds if claimant is not None else 0.0
         row.describe(b"" if leased and task.acks_late else describe(message))
         tag = message.delivery_tag

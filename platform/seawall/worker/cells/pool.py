@@ -23,6 +23,7 @@ from seawall.backoff import equal_jitter, exponential
 from seawall.delivery.refusal import is_outage
 from seawall.memory.guard import Overrun
 from seawall.worker import accounts, fork_locks, memory
+from seawall.worker.cells import remedies
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
@@ -46,7 +47,6 @@ _LONGEST_REFORK: Final = 30.0
 _SCALE_EVERY: Final = 1.0
 _LAST_SETTLEMENTS: Final = 1.0
 _MOST_PASSES: Final = 4 * _TICK  # of the seconds since the last look; more is this process standing still
-_SPEAK_WITHIN: Final = 1.0  # seconds in which a cell that is deaf writes where it stands
 
 
 class Pool(BasePool):
@@ -182,13 +182,19 @@ class Pool(BasePool):
             cell.totals = message["counts"]
 
     def _on_death(self, cell: Seat) -> None:
-        """A cell has ended. Safe to repeat: a signal handler of Celery's may come in between."""
+        """A cell has ended. Safe to repeat: a signal handler of Celery's may come in between.
+
+        Or it has not: among the events of one poll, one may be meant for a descriptor that was closed
+        meanwhile, and whose number is this cell's now.
+        """
         seat = cell.row.seat
-        if self.cells.get(seat) is not cell:
+        if self.cells.get(seat) is not cell or (status := _reap(cell.pid)) is None:
             return
         self._on_channel(cell)
         del self.cells[seat]
-        status = _reap(cell.pid)
+        overwritten = not cell.row.sound
+        if overwritten:
+            cell.row.clear()
         if self._hub is not None:
             self._hub.remove(cell.pidfd)
             self._hub.remove(cell.channel.fileno())
@@ -210,6 +216,7 @@ class Pool(BasePool):
             acks=cell.row.recent_acks(),
             results=[Result(*each) for each in cell.row.unstored_results()],
             events=cell.row.unsent_events(),
+            overwritten=overwritten,
         )
         if (watch := memory.watch()) is not None:
             watch.died(cell.pid)
@@ -264,18 +271,7 @@ class Pool(BasePool):
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, _MOST_PASSES), now
         for cell in list(self.cells.values()):
-            cell.channel.flush()
-            task = cell.row.task()
-            if task is not None:
-                self._hold_to_limits(cell, task, now)
-            if now > cell.kill_at:
-                _signal(cell.pid, signal.SIGKILL)
-            cell.look(passed)
-            if cell.deaf:
-                self._replace(cell, now)
-            if cell.overdue(now) and not cell.killed:
-                logger.error("cell %d was told to end and did not: it is killed", cell.pid)
-                self._kill(cell, Killed.SHUTDOWN, None)
+            self._look_at(cell, now, passed)
         self._watch_memory(now)
         if now >= self._renew_at:
             self._renew(now)
@@ -286,19 +282,25 @@ class Pool(BasePool):
                 self._scale_at = now + _SCALE_EVERY
                 self.controller.autoscaler.maybe_scale()
 
-    def _replace(self, cell: Seat, now: float) -> None:
-        """Have a cell that is deaf say where it stands, and end it."""
-        if now > cell.answer_by:
-            _signal(cell.pid, signal.SIGKILL)
-        if cell.answer_by < float("inf"):
+    def _look_at(self, cell: Seat, now: float, passed: float) -> None:
+        cell.channel.flush()
+        if cell.distrusted(now):
+            remedies.end_overwritten(cell, now)
             return
-        logger.error(
-            "cell %d (%s) hears nothing, its loop stands still for %.0f s: it is replaced; the log says where"
-            " it stands",
-            *(cell.pid, State(cell.row.state).name.lower(), cell.still),
-        )
-        cell.answer_by = now + _SPEAK_WITHIN
-        _signal(cell.pid, signal.SIGUSR2)
+        task = cell.row.task()
+        if task is not None:
+            self._hold_to_limits(cell, task, now)
+        if now > cell.kill_at:
+            remedies.send(cell.pid, signal.SIGKILL)
+        cell.look(passed)
+        if cell.deaf:
+            remedies.replace_deaf(cell, now)
+        if cell.stuck:
+            remedies.continue_stopped(cell, task)
+            self.table.bump()
+        if cell.overdue(now) and not cell.killed:
+            logger.error("cell %d was told to end and did not: it is killed", cell.pid)
+            self._kill(cell, Killed.SHUTDOWN, None)
 
     def _hold_to_limits(self, cell: Seat, task: Running, now: float) -> None:
         running = now - task.started
@@ -335,7 +337,7 @@ class Pool(BasePool):
 
     def _interrupt(self, cell: Seat, task: Running) -> None:
         cell.row.soft_asked = task.generation
-        _signal(cell.pid, signal.SIGUSR1)
+        remedies.send(cell.pid, signal.SIGUSR1)
 
     def _kill(self, cell: Seat, why: Killed, task: Running | None, signum: int = signal.SIGKILL) -> None:
         """Kill a cell for the task it runs, or whatever it does if `task` is None."""
@@ -350,7 +352,7 @@ class Pool(BasePool):
             self.deaths.foretell(row.description)
         cell.killed, cell.signum = why, signum
         row.killed = why
-        _signal(cell.pid, signum)
+        remedies.send(cell.pid, signum)
 
     def _recall(self, cell: Seat, task: Running) -> None:
         """Give back what a cell has claimed and not started: its task turned out long."""
@@ -497,14 +499,10 @@ class Pool(BasePool):
         }
 
 
-def _signal(pid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)
-
-
-def _reap(pid: int) -> int:
-    """The exit code, negative for a signal."""
+def _reap(pid: int) -> int | None:
+    """The exit code, negative for a signal; None if it has not ended, which is never waited for."""
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # somebody else waited for it
         return 1
+    return os.waitstatus_to_exitcode(status) if ended else None

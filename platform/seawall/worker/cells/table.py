@@ -25,6 +25,7 @@ then every cell has a row. A field has exactly one writer:
             distance      f64   cell         seconds of a round trip to the broker for which it claims ahead
             unstored      u32   cell         bytes of `results` that are in use
             described     u32   cell         bytes of the description
+            seal          u64   supervisor   a fixed number: a row that has another one was overwritten
             task_id, name, tag, queue        strings, cut to what fits (queue and tag never are)
             in hand                          tag and queue of the message being taken in, from before it is
                                              read until Celery has it or it has run; an empty tag for none
@@ -64,6 +65,7 @@ _EVENTS_MAX: Final = 1 << 16
 _LENGTH: Final = struct.Struct("=I")
 _ROW: Final = -(-(_EVENTS_AT + _LENGTH.size + _EVENTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 _READ_ATTEMPTS: Final = 50
+_SEAL: Final = 0x5EA1ED_0F_CE11
 
 
 class State(IntEnum):
@@ -129,6 +131,7 @@ class Row(ctypes.Structure):
     distance: float
     unstored: int
     described: int
+    seal: int
     _fields_ = (
         ("pid", ctypes.c_uint32),
         ("state", ctypes.c_uint8),
@@ -148,6 +151,7 @@ class Row(ctypes.Structure):
         ("distance", ctypes.c_double),
         ("unstored", ctypes.c_uint32),
         ("described", ctypes.c_uint32),
+        ("seal", ctypes.c_uint64),
     )
 
     @classmethod
@@ -160,10 +164,23 @@ class Row(ctypes.Structure):
 
     def clear(self) -> None:
         """For the next process of this seat; generations go on counting."""
-        generation = self.generation
+        generation = self.generation if self.sound else 0
         self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
         self.keep_events([])
         self.generation = (generation + 2) & ~1
+        self.seal = _SEAL
+
+    @property
+    def sound(self) -> bool:
+        """Whether nobody but its two writers has written here: a task's C code may write anywhere."""
+        return (
+            self.seal == _SEAL
+            and self.state <= State.LEAVING
+            and self.killed <= Killed.MEMORY
+            and 0 <= self.may_wait < float("inf")
+            and self.unstored <= _RESULTS_MAX
+            and self.described <= DESCRIPTION_MAX
+        )
 
     # Written by the cell
 

@@ -1,0 +1,50 @@
+"""A cell that its task has ruined, in any way, is named and mended or replaced, and its worker goes on.
+
+Whoever finds another way adds it to `support.ruined`.
+"""
+
+import pytest
+from celery import Celery
+
+from seawall.delivery import Queues
+from support import ruined
+from support.nodes import StartWorker, producer_of
+from support.waiting import wait_until
+
+app = producer_of(ruined.create)
+
+QUICK = {
+    "close_descriptors",
+    "allow_no_files",
+    "block_signals",
+    "leave_directory",
+    "overwrite_with_ones",
+    "stop",
+}
+LONG = {"hold_the_logs", "overwrite_and_go_on"}
+"""A minute until nobody believes any more that it is a slow hook; three cells that are killed."""
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[] if way in QUICK else pytest.mark.slow) for way in ruined.WAYS]
+)
+def test_a_cell_that_its_task_has_ruined_is_named_and_the_worker_goes_on(
+    app: Celery, start_worker: StartWorker, way: str
+) -> None:
+    """And the tasks after it find a process as any other, and SIGTERM ends the worker."""
+    worker = start_worker("support.ruined", "--concurrency=1")
+    look, ruin = app.tasks["ruined.look"], app.tasks["ruined.ruin"]
+    before = look.delay().get(timeout=20)
+    done = ruin.delay(way)
+    after = look.delay().get(timeout=90 if way in LONG else 30)
+    assert after["wrong"] == []
+    assert (after["pid"] == before["pid"]) == (way in ruined.UNDONE)
+    wait_until(done.ready, timeout=90 if way in LONG else 20, what="it to end, somehow")
+    said = ruined.SAID[ruined.WAYS[way]]
+    assert said in worker.logs()
+    assert not said.startswith("has ") or f"ruined.ruin[{done.id}] {said}" in worker.logs()
+    worker.kill("SIGTERM")
+    assert worker.container.wait(20) == 0
+    with Queues.open(app.connection_for_read()) as queues:
+        counts = queues.counts("celery")
+    assert (counts.ready, counts.held) == (0, 0)
