@@ -466,3 +466,16 @@ def test_measuring_keeps_to_its_share_however_many_names_there_are(
             pass
         runs.after()
     assert len(collections) <= 27 + (time.monotonic() - begun)
+
+
+def test_reports_that_are_no_news_keep_to_their_share_however_many_names_there_are() -> None:
+    told: list[Sample] = []
+    board = Board.create(PLENTY)
+    runs, free = Runs(board, told.append), limited(MB)
+    begun = time.monotonic()
+    for number in range(5000):
+        with runs.run("id", f"shop.name{number % 500}", free, MB):
+            pass
+        runs.after()
+    assert {sample.name for sample in told} == {f"shop.name{number}" for number in range(500)}
+    assert len(told) < 2 * 500 + 200 + 50 * (time.monotonic() - begun)  # a peak above the last one is news

@@ -47,6 +47,12 @@ _TOLD: Final = 200
 
 _TELL_EVERY: Final = 16
 
+_TOLD_A_SECOND: Final = 50.0
+"""Reports of a process on average, of whatever tasks; each costs some 50 microseconds, here and there."""
+
+_TOLD_AT_ONCE: Final = 200.0
+"""Reports that a process may send beyond that once it has sent fewer for a while."""
+
 _NAMED: Final = 10
 """Arguments that a message lists."""
 
@@ -115,6 +121,7 @@ class Runs:
         self._born = self._read_at = time.monotonic()
         self._spent = 0.0
         self._level = self._board.level
+        self._reports, self._refilled_at = _TOLD_AT_ONCE, self._born
 
     def run(
         self, request: str, name: str, policy: Policy, reserved: int, arguments: Arguments = ((), {})
@@ -207,7 +214,18 @@ class Runs:
         runs, highest = self._runs[self._name], self._highest.get(self._name, -1)
         if self._peak > highest:
             self._highest[self._name] = self._peak
-        return kept is not None or runs <= _TOLD or self._peak > highest or not runs % _TELL_EVERY
+            return True
+        return kept is not None or ((runs <= _TOLD or not runs % _TELL_EVERY) and self._may_tell())
+
+    def _may_tell(self) -> bool:
+        """Whether what is no news is within its share: it grows with the names in use, one share does not."""
+        now = self._read_at
+        refilled = self._reports + (now - self._refilled_at) * _TOLD_A_SECOND
+        self._reports, self._refilled_at = min(refilled, _TOLD_AT_ONCE), now
+        if self._reports < 1:
+            return False
+        self._reports -= 1
+        return True
 
     def heed(self) -> None:
         """Between tasks: clean up once pressure has risen."""
