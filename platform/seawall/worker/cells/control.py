@@ -64,7 +64,7 @@ class Shown(_Request):  # type: ignore[misc]
     def terminate(self, pool: "Pool", signal: Any = None) -> None:
         """End it if it runs; otherwise its revocation does, when it would start."""
         if self._seat is not None and self._running is not None:
-            pool.terminate_task(self._seat, self._running, signal_number(signal))
+            pool.enforcement.terminate(self._seat, self._running, signal_number(signal))
 
 
 class Node:

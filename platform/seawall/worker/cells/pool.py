@@ -1,15 +1,13 @@
-"""The supervisor's pool: it forks cells, watches them, holds them to their limits and replaces the dead.
+"""The supervisor's pool: it forks cells, buries and replaces the dead, and is what Celery sees of them.
 
-It runs on the worker's event loop and, while the worker stops, on a loop of its own. Decisions are taken
-from the table alone; a cell is never waited for.
+What cells are held to while they live is in `enforcement`. All of it runs on the worker's event loop and,
+while the worker stops, on a loop of its own. A cell is never waited for.
 """
 
-import contextlib
 import gc
 import logging
 import os
 import select
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,13 +18,11 @@ from celery.concurrency.base import BasePool
 
 from seawall import identity
 from seawall.backoff import equal_jitter, exponential
-from seawall.delivery.refusal import is_outage
-from seawall.memory.guard import Overrun
-from seawall.worker import accounts, fork_locks, memory
-from seawall.worker.cells import remedies
+from seawall.worker import fork_locks, memory
 from seawall.worker.cells.cell import run_cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Death, Deaths, signal_number
+from seawall.worker.cells.enforcement import Enforcement
 from seawall.worker.cells.seat import Seat
 from seawall.worker.cells.table import Killed, Running, State, Table
 from seawall.worker.cells.vitals import RUINED
@@ -37,11 +33,6 @@ logger = logging.getLogger(__name__)
 
 _TICK: Final = 0.025
 _SEATS_TO_SPARE: Final = 64  # for pool_grow and autoscale: a row not used costs address space alone
-_RECALL_AFTER: Final = (
-    0.075  # seconds and a round trip that a task may keep waiting what its cell has claimed
-)
-_KILL_AFTER: Final = 2.0  # seconds a terminated task has to heed the signal it was sent
-_STORE_WITHIN: Final = 10.0
 _FIRST_REFORK: Final = 0.25
 _LONGEST_REFORK: Final = 30.0
 _SCALE_EVERY: Final = 1.0
@@ -65,19 +56,19 @@ class Pool(BasePool):
         self._past_done = 0
         self._failed_starts = 0
         self._fork_at = 0.0
-        self._renew_at = 0.0
         self._ticking = False
         self._looked_at = time.monotonic()
         self._scale_at = 0.0
         self._queues_ever: set[str] = set()
         self.deaths = Deaths(self.app, self.queue_names)
+        self.enforcement = Enforcement(self)
 
     # The life of the pool
 
     def on_start(self) -> None:
         """Fork the cells, from a heap that no collection will touch again."""
         self.deaths.hostname = self.controller.hostname
-        with self._broker_may_be_away():
+        with self.enforcement.broker_may_be_away():
             self.deaths.guardian  # noqa: B018 - what it looks at and imports, no cell has to
         fork_locks.find()
         gc.collect()
@@ -116,7 +107,7 @@ class Pool(BasePool):
         """End all cells now. What they ran goes back to the broker, at no charge."""
         self._state = self.CLOSE
         for cell in list(self.cells.values()):
-            self._kill(cell, Killed.SHUTDOWN, cell.row.task())
+            self.enforcement.kill(cell, Killed.SHUTDOWN, cell.row.task())
         self._outlast()
         self._settle_up()
 
@@ -223,7 +214,7 @@ class Pool(BasePool):
         if status == RUINED:
             logger.error("cell %d is replaced: %s", cell.pid, cell.row.description.decode(errors="replace"))
         self._judge_start(cell, death)
-        if self._state == self.RUN:
+        if self.in_service:
             self._fill()  # before anything that may wait for the broker
         if status or task or death.results or death.events:
             self.deaths.eventer = (
@@ -237,7 +228,7 @@ class Pool(BasePool):
         What kills them is no message, which would be charged and given up, but an import or a hook.
         """
         row = cell.row
-        if cell.killed or self._state != self.RUN:
+        if cell.killed or not self.in_service:
             return
         if row.done or death.task or death.in_hand or not (death.status or row.state == State.STARTING):
             self._failed_starts = 0
@@ -252,7 +243,7 @@ class Pool(BasePool):
             *(cell.pid, human_status(death.status), self._failed_starts, wait),
         )
 
-    # Limits
+    # The look at all of it
 
     def tick(self) -> None:
         """What is due every `_TICK` seconds; nothing within itself.
@@ -270,126 +261,13 @@ class Pool(BasePool):
     def _tick(self) -> None:
         now = time.monotonic()
         passed, self._looked_at = min(now - self._looked_at, _MOST_PASSES), now
-        for cell in list(self.cells.values()):
-            self._look_at(cell, now, passed)
-        self._watch_memory(now)
-        if now >= self._renew_at:
-            self._renew(now)
+        self.enforcement.look(now, passed)
         self.deaths.settle()
-        if self._state == self.RUN:
+        if self.in_service:
             self._fill()
             if now >= self._scale_at and getattr(self.controller, "autoscaler", None):
                 self._scale_at = now + _SCALE_EVERY
                 self.controller.autoscaler.maybe_scale()
-
-    def _look_at(self, cell: Seat, now: float, passed: float) -> None:
-        cell.channel.flush()
-        if cell.distrusted(now):
-            remedies.end_overwritten(cell, now)
-            return
-        task = cell.row.task()
-        if task is not None:
-            self._hold_to_limits(cell, task, now)
-        if now > cell.kill_at:
-            remedies.send(cell.pid, signal.SIGKILL)
-        cell.look(passed)
-        if cell.deaf:
-            remedies.replace_deaf(cell, now)
-        if cell.stuck:
-            remedies.continue_stopped(cell, task)
-            self.table.bump()
-        if cell.overdue(now) and not cell.killed:
-            logger.error("cell %d was told to end and did not: it is killed", cell.pid)
-            self._kill(cell, Killed.SHUTDOWN, None)
-
-    def _hold_to_limits(self, cell: Seat, task: Running, now: float) -> None:
-        running = now - task.started
-        row = cell.row
-        # Once its own code has ended, a task is given time to store what came of it.
-        hard = task.hard + _STORE_WITHIN if row.returned == task.generation else task.hard
-        if task.hard and running > hard and not cell.killed:
-            self._kill(cell, Killed.HARD_LIMIT, task)
-        elif task.soft and running > task.soft and row.inside and row.soft_asked != task.generation:
-            self._interrupt(cell, task)
-            if row.soft_asked == task.generation:
-                logger.warning(
-                    "Soft time limit (%ss) exceeded for %s[%s]", task.soft, task.name, task.task_id
-                )
-        if row.ahead and running > _RECALL_AFTER + row.distance and row.recalled != task.generation:
-            self._recall(cell, task)
-
-    def _watch_memory(self, now: float) -> None:
-        if (watch := memory.watch()) is None:
-            return
-        watch.tick(now, [cell.pid for cell in self.cells.values()], self._kill_for_memory)
-        idle = {cell.pid: cell for cell in self.cells.values() if cell.row.state == State.IDLE}
-        unused = [pid for pid, cell in idle.items() if not cell.row.done]
-        if self._state == self.RUN and (pid := watch.recycle(now, idle, unused)) is not None:
-            idle[pid].dismiss()
-            self.table.bump()
-
-    def _kill_for_memory(self, overrun: Overrun) -> bool:
-        for cell, task in self.running():
-            if cell.pid == overrun.pid and task.task_id[:63] == overrun.id and not cell.killed:
-                self._kill(cell, Killed.MEMORY, task)
-                return bool(cell.killed)
-        return False
-
-    def _interrupt(self, cell: Seat, task: Running) -> None:
-        cell.row.soft_asked = task.generation
-        remedies.send(cell.pid, signal.SIGUSR1)
-
-    def _kill(self, cell: Seat, why: Killed, task: Running | None, signum: int = signal.SIGKILL) -> None:
-        """Kill a cell for the task it runs, or whatever it does if `task` is None."""
-        row = cell.row
-        if task is not None:
-            row.doomed = task.generation
-            if row.generation != task.generation or row.state != State.RUNNING:
-                row.doomed = 0  # it has ended in this moment
-                if why is not Killed.SHUTDOWN:
-                    return
-        if why in {Killed.HARD_LIMIT, Killed.TERMINATED, Killed.MEMORY}:
-            self.deaths.foretell(row.description)
-        cell.killed, cell.signum = why, signum
-        row.killed = why
-        remedies.send(cell.pid, signum)
-
-    def _recall(self, cell: Seat, task: Running) -> None:
-        """Give back what a cell has claimed and not started: its task turned out long."""
-        row = cell.row
-        row.recalled = task.generation
-        if row.generation != task.generation or row.state != State.RUNNING:
-            return
-        done = [tag for tag, _ in row.recent_acks()]  # on their way, for as long as a round trip takes
-        with self._broker_may_be_away():
-            if (guardian := self.deaths.guardian) is not None:
-                guardian.recall(self.queue_names(), cell.token, queue=task.queue, tag=task.tag, done=done)
-
-    def _renew(self, now: float) -> None:
-        """Keep the leases of cells inside a task: whatever it does to its interpreter, it lives."""
-        self._renew_at = now + 1.0
-        with self._broker_may_be_away():
-            guardian = self.deaths.guardian
-            if guardian is None:
-                self._renew_at = float("inf")
-                return
-            self._renew_at = now + guardian.lease / 3
-            running = [cell for cell in self.cells.values() if cell.row.state == State.RUNNING]
-            if running:
-                tokens = [cell.token for cell in running]
-                guardian.renew(self.queue_names(), tokens)
-                accounts.renew(tokens)
-
-    @contextlib.contextmanager
-    def _broker_may_be_away(self) -> Any:
-        try:
-            yield
-        except Exception as exc:
-            if not is_outage(exc, self.app.connection_for_write().connection_errors):
-                logger.exception("the broker could not be told what cells hold")
-            else:
-                logger.debug("the broker is away: %s", exc)
-            self._renew_at = time.monotonic() + 1.0
 
     def queue_names(self) -> list[str]:
         """Every queue that cells have consumed."""
@@ -416,18 +294,7 @@ class Pool(BasePool):
         """End what a cell runs, by a signal; the task is revoked."""
         for cell, task in self.running():
             if cell.pid == pid:
-                self.terminate_task(cell, task, signal_number(signal))
-
-    def terminate_task(self, cell: Seat, task: Running, signum: int) -> None:
-        """End one task by a signal; SIGUSR1 raises SoftTimeLimitExceeded in it, as in Celery's pool."""
-        if signum == signal.SIGUSR1:
-            self._interrupt(cell, task)
-        else:
-            # Keyboard signals are ignored by cells: they reach every process of a terminal.
-            deaf = signum in (signal.SIGINT, signal.SIGQUIT)
-            self._kill(cell, Killed.TERMINATED, task, signal.SIGKILL if deaf else signum)
-            if cell.killed:
-                cell.kill_at = time.monotonic() + _KILL_AFTER
+                self.enforcement.terminate(cell, task, signal_number(signal))
 
     def grow(self, n: int = 1) -> None:
         """So many cells more."""
@@ -449,6 +316,11 @@ class Pool(BasePool):
     def restart(self) -> None:
         """Replace every cell by a fresh one when its task has ended."""
         self.tell("stop")
+
+    @property
+    def in_service(self) -> bool:
+        """Whether the worker is not about to end."""
+        return bool(self._state == self.RUN)
 
     @property
     def able(self) -> bool:
