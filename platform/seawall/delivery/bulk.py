@@ -1,31 +1,39 @@
 """Submitting many tasks at once.
 
 Celery spends some 600 us on publishing one task, most of it on work that is the same for every task of a
-kind. Here the first task of a kind (its name and options) goes through Celery's own router and message
-format; the others share what that made, encoded once, and differ in id, arguments and ETA. Messages travel
-some hundred to a round trip, each batch confirmed by the server and atomic: all of it is in line, or none.
-The server takes one batch while the next is written here.
+kind. Here Celery publishes the first task of a kind (its name and options), and the others are made after
+that message: they share all of it, encoded once, but id, arguments and ETA. Messages travel some hundred to a
+round trip, each batch confirmed by the server and atomic: all of it is in line, or none. The server takes one
+batch while the next is written here.
 
-Where something depends on the single task (publish signals are connected, routes are functions, an `expires`,
-a link, a canvas that is no plain task) Celery publishes each, still into the same batches.
+Where something depends on the single task, Celery publishes each, still into the same batches: an `expires`,
+a link, a canvas that is no plain task, routes that are functions, and whatever an application or a tool puts
+in between (`_nobody_between`): receivers of signals, methods of the application, its tasks or its producers.
 """
 
 import itertools
+import json
 import os
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
+import celery
+import kombu
 from celery import Celery, current_app, signals
-from kombu.serialization import dumps
+from celery.app.routes import MapRoute, Router
+from celery.utils.saferepr import saferepr
 
+import seawall
 from seawall.backoff import equal_jitter
 from seawall.delivery.channel import Channel
-from seawall.delivery.envelope import SUBMITTED, Envelope, Stencil, to_json
+from seawall.delivery.envelope import SHOWN_ARGUMENTS, SUBMISSION, SUBMITTED, Envelope, Stencil, to_json
 from seawall.delivery.refusal import LONGEST_PAUSE, PERMANENT, submitting, time_is_over
 from seawall.delivery.submission import check_arguments, check_options
 from seawall.policy import DEFAULT
@@ -36,8 +44,9 @@ _FIRST_PAUSE = 0.05  # seconds between two attempts
 _OWN = frozenset({"countdown", "eta", "task_id"})  # what a plain task's options may have of its own
 _SINGLE = frozenset({"expires", "link", "link_error", "chain", "chord", "group_id", "stamped_headers"})
 _VARYING = frozenset(
-    {"id", "root_id", SUBMITTED, "eta", "argsrepr", "kwargsrepr", "correlation_id", "delivery_tag"}
+    {"id", "root_id", SUBMITTED, "eta", "correlation_id", "delivery_tag", SUBMISSION, *SHOWN_ARGUMENTS}
 )
+_KNOWN = tuple(str(Path(str(each.__file__)).parent) + os.sep for each in (celery, kombu, seawall))
 _REPR_LENGTH = 1024
 _IDS_AT_ONCE = 256
 
@@ -68,6 +77,13 @@ class _Batch:
         self._waiting: dict[str, list[Envelope]] = {}
         self._sender = ThreadPoolExecutor(1, "seawall-submit")  # its thread starts with the first full batch
         self._on_its_way: Future[None] | None = None
+        self.taken: list[tuple[str, dict[str, Any]]] = []
+        """Messages that Celery has published since somebody cleared this."""
+
+    def take(self, queue: str, message: dict[str, Any]) -> None:
+        """One that Celery publishes."""
+        self.taken.append((queue, message))
+        self.add(queue, self._channel.envelope(message))
 
     def add(self, queue: str, envelope: Envelope) -> None:
         """Hold a message back; a full round trip goes at once."""
@@ -108,7 +124,7 @@ class _Batch:
     @contextmanager
     def collecting(self) -> Iterator["_Batch"]:
         """Take what is published on the channel within the block, and send the rest at its end."""
-        self._channel.collect = self.add
+        self._channel.collect = self.take
         try:
             with self._sender:
                 yield self
@@ -120,117 +136,136 @@ class _Batch:
 
 
 class _Kind(NamedTuple):
-    """What all tasks of one name and options share."""
+    """What all tasks of one name and options share, taken from the message of the first."""
 
     queue: str
     stencil: Stencil
     embed: dict[str, Any]
-    serializer: str
-    function: Callable[..., Any] | None
-    redact: frozenset[str]
+    task: Any
+    of_a_parent: bool  # the task that submits them is the root of all, or has one
+
+    def envelope(self, signature: Any, task_id: str, tag: str) -> Envelope:
+        """The message of another one.
+
+        Raises:
+            TypeError: the task's function takes no such arguments.
+        """
+        args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
+        if getattr(self.task, "typing", False):
+            self.task.__header__(*args, **kwargs)
+        headers = {
+            "id": task_id,
+            SUBMITTED: time.time(),
+            "eta": options.get("eta") or _after(options.get("countdown")),
+            **_shown(self.task, args, kwargs),
+        }
+        if not self.of_a_parent:
+            headers["root_id"] = task_id
+        body = to_json((args, kwargs, self.embed))
+        return self.stencil.fill(body, headers, {"correlation_id": task_id, "delivery_tag": tag})
 
 
 def _submit(app: Celery, producer: Any, signatures: Iterable[Any], batch: _Batch) -> Iterator[str]:
     kinds: dict[Hashable, _Kind | None] = {}
     ids, tags = _random_ids(), _tags()
-    one_by_one = bool(
+    alike = _are_alike(app, producer)
+    parent = app.current_worker_task
+    for signature in signatures:
+        key = _key_of(signature) if alike else None
+        kind = kinds.get(key)
+        if kind is None:
+            batch.taken.clear()
+            yield str(signature.apply_async(producer=producer).id)
+            if key is not None and key not in kinds:
+                kinds[key] = _kind_of(app, batch, signature)
+        else:
+            name = signature["task"]
+            check_arguments(name, signature["args"], signature["kwargs"])
+            own = {name: value for name, value in signature["options"].items() if name in _OWN}
+            task_id = {**own, **check_options(name, own)}.get("task_id") or next(ids)
+            batch.add(kind.queue, kind.envelope(signature, task_id, next(tags)))
+            if parent:
+                parent.add_trail(app.AsyncResult(task_id))
+            yield task_id
+
+
+def _are_alike(app: Celery, producer: Any) -> bool:
+    """Whether nothing that this application has depends on the single task."""
+    amqp: Any = app.amqp
+    routes = getattr(amqp.router, "routes", ())
+    return not (
         signals.before_task_publish.receivers
         or signals.after_task_publish.receivers
         or signals.task_sent.receivers
         or app.conf.task_send_sent_event
-        or app.conf.task_routes
         or app.conf.task_always_eager
+        or type(amqp.router) is not Router
+        or any(type(route) is not MapRoute for route in routes)
+    ) and _nobody_between(
+        (app, "send_task"), (amqp, "as_task_v2"), (producer, "publish"), (producer.channel, "basic_publish")
     )
-    for signature in signatures:
-        kind = None if one_by_one else _kind_of(app, batch, signature, kinds)
-        if kind is None:
-            yield str(signature.apply_async(producer=producer).id)
-        else:
-            check_arguments(signature["task"], signature["args"], signature["kwargs"])
-            own = {name: value for name, value in signature["options"].items() if name in _OWN}
-            task_id = {**own, **check_options(signature["task"], own)}.get("task_id") or next(ids)
-            batch.add(kind.queue, _envelope(kind, signature, task_id, next(tags)))
-            yield task_id
 
 
-def _kind_of(app: Celery, batch: _Batch, signature: Any, kinds: dict[Hashable, _Kind | None]) -> _Kind | None:
-    """The kind of a signature, or None if Celery has to publish it."""
-    name, options = signature["task"], signature["options"]
+def _nobody_between(*methods: tuple[Any, str]) -> bool:
+    """Whether these are Celery's, kombu's or ours, in every class of their objects.
+
+    A wrapper may carry the name and module of what it wraps, but not its code.
+    """
+    for owner, name in methods:
+        found = [vars(each).get(name) for each in (owner, *type(owner).__mro__) if hasattr(each, "__dict__")]
+        if not all(each is None or _is_known(each) for each in found):
+            return False
+    return True
+
+
+def _is_known(function: Any) -> bool:
+    return type(function) is FunctionType and function.__code__.co_filename.startswith(_KNOWN)
+
+
+def _key_of(signature: Any) -> Hashable | None:
+    """What the tasks of one kind have in common, or None if Celery has to publish each of them."""
+    options = signature["options"]
     if signature.get("subtask_type") or not _SINGLE.isdisjoint(options):
         return None
-    shared = {option: value for option, value in options.items() if option not in _OWN}
-    key = (name, tuple(sorted(shared.items())))
+    if not _nobody_between((signature, "apply_async")):
+        return None
+    key = (signature["task"], tuple(sorted((name, options[name]) for name in options.keys() - _OWN)))
     try:
-        if key not in kinds:
-            kinds[key] = _make_kind(app, batch, name, shared)
-        return kinds[key]
+        hash(key)
     except TypeError:  # an option that cannot be a key, such as a Queue
         return None
+    return key
 
 
-def _make_kind(app: Celery, batch: _Batch, name: str, options: dict[str, Any]) -> _Kind | None:
-    if (note := getattr(app, "note_submission", None)) is not None:  # Celery's own app has none
-        note(name)
-    task = app._tasks.get(name)  # type: ignore[attr-defined]  # noqa: SLF001 - as send_task does
-    given = {**{key: value for key, value in _exec_options(task).items() if value is not None}, **options}
-    given |= check_options(name, given)
-    if given.get("expires") is not None:
+def _kind_of(app: Celery, batch: _Batch, signature: Any) -> _Kind | None:
+    """The kind of a signature that Celery has published just now, or None if its message can be no model."""
+    task = app._tasks.get(signature["task"])  # type: ignore[attr-defined]  # noqa: SLF001 - as send_task does
+    if task is not None and not _nobody_between(*((task, name) for name in ("apply_async", "shadow_name"))):
         return None
-    if task is not None:
-        given.setdefault("ignore_result", task.ignore_result)
-    serializer = given.pop("serializer", None) or app.conf.task_serializer
-    compression = given.pop("compression", None)
-    routed = app.amqp.router.route(dict(given), name)
-    queue = routed.get("queue")
-    if compression or queue is None or queue.exchange.type != "direct":
+    if len(batch.taken) != 1:
         return None
-    template = app.amqp.as_task_v2("", name, (), {}, argsrepr="", kwargsrepr="", **_message_options(given))
-    properties = {
-        **template.properties,
-        "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": queue.name},
-        "priority": given.get("priority") or 0,
-        "body_encoding": "utf-8",
-    }
-    headers = {**template.headers, **(given.get("headers") or {})}
-    content_type, content_encoding, _ = dumps(template.body, serializer=serializer)
-    return _Kind(
-        queue.name,
-        batch.stencil(
-            {header: value for header, value in headers.items() if header not in _VARYING},
-            {name: value for name, value in properties.items() if name not in _VARYING},
-            {"content-type": content_type, "content-encoding": content_encoding},
-        ),
-        template.body[2],
-        serializer,
-        getattr(task, "run", None),
-        getattr(task, "policy", DEFAULT).redact,
+    queue, message = batch.taken[0]
+    headers, properties = message["headers"], message["properties"]
+    plain = message.get("content-type") == "application/json" and properties["body_encoding"] == "utf-8"
+    if not plain or "compression" in headers or headers.get("expires") or "lang" not in headers:
+        return None
+    _, _, embed = json.loads(message["body"])
+    if any(embed.values()):
+        return None
+    of_a_parent = headers.get("root_id") != headers["id"]
+    varying = _VARYING - {"root_id"} if of_a_parent else _VARYING
+    stencil = batch.stencil(
+        {name: value for name, value in headers.items() if name not in varying},
+        {name: value for name, value in properties.items() if name not in _VARYING},
+        {name: message[name] for name in ("content-type", "content-encoding")},
     )
+    return _Kind(queue, stencil, embed, task, of_a_parent)
 
 
-def _exec_options(task: Any) -> dict[str, Any]:
-    return dict(task._get_exec_options()) if task is not None else {}  # noqa: SLF001 - as send_task does
-
-
-def _message_options(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("time_limit", "soft_time_limit", "ignore_result", "shadow", "reply_to")
-    return {name: options[name] for name in names if options.get(name) is not None}
-
-
-def _envelope(kind: _Kind, signature: Any, task_id: str, tag: str) -> Envelope:
-    args, kwargs, options = signature["args"], signature["kwargs"], signature["options"]
-    shown = redact_arguments(args, kwargs, function=kind.function, names=kind.redact, bound=ARGUMENTS)
-    headers = {
-        "id": task_id,
-        "root_id": task_id,
-        SUBMITTED: time.time(),
-        "eta": options.get("eta") or _after(options.get("countdown")),
-        "argsrepr": repr(shown[0])[:_REPR_LENGTH],
-        "kwargsrepr": repr(shown[1])[:_REPR_LENGTH],
-    }
-    content = (args, kwargs, kind.embed)
-    body = to_json(content) if kind.serializer == "json" else dumps(content, serializer=kind.serializer)[2]
-    return kind.stencil.fill(body, headers, {"correlation_id": task_id, "delivery_tag": tag})
+def _shown(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
+    function, names = getattr(task, "run", None), getattr(task, "policy", DEFAULT).redact
+    shown = redact_arguments(args, kwargs, function=function, names=names, bound=ARGUMENTS)
+    return {"argsrepr": saferepr(shown[0], _REPR_LENGTH), "kwargsrepr": saferepr(shown[1], _REPR_LENGTH)}
 
 
 def _random_ids() -> Iterator[str]:

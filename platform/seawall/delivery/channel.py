@@ -58,7 +58,7 @@ class Channel(ClaimingChannel):
 
     def __init__(self, transport: Any, **kwargs: Any) -> None:
         self.delivery = Options.from_transport_options(transport.client.transport_options)
-        self.collect: Callable[[str, Envelope], None] | None = None  # see bulk.py
+        self.collect: Callable[[str, dict[str, Any]], None] | None = None  # see bulk.py
         self._length_limits: dict[str, int] = {}
         self._pid = os.getpid()
         super().__init__(transport, **kwargs)
@@ -96,7 +96,7 @@ class Channel(ClaimingChannel):
         if (lasts := kept_for(queue, message)) is not None:
             self._answer(queue, message, lasts)
         elif self.collect is not None:
-            self.collect(queue, self.envelope(message))
+            self.collect(queue, message)
         else:
             with refusals(self.connection.client):
                 self.submit(queue, [self.envelope(message)], goes_on=_goes_on(message["headers"]))

@@ -18,6 +18,10 @@ SUBMISSION = "seawall_submission"
 SUBMITTED = "seawall-submitted"
 """Header with the moment of submission, seconds since the epoch: it tells how long a task waited."""
 
+SHOWN_ARGUMENTS = ("argsrepr", "kwargsrepr")
+"""Headers with a call's arguments as logs show them; Celery repeats them among the properties, for nobody."""
+
+_NOT_SENT = frozenset({SUBMISSION, *SHOWN_ARGUMENTS})
 UNIQUE_FOR_DEFAULT = 86_400.0
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -46,7 +50,7 @@ def wrap(message: dict[str, Any], *, level: int, limit: int) -> Envelope:
         MessageTooLarge: it takes more than `limit` bytes.
         ConfigError: `unique_for` is not a time.
     """
-    properties = {key: value for key, value in message["properties"].items() if key != SUBMISSION}
+    properties = {key: value for key, value in message["properties"].items() if key not in _NOT_SENT}
     headers = dict(message["headers"])
     due = _take_eta(headers)
     body = to_json({**message, "headers": headers, "properties": properties})
