@@ -201,6 +201,21 @@ def test_a_producer_hears_in_time_that_the_result_backend_does_not_answer(way: P
         assert time.monotonic() - begun < 2.0 + busyness()
 
 
+@pytest.mark.parametrize("fails", [silent, gone])
+def test_who_lets_go_of_a_result_waits_for_no_server(
+    way: Proxy, redis_url: str, fails: Callable[[Proxy], None]
+) -> None:
+    """Celery tries for 20 s to connect anew, wherever a program loses its last reference."""
+    with Seawall("forgetful", broker=redis_url, backend=way.url, set_as_current=False) as app:
+        app.task(name="t")(nothing)
+        results = [app.send_task("t") for _ in range(3)]
+        fails(way)
+        begun = time.monotonic()
+        while results:
+            results.pop().__del__()
+        assert time.monotonic() - begun < 5.0 * busyness()
+
+
 @pytest.mark.usefixtures("hasty")
 def test_who_waits_for_room_waits_on_while_the_server_answers(way: Proxy) -> None:
     options = {"delivery": {"max_length": 1, "when_full": "block", "block_for": 3.0}}

@@ -15,13 +15,14 @@ supervisor stores them. A result is stored at once, in a round trip of its own, 
 it is large, and wherever there is no table: in Celery's own pools and in producers.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from celery import Task, signals, states
@@ -51,6 +52,7 @@ _SMALL: Final = 1024
 
 _IDLE_ROUNDS: Final = 4  # waking the thread costs as much as these
 _TRY_AGAIN_AFTER: Final = 1.0
+_LET_GO_WITHIN: Final = 0.5  # seconds
 _AT_ONCE: Final = 0.001  # seconds; to Celery, 0 means without end
 _HOOKS: Final = ("on_success", "after_return")
 _OURS: Final = ("seawall.", "celery.")
@@ -407,8 +409,42 @@ def stored(backend: Any) -> Any:
         backend.__class__ = _stored(kind)
         backend.result_consumer._ensure = backend.ensure  # noqa: SLF001 - bound before, to Celery's
     if isinstance(backend, RedisBackend):
+        consumer: Any = vars(backend)["result_consumer"]
+        kind = type(consumer)
+        consumer.__class__ = _letting_go(kind)
         _bound(vars(backend)["connparams"], managed=isinstance(backend, SentinelBackend))
     return backend
+
+
+class _LettingGo:
+    """Mixed into Celery's consumer of results: to let go of one waits for no server.
+
+    That happens when the last reference to an `AsyncResult` goes, wherever a program is then. Celery connects
+    anew for it, and tries for 20 s.
+    """
+
+    _leaving = threading.local()
+
+    def cancel_for(self, task_id: Any) -> None:
+        """As Celery's."""
+        self._leaving.now = True
+        try:
+            with silence.within(silence.Deadline(_LET_GO_WITHIN)):
+                super().cancel_for(task_id)  # type: ignore[misc]
+        finally:
+            self._leaving.now = False
+
+    @contextlib.contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        """As Celery's; who lets go needs no connection."""
+        if not getattr(self._leaving, "now", False):
+            with super().reconnect_on_error():  # type: ignore[misc]
+                yield
+            return
+        try:
+            yield
+        except self._connection_errors as exc:  # type: ignore[attr-defined]
+            logger.debug("the subscription to a result is left to its connection's end: %s", exc)
 
 
 def _bound(parameters: dict[str, Any], *, managed: bool) -> None:
@@ -425,6 +461,11 @@ def _stores_as_celery(kind: Any) -> bool:
         and kind._store_result is _Base._store_result  # noqa: SLF001
         and all(getattr(kind, name) is getattr(_Backend, name) for name in ("set", "_set", "_set_with_state"))
     )
+
+
+@functools.cache
+def _letting_go(kind: type) -> type:
+    return type(kind.__name__, (_LettingGo, kind), {"__module__": kind.__module__})
 
 
 @functools.cache
