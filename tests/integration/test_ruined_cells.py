@@ -14,6 +14,7 @@ from support.waiting import wait_until
 app = producer_of(ruined.create)
 
 QUICK = {
+    "set_an_alarm",
     "close_descriptors",
     "allow_no_files",
     "block_signals",

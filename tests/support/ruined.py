@@ -62,6 +62,11 @@ def allow_no_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
+def set_an_alarm() -> None:
+    """Which would end the process, in the next task."""
+    signal.setitimer(signal.ITIMER_REAL, 600)
+
+
 def trace_everything() -> None:
     sys.settrace(lambda *_: None)
 
@@ -140,6 +145,7 @@ SAID: dict[Callable[[], None], str] = {
     profile_everything: "has left a profile function behind",
     block_signals: "has left signals blocked",
     ignore_signals: "has left a handler of SIGTERM behind",
+    set_an_alarm: "has left an alarm behind",
     forget_wakeups: "",  # libraries do so all the time
     leave_directory: "has left its process in a directory that is gone",
     overwrite_with_ones: "has overwritten its row of the table",
@@ -151,7 +157,14 @@ SAID: dict[Callable[[], None], str] = {
 """Each way, and what the log of its worker has to say of it."""
 
 WAYS = {way.__name__: way for way in SAID}
-UNDONE = {"trace_everything", "profile_everything", "block_signals", "ignore_signals", "forget_wakeups"}
+UNDONE = {
+    "trace_everything",
+    "profile_everything",
+    "block_signals",
+    "ignore_signals",
+    "set_an_alarm",
+    "forget_wakeups",
+}
 """Those after which the process is as it was; after the others it is replaced."""
 
 
@@ -169,6 +182,8 @@ def look(_self: "Task[Any, Any]") -> dict[str, Any]:
 def _wrong() -> Iterator[str]:
     if sys.gettrace() or sys.getprofile():
         yield "traced"
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield "an alarm is set"
     if signal.pthread_sigmask(signal.SIG_BLOCK, []):
         yield "signals blocked"
     if signal.SIG_IGN in (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)):

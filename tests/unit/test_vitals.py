@@ -68,6 +68,15 @@ def test_a_trace_function_is_removed(descriptor: int) -> None:
     assert known.undone == ["left a trace function behind"]
 
 
+@pytest.mark.parametrize("timer", [signal.ITIMER_VIRTUAL, signal.ITIMER_PROF])
+def test_an_alarm_that_a_task_left_rings_in_no_other(descriptor: int, timer: int) -> None:
+    known = vitals(descriptor)  # the real one is pytest's own
+    signal.setitimer(timer, 600)
+    assert known.damage() is None
+    assert signal.getitimer(timer) == (0.0, 0.0)
+    assert len(known.undone) == 1
+
+
 def test_what_a_task_did_to_signals_is_undone(descriptor: int) -> None:
     known, before = vitals(descriptor), signal.getsignal(signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

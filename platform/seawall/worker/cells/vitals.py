@@ -2,7 +2,8 @@
 
 A task that closes all descriptors, or uses them up, or lowers a limit of the process leaves a cell that runs
 no other task well and hears nobody. So after a task the cell looks, at most once a millisecond, which costs a
-few microseconds. What can be undone is: trace functions, blocked signals, handlers of the cell's own signals.
+few microseconds. What can be undone is: trace functions, blocked signals, handlers of the cell's own signals,
+alarms that would ring in the next task.
 Otherwise the cell leaves its last words in the table and ends at once: what it has settled is in the table as
 well, and the supervisor forks the next one.
 """
@@ -22,10 +23,16 @@ RUINED: Final = 113
 
 _getsignal: Any = _signal.getsignal
 _sigmask: Any = _signal.pthread_sigmask
+_getitimer: Any = _signal.getitimer
 
 _EVERY: Final = 0.001  # seconds
 _USED_UP: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _HEEDED: Final = (signal.SIGTERM, signal.SIGUSR1)  # by which a cell is told to end and a task is interrupted
+_TIMERS: Final = {
+    signal.ITIMER_REAL: "an alarm",
+    signal.ITIMER_VIRTUAL: "a timer of its own CPU time",
+    signal.ITIMER_PROF: "a timer of its CPU time",
+}
 _LIMITS: Final = {
     resource.RLIMIT_AS: "memory",
     resource.RLIMIT_DATA: "memory",
@@ -51,6 +58,7 @@ class Vitals:
         self._wakeup = wakeup
         self._handlers = {signum: _getsignal(signum) for signum in _HEEDED}
         self._blocked = _sigmask(signal.SIG_BLOCK, ())
+        self._timers = {timer: name for timer, name in _TIMERS.items() if not _getitimer(timer)[0]}
         self._somewhere = _is_somewhere()
         self._clock = clock
         self._looked_at = float("-inf")
@@ -82,6 +90,10 @@ class Vitals:
             if _getsignal(signum) is not handler:
                 signal.signal(signum, handler)
                 self.undone.append(f"left a handler of {signum.name} behind")
+        for timer, name in self._timers.items():
+            if _getitimer(timer)[0]:
+                signal.setitimer(timer, 0)
+                self.undone.append(f"left {name} behind")
         # asyncio forgets it with every loop that has handled signals: that is nothing to speak of.
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         if _sigmask(signal.SIG_BLOCK, ()) != self._blocked:
