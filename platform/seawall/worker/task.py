@@ -37,6 +37,9 @@ from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, pair
 if TYPE_CHECKING:
     from celery import Celery
 
+_BEGUN = "seawall_begun"
+"""Mark of a request whose attempt has begun: a call of its task from within is a plain one."""
+
 CONTROL_FLOW = (Retry, Ignore, Reject)
 """How a task talks to Celery; not failures."""
 
@@ -82,6 +85,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     policy: ClassVar[Policy] = DEFAULT
     _from_policy: ClassVar[Mapping[str, Any]] = {}
     _own_limits: ClassVar[Pair] = NOTHING
+    _own_call: ClassVar[Any] = None
     limit_layers: ClassVar[tuple[Pair, ...]] = ()
     """Time limits as the settings, this task and its annotations give them."""
 
@@ -94,6 +98,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         if not cls.__dict__.get("__bound__"):
             refuse_coroutines(cls.run, cls.name)
             cls.policy = policy_of(cls.run)
+            cls._own_call = _own_call_of(cls)
             cls._from_policy = _attributes(cls)
             soft, hard = (cls._from_policy.get(name, _set_by_celery_option(cls, name)) for name in NAMES)
             cls._own_limits = (soft, hard)
@@ -123,9 +128,10 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; what deserves another attempt becomes Celery's `Retry`."""
         request: Any = self.request
-        if request.called_directly or request._protected:  # noqa: SLF001 - Celery's mark of a running request
+        if request.called_directly or _BEGUN in vars(request):
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
-        request._protected = 1  # noqa: SLF001
+        # Celery's `Task.__call__` runs a request that is not protected, and takes any other for a plain call.
+        vars(request).update({_BEGUN: True, "_protected": int(self._own_call is None)})
         if request.is_eager:  # one inside a task of a cell: no signal says so there
             with lines.within(lines.TaskScope(self, vars(request), args, kwargs)):
                 return self._attempt(request, args, kwargs)
@@ -185,12 +191,13 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         eager = self.request.is_eager
         forked, outer = forks.depth, holdings.begin(within=eager)
         before = interruption.mark(1)  # an eager task may run within the code of another
+        run = self._own_call or self.run
         try:
             if not self.policy.requires:
-                result = self.run(*args, **kwargs)
+                result = run(*args, **kwargs)
             else:
                 with admitted(self.policy.requires):
-                    result = self.run(*args, **kwargs)
+                    result = run(*args, **kwargs)
         except BaseException as exc:
             if forks.depth != forked and not eager:
                 forks.leave(exc)
@@ -287,6 +294,13 @@ def _never_awaited(name: str) -> str:
         f"task {name} is a coroutine function: a worker calls it and awaits nothing, so its body would never "
         "run. Write a plain function that calls asyncio.run(...)"
     )
+
+
+def _own_call_of(cls: type[SeawallTask]) -> Any:
+    """`__call__` of an application's base class that stands behind ours, as Flask's context does; or None."""
+    behind = cls.__mro__[cls.__mro__.index(SeawallTask) + 1 :]
+    owner = next(each for each in behind if "__call__" in vars(each))
+    return None if owner is Task else vars(owner)["__call__"]
 
 
 def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
