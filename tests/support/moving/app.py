@@ -1,0 +1,36 @@
+"""The application."""
+
+from typing import Any
+
+from celery import Celery, Task, bootsteps
+
+__all__ = ["app"]
+
+app = Celery("mart", include=["support.moving.tasks", "support.moving.twins"], set_as_current=False)
+app.config_from_object("support.moving.settings", namespace="CELERY")
+
+
+class Probe(bootsteps.StartStopStep):
+    """A bootstep of the application's own."""
+
+
+class ContextTask(Task):  # type: ignore[type-arg]
+    """Flask's way to give tasks a context."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)
+
+
+class HookedTask(Task):  # type: ignore[type-arg]
+    """One with hooks, and a Request of its own."""
+
+    abstract = True
+    Request = "support.moving.app:Request"
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        """Tell somebody."""
+
+
+app.steps["worker"].add(Probe)
