@@ -12,7 +12,7 @@ import pytest
 
 from support.nodes import ROOT
 
-TESTS = ROOT / "tests"
+MOVING = ROOT / "tests" / "support" / "moving"
 PLACE = re.compile(r" \(([^()]+):(\d+)\)")
 
 EVERY_TASK = {
@@ -73,6 +73,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("check", "tasks.serializer"): {"mart.pickled"},
     ("check", "tasks.call"): {"mart.flask"},
     ("check", "tasks.rate_limit"): {"mart.rated", "task_default_rate_limit"},
+    ("check", "calls.list"): {'client.llen("celery")', "client.lrange(FAST, 0, -1)"},
     ("check", "calls.priority_range"): {"task.apply_async(priority=255)"},
     ("check", "calls.serializer"): {'task.apply_async(countdown=60, serializer="pickle")'},
     ("check", "commands.B"): {"celery -B"},
@@ -118,7 +119,7 @@ def doctor(directory: Path, app: str, *options: str) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, "-m", "seawall.cli", "doctor", "-A", app, *options],
         cwd=directory,
-        env={**own, "NO_COLOR": "1"},
+        env={**own, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         check=False,
@@ -146,12 +147,12 @@ def by_group(found: list[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
 
 def call(place: str) -> str:
     file, _, line = place.rpartition(":")
-    return (TESTS / file).read_text().splitlines()[int(line) - 1].strip()
+    return (MOVING / file).read_text().splitlines()[int(line) - 1].strip()
 
 
 @pytest.fixture(scope="module")
 def moving() -> list[dict[str, Any]]:
-    return notices(TESTS, "support.moving.app")
+    return notices(MOVING, "support.moving.app")
 
 
 def test_one_of_everything_is_found_in_its_group_and_nothing_else(moving: list[dict[str, Any]]) -> None:
@@ -164,7 +165,7 @@ def test_each_place_is_the_line_that_says_it(moving: list[dict[str, Any]]) -> No
     assert len(places) > 40
     for place in places:
         [(file, line)] = PLACE.findall(place)
-        text = (TESTS / file).read_text().splitlines()[int(line) - 1]
+        text = (MOVING / file).read_text().splitlines()[int(line) - 1]
         named = PLACE.sub("", place).partition(": ")[0].rpartition(" in ")[2]
         if named.startswith("mart."):
             assert f'name="{named}"' in text
@@ -181,7 +182,7 @@ def test_every_notice_says_what_happens_and_what_to_write(moving: list[dict[str,
 
 
 def test_the_report_for_people_has_the_groups_and_the_same_notices(moving: list[dict[str, Any]]) -> None:
-    done = doctor(TESTS, "support.moving.app")
+    done = doctor(MOVING, "support.moving.app")
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert done.stderr == ""

@@ -1,8 +1,5 @@
 """Its tasks, each with one thing that the doctor speaks of; `plain` has none, and says nothing either."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 from seawall import policy
 from support.moving.app import ContextTask, HookedTask, app
 
@@ -81,13 +78,3 @@ async def coroutine() -> None:
 @app.task(name="mart.twin")
 def twin() -> None:
     """There is another one of this name."""
-
-
-def submit(task: Any) -> None:
-    """Never called: the doctor reads it."""
-    task.apply_async(priority=9)
-    task.apply_async(priority=255)
-    task.apply_async(countdown=24 * 60 * 60)
-    task.apply_async(eta=datetime.now(UTC) + timedelta(days=2))
-    task.apply_async(countdown=60, serializer="pickle")
-    plain.apply()

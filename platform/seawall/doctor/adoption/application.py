@@ -5,14 +5,11 @@ Celery fills in what nobody said, in its settings and on its tasks; here the two
 
 import inspect
 import os
-import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import CodeType
 from typing import Any, Final
 
@@ -20,6 +17,7 @@ from celery import Celery, Task
 from celery.app import defaults
 from celery.app.annotations import resolve_all
 
+from seawall.doctor.adoption.sources import Sources
 from seawall.errors import ConfigError, SeawallError
 from seawall.policy import Policy, policy_of
 from seawall.worker.defaults import PLAIN, LazyDefaults
@@ -29,8 +27,6 @@ from seawall.worker.time_limits import Pair
 _celery_defaults: Any = defaults
 _KNOWN: Final[Mapping[str, Any]] = _celery_defaults.DEFAULTS
 _OLD: Final[Mapping[str, str]] = _celery_defaults._TO_NEW_KEY  # noqa: SLF001 - the only list of old names
-_PACKAGE: Final = Path(__file__).parents[2]
-_LARGEST_SOURCE: Final = 4_000_000  # characters of a file that is searched for a name
 _BOUND: Final = "__bound__"
 """Celery's mark on the class of a task; what stands there before was said by the task's author."""
 
@@ -42,7 +38,7 @@ class Application:
     app: Any
     definitions: Mapping[str, list[CodeType]]
     failures: list[str]
-    sources: "Sources"
+    sources: Sources
 
     def said(self, setting: str) -> Any:
         """What the application itself set; None if it set nothing."""
@@ -171,7 +167,7 @@ class TaskView:
         return [
             each
             for each in type(self.task).__mro__
-            if each not in {Task, SeawallTask, object} and not each.__module__.startswith("celery.app.")
+            if each not in {Task, SeawallTask, object} and not each.__module__.startswith("celery.")
         ]
 
     @property
@@ -188,56 +184,7 @@ class TaskView:
         """Soft and hard time limit that the task and its annotations give."""
         if "timeout" in self.policy.explicit:
             return self.policy.timeout, self.policy.hard_timeout
-        return self.said("soft_time_limit"), self.said("time_limit")
-
-
-@dataclass(kw_only=True)
-class Sources:
-    """The files of the application's modules that are loaded, to find places in."""
-
-    root: Path = field(default_factory=Path.cwd)
-
-    @cached_property
-    def files(self) -> dict[Path, str]:
-        """The text of each, by its path."""
-        found: dict[Path, str] = {}
-        for module in list(sys.modules.values()):
-            path = getattr(module, "__file__", None)
-            if not path or not path.endswith(".py"):
-                continue
-            file = Path(path)
-            if file in found or not self.is_ours(file):
-                continue
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                continue
-            if len(text) <= _LARGEST_SOURCE:
-                found[file] = text
-        return dict(sorted(found.items()))
-
-    def is_ours(self, path: Path) -> bool:
-        """Whether a file belongs to the application, and not to a library or an environment below it."""
-        if not path.is_relative_to(self.root):
-            return False
-        return not {"site-packages", "dist-packages"} & set(path.parts) and not path.is_relative_to(_PACKAGE)
-
-    def name(self, shown: str, names: set[str]) -> str:
-        """`shown` with the file and line where one of `names` is given a value, if that is found."""
-        words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-        given = re.compile(rf"\b(?:{words})\b[\"']?\]?\s*(?::[^=\n]*)?[=:](?!=)")
-        for path, text in self.files.items():
-            if match := given.search(text):
-                return f"{shown} ({self.at(path, text.count(chr(10), 0, match.start()) + 1)})"
-        return shown
-
-    def line_of(self, code: CodeType) -> str:
-        """The file and line of a function."""
-        return self.at(Path(code.co_filename), code.co_firstlineno)
-
-    def at(self, path: Path, line: int) -> str:
-        """`shop/tasks.py:12`."""
-        return f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path}:{line}"
+        return seconds(self.said("soft_time_limit")), seconds(self.said("time_limit"))
 
 
 def read(load: Callable[[], Celery]) -> Application:
@@ -289,6 +236,14 @@ def code_of(function: Any) -> CodeType | None:
     """The code of a function or method, if it is written in Python."""
     code = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None
+
+
+def seconds(value: Any) -> float | None:
+    """A time limit as a number; some come from the environment as text."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _written(each: type) -> list[str]:

@@ -1,23 +1,19 @@
 """How workers and beat are started today, read from the files that start them: Procfile, compose, units."""
 
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from seawall.doctor.adoption.application import Application
 from seawall.doctor.adoption.notice import Group, Notice, changes, fits, look, lost
+from seawall.doctor.adoption.sources import line_at, read_text
 
 _NAMES: Final = re.compile(
     r"(?i)procfile.*|makefile|justfile|dockerfile.*|.*\.dockerfile|.*compose.*\.ya?ml|.*\.(?:service|sh|conf|ini|toml)"
     r"|.*(?:celery|worker|beat|deploy|supervisor|helm|k8s).*\.ya?ml"
 )
 _DEPTH: Final = 3  # directories below the working one
-_LARGEST: Final = 200_000  # bytes of a file that starts workers
-_MOST_FILES: Final = 20_000
-_SKIPPED: Final = frozenset({"node_modules", "site-packages", "__pycache__", "venv", "env", "build", "dist"})
 _CALL: Final = re.compile(r"(?<![\w./-])(?:\S*/)?celery\b(?P<rest>[^\n;&|#]*)")
 _PREFETCH: Final = (
     "a cell takes one task, and ahead of it about 20 ms of work; what waits stays in the broker",
@@ -57,7 +53,7 @@ _OPTIONS: Final[Mapping[str, tuple[Group, str, str]]] = {
             "beats under Seawall take turns, and know nothing of a beat of the old deployment: while both "
             "run, each entry is submitted twice"
         ),
-        "stop the old workers with -B before the new ones start",
+        "stop the old beat (a worker with -B is one) before the new one starts",
     ),
 }
 _LONG: Final = {"--beat": "-B", "--pool": "-P"}
@@ -67,13 +63,10 @@ _MAKE: Final = {Group.LOST: lost, Group.CHANGES: changes, Group.CHECK: look}
 def audit_commands(application: Application) -> Iterator[Notice]:
     """The options of `celery worker` and `celery beat` in files of the working directory."""
     found: dict[str, list[str]] = {}
-    for path in _files(application.sources.root):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
+    for path in application.sources.files(_NAMES.fullmatch, depth=_DEPTH):
+        text = read_text(path) or ""
         for match in _CALL.finditer(text.replace("\\\n", "  ")):
-            place = application.sources.at(path, text.count("\n", 0, match.start()) + 1)
+            place = application.sources.at(path, line_at(text, match.start()))
             for option in _asked(match["rest"]):
                 found.setdefault(option, []).append(f"celery {option} ({place})")
     for option, where in sorted(found.items()):
@@ -113,19 +106,3 @@ def _asked(rest: str) -> Iterator[str]:
             yield f"-P {value or following}"
         elif option in _OPTIONS:
             yield option
-
-
-def _files(root: Path) -> Iterator[Path]:
-    seen = 0
-    for directory, below, names in os.walk(root):
-        depth = len(Path(directory).relative_to(root).parts)
-        below[:] = sorted(
-            each for each in below if depth < _DEPTH and each not in _SKIPPED and each[0] != "."
-        )
-        for name in sorted(names):
-            seen += 1
-            if seen > _MOST_FILES:
-                return
-            path = Path(directory, name)
-            if _NAMES.fullmatch(name) and path.is_file() and path.stat().st_size <= _LARGEST:
-                yield path

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from seawall.doctor.adoption.application import Application, TaskView
+from seawall.doctor.adoption.application import Application, TaskView, seconds
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
 from seawall.policy import DEFAULT
 from seawall.worker.time_limits import NOTHING, Pair
@@ -125,7 +125,10 @@ REJECT_ON_WORKER_LOST: Final = (
 
 
 def _time_limits(application: Application) -> Iterator[Notice]:
-    settings: Pair = (application.said("task_soft_time_limit"), application.said("task_time_limit"))
+    settings: Pair = (
+        seconds(application.said("task_soft_time_limit")),
+        seconds(application.said("task_time_limit")),
+    )
     soft, hard = settings
     if _contradict(settings) and (
         where := [application.place(each) for each in ("task_soft_time_limit", "task_time_limit")]

@@ -210,6 +210,19 @@ def _declared(application: Application) -> Iterator[tuple[str, Any]]:
         yield from ((each.name, each) for each in queues if hasattr(each, "name"))
 
 
+def queue_names(application: Application) -> set[str]:
+    """The queues that settings, routes and tasks name."""
+    routes = application.said("task_routes")
+    routed = routes.values() if isinstance(routes, Mapping) else ()
+    named = [
+        application.after("task_default_queue"),
+        *(name for name, _ in _declared(application)),
+        *(each.get("queue") if isinstance(each, Mapping) else each for each in routed),
+        *(task.said("queue") for task in application.tasks),
+    ]
+    return {name for name in named if isinstance(name, str)}
+
+
 def _arguments(queue: Any) -> Mapping[str, Any]:
     if isinstance(queue, Mapping):
         found = dict(queue.get("queue_arguments") or {})
