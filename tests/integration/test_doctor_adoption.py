@@ -17,7 +17,7 @@ PLACE = re.compile(r" \(([^()]+):(\d+)\)")
 
 EVERY_TASK = {
     *("again", "batch", "coroutine", "early", "flask", "hooked", "killer", "limits", "pickled", "plain"),
-    *("rated", "report", "twice", "twin", "urgent"),
+    *("polite", "rated", "registered", "report", "tenant", "twice", "twin", "urgent"),
 }
 
 
@@ -36,7 +36,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("changes", "tasks.acks_late"): all_but("early", "killer"),
     ("changes", "tasks.no_time_limit"): all_but("early", "limits", "report", "twice"),
     ("changes", "tasks.hard_limit_follows"): {"mart.report"},
-    ("changes", "tasks.retries"): all_but("again"),
+    ("changes", "tasks.retries"): all_but("again", "registered"),
     ("changes", "tasks.autoretry"): {"mart.again"},
     ("changes", "calls.priority"): {"task.apply_async(priority=9)", "task.apply_async(priority=255)"},
     ("changes", "calls.apply"): {"plain.apply()"},
@@ -71,7 +71,8 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("check", "tasks.ignore_result"): {"mart.killer"},
     ("check", "tasks.limits_contradict"): {"mart.limits"},
     ("check", "tasks.serializer"): {"mart.pickled"},
-    ("check", "tasks.call"): {"mart.flask"},
+    ("check", "tasks.call"): {"mart.flask", "mart.tenant"},
+    ("check", "tasks.registered"): {"mart.registered"},
     ("check", "tasks.rate_limit"): {"mart.rated", "task_default_rate_limit"},
     ("check", "calls.list"): {'client.llen("celery")', "client.lrange(FAST, 0, -1)"},
     ("check", "calls.priority_range"): {"task.apply_async(priority=255)"},
@@ -81,6 +82,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("check", "commands.pool"): {"celery -P gevent"},
     ("fits", "settings.max_tasks_per_child"): {"worker_max_tasks_per_child"},
     ("fits", "broker.redis"): {"broker_url"},
+    ("fits", "tasks.call"): {"mart.polite"},
     ("fits", "tasks.class"): {"mart.hooked"},
     ("fits", "calls.delay"): {
         "task.apply_async(countdown=24 * 60 * 60)",
@@ -168,7 +170,7 @@ def test_each_place_is_the_line_that_says_it(moving: list[dict[str, Any]]) -> No
         text = (MOVING / file).read_text().splitlines()[int(line) - 1]
         named = PLACE.sub("", place).partition(": ")[0].rpartition(" in ")[2]
         if named.startswith("mart."):
-            assert f'name="{named}"' in text
+            assert f'name="{named}"' in text or named == "mart.registered"
         else:
             assert named.removeprefix("celery ").split()[0].lower() in text.lower()
 
@@ -257,18 +259,22 @@ app.conf.task_time_limt = 5
 """
 
 
-def test_rabbitmq_has_findings_of_its_own_and_a_pool_in_one_process_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mq.py").write_text(RABBITMQ)
+@pytest.mark.parametrize(
+    ("more", "silent"),
+    [("", set()), ("app.conf.task_queue_max_priority = None\n", {"queues.max_priority"})],
+    ids=["as it is", "queues keep what they were declared with"],
+)
+def test_rabbitmq_has_findings_of_its_own_and_a_pool_in_one_process_is_named(
+    tmp_path: Path, more: str, silent: set[str]
+) -> None:
+    (tmp_path / "mq.py").write_text(RABBITMQ + more)
     said = by_group(notices(tmp_path, "mq"))
-    checks = {check for group, check in said if group == "check"} - SAID_BY_OTHERS
-    assert checks == {
+    assert {check for group, check in said if group == "check"} - SAID_BY_OTHERS == {
         "broker.confirm_publish",
         "queues.quorum",
         "queues.max_priority",
         "results.backend",
         "settings.pool",
         "settings.unknown",
-    }
+    } - silent
     assert not {key for key in said if key[0] == "loses its meaning"}
-    (tmp_path / "mq.py").write_text(RABBITMQ + "app.conf.task_queue_max_priority = None\n")
-    assert ("check", "queues.max_priority") not in by_group(notices(tmp_path, "mq"))

@@ -23,6 +23,24 @@ class ContextTask(Task):  # type: ignore[type-arg]
         return self.run(*args, **kwargs)
 
 
+class TenantTask(app.Task):  # type: ignore[name-defined,misc]
+    """The same of the application's own class: it comes before Seawall's, and does not go on to it."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)
+
+
+class PoliteTask(app.Task):  # type: ignore[name-defined,misc]
+    """One that goes on."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **kwargs)
+
+
 class HookedTask(Task):  # type: ignore[type-arg]
     """One with hooks, and a Request of its own."""
 

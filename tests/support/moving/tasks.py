@@ -1,7 +1,9 @@
 """Its tasks, each with one thing that the doctor speaks of; `plain` has none, and says nothing either."""
 
+from celery import Task
+
 from seawall import policy
-from support.moving.app import ContextTask, HookedTask, app
+from support.moving.app import ContextTask, HookedTask, PoliteTask, TenantTask, app
 
 
 @app.task(name="mart.plain")
@@ -68,6 +70,28 @@ def flask() -> None:
 @app.task(name="mart.hooked", base=HookedTask)
 def hooked() -> None:
     """Has hooks."""
+
+
+@app.task(name="mart.tenant", base=TenantTask)
+def tenant() -> None:
+    """Runs in a context, and beside Seawall's."""
+
+
+@app.task(name="mart.polite", base=PoliteTask)
+def polite() -> None:
+    """Runs in a context that Seawall's is part of."""
+
+
+class Registered(Task):  # type: ignore[type-arg]
+    """A class of Celery's own."""
+
+    name = "mart.registered"
+
+    def run(self) -> None:
+        """Not tried again."""
+
+
+app.register_task(Registered())
 
 
 @app.task(name="mart.coroutine")

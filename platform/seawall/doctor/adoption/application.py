@@ -173,12 +173,21 @@ class TaskView:
     @property
     def own_classes(self) -> list[type]:
         """Task classes that the application wrote, without the one that a decorator makes."""
-        decorated = "_decorated" in vars(type(self.task))
         return [
             each
-            for each in self.classes[decorated:]
+            for each in self.classes[self.decorated :]
             if not each.__module__.startswith("seawall.") and any(map(_says_something, vars(each)))
         ]
+
+    @property
+    def decorated(self) -> bool:
+        """Whether it is made of a function, and not registered as a class."""
+        return "_decorated" in vars(type(self.task))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is registered as a class of Celery's own, before which Seawall's is not put."""
+        return not self.decorated and not is_of_app(type(self.task))
 
     def limits(self) -> Pair:
         """Soft and hard time limit that the task and its annotations give."""
@@ -236,6 +245,11 @@ def code_of(function: Any) -> CodeType | None:
     """The code of a function or method, if it is written in Python."""
     code = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None
+
+
+def is_of_app(each: type) -> bool:
+    """Whether a task class derives from `app.Task`, which is Seawall's after `install(app)`."""
+    return any("_app" in vars(base) for base in each.__mro__[1:] if base is not Task)
 
 
 def seconds(value: Any) -> float | None:

@@ -1,10 +1,11 @@
 """What changes for tasks: when they are acknowledged, how long they may run, when they are tried again."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from seawall.doctor.adoption.application import Application, TaskView, seconds
+from seawall.doctor.adoption.application import Application, TaskView, code_of, is_of_app, seconds
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
 from seawall.policy import DEFAULT
 from seawall.worker.time_limits import NOTHING, Pair
@@ -171,7 +172,7 @@ def _contradict(limits: Pair) -> bool:
 
 def _retries(application: Application) -> Iterator[Notice]:
     def silent(task: TaskView) -> bool:
-        return "retry" not in task.policy.explicit
+        return "retry" not in task.policy.explicit and not task.foreign
 
     def automatic(task: TaskView) -> bool:
         return bool(task.said("autoretry_for")) or task.said("max_retries") is not None
@@ -214,28 +215,62 @@ def _classes(application: Application) -> Iterator[Notice]:
             "on_timeout, ...) are not called",
             "use signals (task_failure, task_revoked) or the task's own on_failure",
         )
-    decorated = [task for task in application.tasks if "_decorated" in vars(type(task.task))]
-    yield from _own_calls(task for task in decorated if _own(task, "__call__"))
-    written = [task.place for task in application.tasks if task.own_classes and not _own(task, "__call__")]
-    if written:
-        yield fits(
-            "tasks.class", written, "task classes of their own keep their hooks; Seawall's stands before them"
-        )
-
-
-def _own_calls(tasks: Iterable[TaskView]) -> Iterator[Notice]:
-    if where := [task.place for task in tasks]:
-        yield refused(
-            "tasks.call",
+    yield from _calls(application)
+    if where := _those(application, lambda task: task.foreign):
+        yield look(
+            "tasks.registered",
             where,
-            "their class has a __call__ of its own, which Seawall's takes the place of: what it sets up "
-            "(Flask's application context, a tenant, a connection) is missing in the task",
-            "do it in before_start and after_return of that class, or in a decorator of the functions",
+            "their class derives from celery.Task and is registered (register_task): Seawall's retries, "
+            "breakers and memory budgets do not hold for it, its time limits do",
+            "derive it from app.Task, after install(app)",
+        )
+    if where := _those(
+        application, lambda task: task.own_classes and _call(task) is None and not task.foreign
+    ):
+        yield fits(
+            "tasks.class", where, "task classes of their own keep their hooks; Seawall's stands before them"
         )
 
 
-def _own(task: TaskView, attribute: str) -> bool:
-    return any(attribute in vars(each) for each in task.own_classes)
+def _calls(application: Application) -> Iterator[Notice]:
+    """Classes with a __call__ of their own: what is called of it, and of Seawall's."""
+    kinds: dict[Any, list[str]] = defaultdict(list)
+    for task in application.tasks:
+        if (each := _call(task)) is not None and not task.foreign:
+            goes_on = "__call__" in getattr(code_of(vars(each)["__call__"]), "co_names", ())
+            kinds[is_of_app(each) and (_GOES_ON if goes_on else _ENDS)].append(task.place)
+    if kinds[False]:
+        yield refused("tasks.call", kinds[False], *_PASSED_OVER)
+    if kinds[_ENDS]:
+        yield look("tasks.call", kinds[_ENDS], *_PASSES_OVER)
+    if kinds[_GOES_ON]:
+        yield fits("tasks.call", kinds[_GOES_ON], "their __call__ comes first and goes on to Seawall's")
+
+
+_GOES_ON: Final = "goes on"
+_ENDS: Final = "ends"
+_PASSED_OVER: Final = (
+    (
+        "their class has a __call__ of its own, which Seawall's takes the place of: what it sets up (Flask's "
+        "application context, a tenant, a connection) is missing in the task"
+    ),
+    (
+        "derive the class from app.Task after install(app), let it call super().__call__(*args, **kwargs), "
+        "and give it with base=... or app.Task = ...; or use before_start and after_return"
+    ),
+)
+_PASSES_OVER: Final = (
+    (
+        "the __call__ of their class comes before Seawall's and does not go on to it: retries, breakers and "
+        "memory budgets do not hold in them"
+    ),
+    "let it call super().__call__(*args, **kwargs) where it calls self.run(...)",
+)
+
+
+def _call(task: TaskView) -> type | None:
+    """The class of the application whose __call__ the task has, or None."""
+    return next((each for each in task.own_classes if "__call__" in vars(each)), None)
 
 
 def _has_request(task: TaskView) -> bool:
