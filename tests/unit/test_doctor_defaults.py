@@ -46,7 +46,7 @@ def test_the_doctor_speaks_of_each_default_that_changes_what_an_application_does
     celerys = known.DEFAULTS
     ours = {name for name, value in PLAIN.items() if list_of(value) != list_of(celerys[name])}
     ours |= set(LazyDefaults(Celery(set_as_current=False)))
-    assert ours == SPOKEN_OF.keys() | NEEDS_NO_WORD.keys()
+    assert ours == celerys.keys() & (SPOKEN_OF.keys() | NEEDS_NO_WORD.keys())  # older Celerys have fewer
 
 
 def test_what_it_is_said_to_speak_of_it_knows() -> None:

@@ -12,6 +12,7 @@ from celery import Celery
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from seawall.doctor import audit_versions
 from seawall.doctor.adoption.application import Application, read
 from seawall.doctor.adoption.calls import audit_calls
 from seawall.doctor.adoption.commands import audit_commands
@@ -20,7 +21,6 @@ from seawall.doctor.adoption.settings import audit_settings
 from seawall.doctor.adoption.tasks import audit_tasks
 from seawall.doctor.adoption.transport import audit_transport
 from seawall.doctor.finding import Severity
-from seawall.doctor.machine import audit_versions
 
 __all__ = ["Group", "Notice", "examine_application"]
 

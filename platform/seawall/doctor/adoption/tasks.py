@@ -199,13 +199,12 @@ def _retries(application: Application) -> Iterator[Notice]:
 
 def _classes(application: Application) -> Iterator[Notice]:
     if where := _those(application, lambda task: task.task.Strategy != _STRATEGY):
-        yield lost(
+        yield changes(
             "tasks.strategy",
             where,
-            "a cell takes one task at a time, so a Strategy that collects requests (celery-batches) gets "
-            "them one by one",
-            "let a worker of its own consume that queue with `-P prefork` and worker_prefetch_multiplier "
-            "as today",
+            "a Strategy of its own (celery-batches) gathers in each cell for itself: with -c 4 a batch is "
+            "full when one of four cells has flush_every messages",
+            "for full batches at a low rate a queue and a worker of their own with -c 1",
         )
     if where := _those(application, _has_request):
         yield lost(
