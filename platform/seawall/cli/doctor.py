@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -79,6 +81,13 @@ def _report(app: str, notices: "Sequence[Notice]") -> None:
         click.secho(f"\n{group.value}", bold=True)
         for each in members:
             check = click.style(each.check, fg=_COLOURS[each.severity.value])
-            click.echo(f"  {check}: {one_line(each.places())}\n    {one_line(each.reason)}")
+            click.echo(_wrapped(f"{check}: {one_line(each.places())}", "  "))
+            click.echo(_wrapped(one_line(each.reason), "    "))
             if each.severity.value != "info":
-                click.echo(f"    -> {one_line(each.fix)}")
+                click.echo(_wrapped(f"-> {one_line(each.fix)}", "    "))
+
+
+def _wrapped(text: str, indent: str) -> str:
+    """One line, which a terminal shows as several of its width."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False)
