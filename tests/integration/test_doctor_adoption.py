@@ -235,8 +235,9 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_rest_is_read(tmp_path
     [
         ('raise KeyError("DATABASE_URL")', "KeyError: 'DATABASE_URL'"),
         ("number = 1", "cannot be loaded"),
+        (FITTING + "app.conf.update(CELERYD_CONCURRENCY=3)\n", "Cannot mix new and old setting keys"),
     ],
-    ids=["it raises", "no application"],
+    ids=["it raises", "no application", "Celery refuses its configuration"],
 )
 def test_what_is_no_application_is_one_line_and_a_wrong_argument(
     tmp_path: Path, source: str, said: str

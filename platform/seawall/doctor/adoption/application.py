@@ -103,8 +103,7 @@ class Application:
         ]
 
     def _layers(self) -> Iterator[Any]:
-        conf = self.app.conf.finalize() if hasattr(self.app.conf, "finalize") else self.app.conf
-        for layer in conf.maps[:-1]:
+        for layer in self.app.conf.maps[:-1]:
             if isinstance(layer, LazyDefaults):
                 return
             yield from getattr(layer, "maps", (layer,))
@@ -207,6 +206,7 @@ def read(load: Callable[[], Celery]) -> Application:
     with _definitions_into(definitions):
         try:
             app: Any = load()
+            app.conf.finalize()  # reads the configuration, which Celery does when it first needs it
         except SeawallError:
             raise
         except Exception as exc:

@@ -148,10 +148,7 @@ def _priorities(application: Application) -> Iterator[Notice]:
     where = [task.place for task in application.tasks if task.said("priority") is not None]
     if application.said("task_default_priority") is not None:
         where.append(application.place("task_default_priority"))
-    routes = application.said("task_routes")
-    if isinstance(routes, Mapping) and any(
-        isinstance(each, Mapping) and "priority" in each for each in routes.values()
-    ):
+    if any(isinstance(each, Mapping) and "priority" in each for each in _routes(application)):
         where.append(f"priority in {application.place('task_routes')}")
     if where:
         yield changes("broker.priorities", where, *PRIORITIES)
@@ -202,6 +199,16 @@ def _queues(application: Application) -> Iterator[Notice]:
         )
 
 
+def _routes(application: Application) -> Iterator[Any]:
+    """Where `task_routes` send tasks: options, or the name of a queue; not what a router decides."""
+    routes = application.said("task_routes")
+    for each in routes if isinstance(routes, list | tuple) else [routes]:
+        if isinstance(each, Mapping):
+            yield from each.values()
+        elif isinstance(each, list | tuple) and len(each) == len(("name", "route")):
+            yield each[1]
+
+
 def _declared(application: Application) -> Iterator[tuple[str, Any]]:
     queues = application.said("task_queues") or ()
     if isinstance(queues, Mapping):
@@ -212,12 +219,10 @@ def _declared(application: Application) -> Iterator[tuple[str, Any]]:
 
 def queue_names(application: Application) -> set[str]:
     """The queues that settings, routes and tasks name."""
-    routes = application.said("task_routes")
-    routed = routes.values() if isinstance(routes, Mapping) else ()
     named = [
         application.after("task_default_queue"),
         *(name for name, _ in _declared(application)),
-        *(each.get("queue") if isinstance(each, Mapping) else each for each in routed),
+        *(each.get("queue") if isinstance(each, Mapping) else each for each in _routes(application)),
         *(task.said("queue") for task in application.tasks),
     ]
     return {name for name in named if isinstance(name, str)}
