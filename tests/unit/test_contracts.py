@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
 from celery import Celery, Task, signals
+from celery.app import defaults
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.exceptions import WorkerLostError
 from celery.worker import state
@@ -101,6 +102,27 @@ def test_a_task_names_its_request_class_or_ours_is_not_used() -> None:
 def test_tasks_are_made_by_task_from_fun_or_own_bases_get_no_policy() -> None:
     names = parameters(Celery._task_from_fun)
     assert names[:4] == ["self", "fun", "name", "base"]
+
+
+def test_what_an_author_wrote_comes_before_celery_s_mark_or_the_doctor_takes_defaults_for_options() -> None:
+    app = Celery(set_as_current=False)
+
+    @app.task(name="said", acks_late=False, autoretry_for=(OSError,), shared=False)
+    def said() -> None: ...
+
+    task: Any = app.tasks["said"]
+    attributes = list(vars(type(task)))
+    assert attributes.index("acks_late") < attributes.index("__bound__") < attributes.index("ignore_result")
+    assert "_decorated" in attributes
+    assert callable(task._orig_run)
+    assert vars(app.Task)["_app"] is app
+    assert app.conf.prefix is None
+
+
+def test_old_names_of_settings_are_known_or_the_doctor_takes_them_for_mistakes() -> None:
+    names: Any = defaults
+    assert names._TO_NEW_KEY["CELERYD_PREFETCH_MULTIPLIER"] == "worker_prefetch_multiplier"
+    assert names.DEFAULTS.keys() == names.SETTING_KEYS
 
 
 def test_the_registry_is_at_tasks_or_foreign_names_get_no_priority() -> None:

@@ -1,0 +1,109 @@
+"""`seawall doctor -A proj`: what will change for a Celery application when it moves to Seawall.
+
+The application is imported as a worker imports it, and read: what its authors set, which tasks they defined,
+what they call, and how its workers are started. No server is asked and none is started.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, distributions
+from typing import Final
+
+from celery import Celery
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from seawall.doctor import audit_versions
+from seawall.doctor.adoption.application import Application, read
+from seawall.doctor.adoption.calls import audit_calls
+from seawall.doctor.adoption.commands import audit_commands
+from seawall.doctor.adoption.notice import Group, Notice, fits, refused
+from seawall.doctor.adoption.settings import audit_settings
+from seawall.doctor.adoption.tasks import audit_tasks
+from seawall.doctor.adoption.transport import audit_transport
+from seawall.doctor.finding import Severity
+
+__all__ = ["Group", "Notice", "examine_application"]
+
+_SHARED: Final = frozenset({"celery", "kombu", "billiard", "redis"})
+"""Packages whose versions both Seawall and what extends Celery ask for."""
+
+
+def examine_application(load: Callable[[], Celery]) -> list[Notice]:
+    """Everything there is to say about the application that `load` returns, by group.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    application = read(load)
+    found = [
+        *_imports(application),
+        *_versions(),
+        *audit_settings(application),
+        *audit_transport(application),
+        *audit_tasks(application),
+        *audit_calls(application),
+        *audit_commands(application),
+    ]
+    found += _rest(application, found)
+    groups, severities = list(Group), list(Severity)
+    return sorted(found, key=lambda each: (groups.index(each.group), severities.index(each.severity)))
+
+
+def _imports(application: Application) -> Iterator[Notice]:
+    if application.failures:
+        yield refused(
+            "imports",
+            application.failures,
+            "a module of tasks cannot be imported, so a worker would not start; this report knows nothing "
+            "of what comes after it",
+            "correct it, and run this again where the application's environment is set",
+        )
+
+
+def _versions() -> Iterator[Notice]:
+    """Packages outside of what Seawall supports, and extensions that ask for another Celery."""
+    for finding in audit_versions():
+        yield refused(finding.check, [finding.reason.partition(" is ")[0]], finding.reason, finding.fix)
+    installed = {canonicalize_name(each.name): each.version for each in distributions()}
+    extensions = {
+        f"{each.name} {each.version}": wanted
+        for each in distributions()
+        for wanted in _wanted(each)
+        if (found := installed.get(canonicalize_name(wanted.name))) is not None
+        and not wanted.specifier.contains(found, prereleases=True)
+    }
+    for extension, wanted in sorted(extensions.items()):
+        yield refused(
+            "versions.extension",
+            [extension],
+            f"it asks for {wanted.name}{wanted.specifier}, and Seawall needs "
+            f"{installed[canonicalize_name(wanted.name)]}, which is installed",
+            "a release of it that allows that version, or another extension",
+        )
+
+
+def _wanted(distribution: Distribution) -> Iterator[Requirement]:
+    if distribution.name == "seawall":
+        return
+    for line in distribution.requires or ():
+        try:
+            wanted = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if canonicalize_name(wanted.name) in _SHARED and (
+            wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        ):
+            yield wanted
+
+
+def _rest(application: Application, found: list[Notice]) -> Iterator[Notice]:
+    """What no notice is about."""
+    named = {place for notice in found if notice.group is not Group.FITS for place in notice.where}
+    tasks = [task.place for task in application.tasks if task.place not in named]
+    if tasks:
+        yield fits("tasks", tasks, "they run as they do today")
+    words = " ".join(place for notice in found for place in notice.where)
+    if settings := sorted(each for each in application.settings if each not in words):
+        yield fits(
+            "settings", map(application.place, settings), "what the application sets itself stays in force"
+        )

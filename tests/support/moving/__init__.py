@@ -1,0 +1,1 @@
+"""A plain Celery application with one instance of all that `seawall doctor -A` knows; it never runs."""
