@@ -71,7 +71,6 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("check", "tasks.ignore_result"): {"mart.killer"},
     ("check", "tasks.limits_contradict"): {"mart.limits"},
     ("check", "tasks.serializer"): {"mart.pickled"},
-    ("check", "tasks.call"): {"mart.flask", "mart.tenant"},
     ("check", "tasks.registered"): {"mart.registered"},
     ("check", "tasks.rate_limit"): {"mart.rated", "task_default_rate_limit"},
     ("check", "calls.list"): {'client.llen("celery")', "client.lrange(FAST, 0, -1)"},
@@ -82,7 +81,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("check", "commands.pool"): {"celery -P gevent"},
     ("fits", "settings.max_tasks_per_child"): {"worker_max_tasks_per_child"},
     ("fits", "broker.redis"): {"broker_url"},
-    ("fits", "tasks.call"): {"mart.polite"},
+    ("fits", "tasks.call"): {"mart.flask", "mart.tenant", "mart.polite"},
     ("fits", "tasks.class"): {"mart.hooked"},
     ("fits", "calls.delay"): {
         "task.apply_async(countdown=24 * 60 * 60)",

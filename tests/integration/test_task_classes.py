@@ -10,7 +10,7 @@ from support import classes
 from support.processes import started
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("own", "passing", "derived")
+NAMES = ("own", "passing", "derived", "ending")
 
 
 def found(url: str, directory: Path, pool: str, *, plain: bool) -> dict[str, Any]:
@@ -35,6 +35,8 @@ def found(url: str, directory: Path, pool: str, *, plain: bool) -> dict[str, Any
                 seen[f"{name} nested"] = app.tasks[f"look.{name}"].delay(nested=True).get(timeout=30)
                 failed = app.tasks[f"fail.{name}"].delay()
                 seen[f"{name} fails"] = repr(failed.get(timeout=30, propagate=False))
+                if not plain:  # whatever the class does, the attempt is ours: its failure was tried again
+                    assert app.tasks[f"retried.{name}"].delay().get(timeout=30) == seen[name]["contexts"]
         assert "Traceback" in proc.output
     return seen
 

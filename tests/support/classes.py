@@ -6,11 +6,13 @@ in, and whether it knows its request.
 
 import contextvars
 import os
+import types
 from typing import Any
 
 from celery import Celery, Task
 
 import seawall
+from seawall import Retry, policy
 
 contexts: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("contexts", default=())
 
@@ -47,11 +49,23 @@ def look(self: Any, nested: bool = False) -> dict[str, Any]:  # noqa: FBT002 - a
     return found
 
 
+def retried(self: Any) -> list[str]:
+    """Fail once by what may pass: ours to try again."""
+    if not self.request.retries:
+        raise ConnectionError
+    return list(contexts.get())
+
+
 def fail(self: Any) -> None:
     """Raise in its contexts, at the second attempt too."""
     if not self.request.retries:
         raise self.retry(countdown=0.01, max_retries=1)
     raise ValueError(list(contexts.get()))
+
+
+def copied(function: Any) -> Any:
+    """A function of its own, as a policy hangs on it."""
+    return types.FunctionType(function.__code__, function.__globals__, function.__name__)
 
 
 def create(url: str) -> Any:
@@ -68,9 +82,23 @@ def create(url: str) -> Any:
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return within("derived", super().__call__, *args, **kwargs)
 
-    for name, options in (("own", {}), ("passing", {"base": Passing}), ("derived", {"base": Derived})):
+    class Ending(of_the_app):  # type: ignore[misc]
+        abstract = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return within("ending", self.run, *args, **kwargs)
+
+    for name, options in (
+        ("own", {}),
+        ("passing", {"base": Passing}),
+        ("derived", {"base": Derived}),
+        ("ending", {"base": Ending}),
+    ):
         made.task(bind=True, shared=False, name=f"look.{name}", **options)(look)
         made.task(bind=True, shared=False, name=f"fail.{name}", **options)(fail)
+        made.task(bind=True, shared=False, name=f"retried.{name}", **options)(
+            policy(retry=Retry(max_attempts=2, base=0.01))(copied(retried))
+        )
     return made
 
 

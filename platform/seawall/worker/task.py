@@ -98,7 +98,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         if not cls.__dict__.get("__bound__"):
             refuse_coroutines(cls.run, cls.name)
             cls.policy = policy_of(cls.run)
-            cls._own_call = _own_call_of(cls)
+            _surround(cls)
             cls._from_policy = _attributes(cls)
             soft, hard = (cls._from_policy.get(name, _set_by_celery_option(cls, name)) for name in NAMES)
             cls._own_limits = (soft, hard)
@@ -130,6 +130,16 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         request: Any = self.request
         if request.called_directly or _BEGUN in vars(request):
             return super().__call__(*args, **kwargs)  # a plain call, also from within a task
+        return self._begin(request, args, kwargs)
+
+    def surrounded(self, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for `__call__` where a class before ours has one, which the attempt then surrounds."""
+        request: Any = self.request
+        if request.called_directly or _BEGUN in vars(request):
+            return self._own_call(*args, **kwargs)
+        return self._begin(request, args, kwargs)
+
+    def _begin(self, request: Any, args: Any, kwargs: Any) -> Any:
         # Celery's `Task.__call__` runs a request that is not protected, and takes any other for a plain call.
         vars(request).update({_BEGUN: True, "_protected": int(self._own_call is None)})
         if request.is_eager:  # one inside a task of a cell: no signal says so there
@@ -296,11 +306,22 @@ def _never_awaited(name: str) -> str:
     )
 
 
-def _own_call_of(cls: type[SeawallTask]) -> Any:
-    """`__call__` of an application's base class that stands behind ours, as Flask's context does; or None."""
-    behind = cls.__mro__[cls.__mro__.index(SeawallTask) + 1 :]
-    owner = next(each for each in behind if "__call__" in vars(each))
-    return None if owner is Task else vars(owner)["__call__"]
+def _surround(cls: type[SeawallTask]) -> None:
+    """Have an attempt of ours surround what an application's classes do in a `__call__` of their own.
+
+    Such a class may stand behind ours (`Celery(task_cls=...)`, `base=...`) or before it (one made from
+    `app.Task`), and may go on by `super()` or call `run` itself, as Flask's documentation has it.
+    """
+    owner = next(each for each in cls.__mro__ if "__call__" in vars(each))
+    if vars(owner)["__call__"] is SeawallTask.surrounded:  # inherited from a task
+        return
+    if owner is SeawallTask:
+        behind = cls.__mro__[cls.__mro__.index(SeawallTask) + 1 :]
+        owner = next(each for each in behind if "__call__" in vars(each))
+    else:
+        cls.__call__ = SeawallTask.surrounded  # type: ignore[method-assign]
+    if owner is not Task:
+        cls._own_call = vars(owner)["__call__"]
 
 
 def shown_arguments(task: Any, args: Any, kwargs: Any) -> dict[str, str]:

@@ -1,11 +1,10 @@
 """What changes for tasks: when they are acknowledged, how long they may run, when they are tried again."""
 
 import inspect
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from seawall.doctor.adoption.application import Application, TaskView, code_of, is_of_app, seconds
+from seawall.doctor.adoption.application import Application, TaskView, seconds
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
 from seawall.policy import DEFAULT
 from seawall.worker.time_limits import NOTHING, Pair
@@ -214,7 +213,10 @@ def _classes(application: Application) -> Iterator[Notice]:
             "on_timeout, ...) are not called",
             "use signals (task_failure, task_revoked) or the task's own on_failure",
         )
-    yield from _calls(application)
+    if where := _those(application, lambda task: _call(task) is not None and not task.foreign):
+        yield fits(
+            "tasks.call", where, "the __call__ of their class surrounds them as before, in each attempt"
+        )
     if where := _those(application, lambda task: task.foreign):
         yield look(
             "tasks.registered",
@@ -229,42 +231,6 @@ def _classes(application: Application) -> Iterator[Notice]:
         yield fits(
             "tasks.class", where, "task classes of their own keep their hooks; Seawall's stands before them"
         )
-
-
-def _calls(application: Application) -> Iterator[Notice]:
-    """Classes with a __call__ of their own: what is called of it, and of Seawall's."""
-    kinds: dict[Any, list[str]] = defaultdict(list)
-    for task in application.tasks:
-        if (each := _call(task)) is not None and not task.foreign:
-            goes_on = "__call__" in getattr(code_of(vars(each)["__call__"]), "co_names", ())
-            kinds[is_of_app(each) and (_GOES_ON if goes_on else _ENDS)].append(task.place)
-    if kinds[False]:
-        yield refused("tasks.call", kinds[False], *_PASSED_OVER)
-    if kinds[_ENDS]:
-        yield look("tasks.call", kinds[_ENDS], *_PASSES_OVER)
-    if kinds[_GOES_ON]:
-        yield fits("tasks.call", kinds[_GOES_ON], "their __call__ comes first and goes on to Seawall's")
-
-
-_GOES_ON: Final = "goes on"
-_ENDS: Final = "ends"
-_PASSED_OVER: Final = (
-    (
-        "their class has a __call__ of its own, which Seawall's takes the place of: what it sets up (Flask's "
-        "application context, a tenant, a connection) is missing in the task"
-    ),
-    (
-        "derive the class from app.Task after install(app), let it call super().__call__(*args, **kwargs), "
-        "and give it with base=... or app.Task = ...; or use before_start and after_return"
-    ),
-)
-_PASSES_OVER: Final = (
-    (
-        "the __call__ of their class comes before Seawall's and does not go on to it: retries, breakers and "
-        "memory budgets do not hold in them"
-    ),
-    "let it call super().__call__(*args, **kwargs) where it calls self.run(...)",
-)
 
 
 def _call(task: TaskView) -> type | None:

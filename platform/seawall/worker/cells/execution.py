@@ -38,6 +38,7 @@ _SETTLE_BESIDE: Final = (
 _MOST_UNSETTLED: Final = RING_SLOTS - 32  # the table has to hold those that a dead process had not sent
 _HEARSAY: Final = 0.1  # seconds; only for messages that RabbitMQ delivers again
 _PAYLOAD_PARTS: Final = 3  # of protocol 2: args, kwargs, embed
+_MARKS_ITSELF: Final = (SeawallTask.__call__, SeawallTask.surrounded)
 _SEQUENCES: Final = (list, tuple)  # a union would be made anew for each message
 _NO_HEADERS: Final = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 """What Celery does not count among `request.headers`; it builds this set for every task."""
@@ -203,7 +204,7 @@ class Execution:
         """Whether the task's own code is told apart from ours, see `SeawallTask.__call__`."""
         known = self._guarded.get(kind)
         if known is None:
-            known = self._guarded[kind] = kind.__call__ is SeawallTask.__call__
+            known = self._guarded[kind] = kind.__call__ in _MARKS_ITSELF
         return known
 
 
