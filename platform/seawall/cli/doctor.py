@@ -16,13 +16,16 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 def doctor(*, as_json: bool) -> None:
     """Audit configuration and servers and say what to change; changes nothing.
 
-    Exit code 1 if there is an error or a warning.
+    Exit code 1 if there is an error or a warning. Versions that Seawall does not support are told alone,
+    before the application is imported.
     """
-    from seawall.doctor import Severity, examine
+    from seawall.doctor import Severity, audit_versions, examine
     from seawall.fleet import FleetSpec
 
     path = settings().fleet
-    findings = examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
+    findings = list(audit_versions())
+    if not findings:
+        findings = examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
     if as_json:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:

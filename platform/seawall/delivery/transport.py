@@ -28,6 +28,7 @@ from kombu.utils.eventio import poll
 
 from seawall.backoff import equal_jitter
 from seawall.cluster import sockets_of
+from seawall.delivery import older
 from seawall.delivery.channel import Channel, SentinelChannel
 from seawall.delivery.options import Options
 from seawall.delivery.refusal import refusals
@@ -115,7 +116,7 @@ class Doorbell:
         os.close(self._in)
 
 
-class Cycle(stock.MultiChannelPoller):
+class Cycle(older.Poller):
     """Kombu's poller, which lets each channel take its turn instead of sending BRPOP.
 
     A pending answer is read whatever the window says: it holds leases or nothing, never a message that
@@ -236,6 +237,7 @@ class Transport(stock.Transport):
         """From now on the loop polls."""
         expect_loop()
         self.cycle.looping = True
+        self.cycle._unregister_from_poll = loop.remove_reader  # noqa: SLF001 - as kombu 5.7 does
         super().register_with_event_loop(connection, loop)
 
     def sockets(self) -> Iterator[socket.socket]:
