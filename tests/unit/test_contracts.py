@@ -72,6 +72,9 @@ def test_celery_tells_of_a_hard_time_limit_where_we_leave_it_to_celery() -> None
     source = inspect.getsource(Request.on_timeout)
     assert ("task_failure.send" in source) == older.TELLS_TIMEOUTS
     assert ("acks_on_timeout" in source) == older.TELLS_TIMEOUTS
+    ending = inspect.getsource(Request.on_failure)
+    assert ("if not exc.requeue" in ending) == older.TELLS_TIMEOUTS
+    assert ("SystemExit" in ending) == older.TELLS_TIMEOUTS
 
 
 def test_redis_py_reads_with_a_timeout_of_the_call_or_of_the_socket() -> None:

@@ -58,6 +58,19 @@ def test_the_poller_has(name: str) -> None:
     assert poller._channels == set()
 
 
+def test_drain_events_starts_a_poll_as_a_loop_does_in_kombu_or_in_ours() -> None:
+    assert "self.on_poll_start()" in inspect.getsource(older.Poller.get)
+    poller: Any = older.Poller()
+    assert poller.after_read == set()
+    assert callable(poller.handle_event)
+
+
+def test_an_event_loop_goes_on_after_a_connection_is_lost_by_kombu_or_by_us() -> None:
+    source = inspect.getsource(redis.Transport.register_with_event_loop)
+    assert "cycle._on_connection_disconnect = _on_disconnect" in source
+    assert ("loop.on_tick.remove" in source) == (older.Transport is not redis.Transport)
+
+
 def test_asking_happens_only_when_nothing_is_under_way() -> None:
     poller: Any = redis.MultiChannelPoller
     source = inspect.getsource(poller._register_BRPOP)

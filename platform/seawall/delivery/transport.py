@@ -196,7 +196,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Transport(stock.Transport):
+class Transport(older.Transport):
     """Redis and Valkey with leases."""
 
     Channel: type[Channel] = Channel
@@ -237,7 +237,6 @@ class Transport(stock.Transport):
         """From now on the loop polls."""
         expect_loop()
         self.cycle.looping = True
-        self.cycle._unregister_from_poll = loop.remove_reader  # noqa: SLF001 - as kombu 5.7 does
         super().register_with_event_loop(connection, loop)
 
     def sockets(self) -> Iterator[socket.socket]:

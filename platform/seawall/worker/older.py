@@ -4,14 +4,17 @@
 one that is not acknowledged then until the connection is lost.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from billiard.exceptions import TimeLimitExceeded
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals, states
 from celery.app import trace
 from celery.app.defaults import SETTING_KEYS
+from celery.exceptions import Reject
 from celery.utils.saferepr import saferepr
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
@@ -21,7 +24,7 @@ from seawall.worker.deferral import raised
 logger = logging.getLogger(__name__)
 
 TELLS_TIMEOUTS: Final = "task_acks_on_timeout" in SETTING_KEYS
-"""Whether Celery's `on_timeout` does all that has to be done."""
+"""Whether Celery tells of a failure by a hard limit, and of one by a rejection for good."""
 
 
 def acks_on_timeout(task: Any) -> bool:
@@ -67,22 +70,65 @@ def end_of_time(request: Any, seconds: float) -> None:
     error = TimeLimitExceeded(seconds)
     failure = raised(error)
     task, called = request.task, (request.id, request.args, request.kwargs)
-    task.backend.mark_as_failure(
-        request.id,
-        error,
-        request=request._context,  # noqa: SLF001
-        store_result=request.store_errors,
-    )
+    _store_failure(request, error)
     task.on_failure(error, *called, failure)
     task.after_return(states.FAILURE, error, *called, None)
-    signals.task_failure.send(
-        sender=task, task_id=request.id, exception=error, args=request.args, kwargs=request.kwargs,
-        traceback=failure.traceback, einfo=failure,
-    )  # fmt: skip
-    request.send_event("task-failed", exception=saferepr(error), traceback=str(failure.traceback))
+    _tell_failure(request, error, failure)
     if not task.acks_late:
         return
     if acks_on_timeout(task):
         request.acknowledge()
     else:
         request.reject(requeue=True)
+
+
+def storable(error: BaseException | None, failure: ExceptionInfo) -> ExceptionInfo:
+    """A failure that can be stored: the exit of a task's process as its loss, as Celery 5.7 has it."""
+    if TELLS_TIMEOUTS or not isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return failure
+    code = error.code if isinstance(error, SystemExit) else type(error).__name__
+    return raised(WorkerLostError(f"Worker exited prematurely: {code}."))
+
+
+@contextlib.contextmanager
+def request_at_hand(request: Any) -> Iterator[None]:
+    """Receivers of `task_failure` find the request at its task, as Celery 5.7 has it."""
+    if TELLS_TIMEOUTS:
+        yield
+        return
+    request.task.request_stack.push(request._context)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        request.task.request_stack.pop()
+
+
+def fails_for_good(request: Any, error: BaseException | None, failure: ExceptionInfo, *, told: bool) -> None:
+    """What Celery 5.7 does about a task that rejects its message for good: it has failed."""
+    if TELLS_TIMEOUTS or not isinstance(error, Reject) or vars(error).get("requeue"):
+        return
+    _store_failure(request, error)
+    _tell_failure(request, error, failure, event=told)
+
+
+def _store_failure(request: Any, error: BaseException) -> None:
+    request.task.backend.mark_as_failure(
+        request.id,
+        error,
+        request=request._context,  # noqa: SLF001
+        store_result=request.store_errors,
+    )
+
+
+def _tell_failure(request: Any, error: BaseException, failure: ExceptionInfo, *, event: bool = True) -> None:
+    signals.task_failure.send(
+        sender=request.task,
+        task_id=request.id,
+        exception=error,
+        args=request.args,
+        kwargs=request.kwargs,
+        traceback=failure.traceback,
+        einfo=failure,
+    )
+    if event:
+        request.send_event("task-failed", exception=saferepr(error), traceback=str(failure.traceback))

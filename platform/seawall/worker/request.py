@@ -173,8 +173,10 @@ class Request(CeleryRequest):
                 return None
             exc_info = raised(poisoned)
         self._conclude(exc_info)
-        with within(self.scope):
-            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        with within(self.scope), older.request_at_hand(self):
+            older.fails_for_good(self, exc, exc_info, told=send_failed_event)
+            failure = older.storable(exc, exc_info)
+            return super().on_failure(failure, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _conclude(self, exc_info: ExceptionInfo) -> None:
         """Which outcome Celery is about to act on."""
