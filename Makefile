@@ -6,7 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
+OLDEST ?= .venv-oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
+# Of `test-matrix`: what stands on private names of others, and what every task passes through.
+MATRIX := tests/unit tests/acceptance tests/integration/test_cells*.py tests/integration/test_delivery*.py \
+	tests/integration/test_breaker*.py
 # Tests wait more than they compute: three at a time keep two cores busy.
 JOBS ?= 3
 MINUTES ?= 60
@@ -16,7 +20,7 @@ FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test tools test-all coverage soak fuzz bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo test test-matrix tools test-all coverage soak fuzz bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +55,16 @@ demo: $(RUN) ## Import real public data through the running fleet.
 
 test: $(DEV) ## Run the tests, in random order and in parallel.
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq"
+
+$(OLDEST)/.installed: deploy/locks/oldest.txt pyproject.toml
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r deploy/locks/oldest.txt
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-matrix: $(DEV) $(OLDEST)/.installed ## Run most tests with the oldest versions of Celery and others, and with the newest.
+	$(OLDEST)/bin/pytest -n $(JOBS) -m "not slow and not rabbitmq" $(MATRIX)
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq" $(MATRIX)
 
 tools: $(DEV) ## Install the tools that observe Celery, for the tests that show what arrives from cells.
 	$(FROM_LOCK) deploy/locks/tools.txt
@@ -100,7 +114,9 @@ lock: $(DEV) ## Resolve the dependencies again and write deploy/locks/.
 	$(PIP) install uv
 	printf 'hatchling\neditables\n' | $(LOCK) --extra dev pyproject.toml - -o deploy/locks/dev.txt
 	printf 'hatchling\neditables\n' | $(LOCK) pyproject.toml - -c deploy/locks/dev.txt -o deploy/locks/run.txt
+	cp deploy/locks/dev.txt deploy/locks/oldest.txt
+	printf 'hatchling\neditables\n' | $(LOCK) --extra dev pyproject.toml - -c deploy/locks/oldest.in -o deploy/locks/oldest.txt
 	printf 'hatchling\neditables\n' | $(LOCK) --extra tools pyproject.toml - -c deploy/locks/dev.txt -o deploy/locks/tools.txt
 
 clean: ## Remove the virtual environment, caches and the embedded servers' files.
-	rm -rf $(VENV) .seawall build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) $(OLDEST) .seawall build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage*

@@ -25,7 +25,8 @@ from typing import Any, ClassVar, Final
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.utils import SENTINEL
+
+from seawall import compat
 
 SILENCE: Final = 5.0
 """Seconds for which a server may say nothing; below a lease, so that a new connection is there in time."""
@@ -129,36 +130,41 @@ class _Bounded:
     """In front of a class of redis-py's connections."""
 
     # redis-py's own.
-    _socket_connect_timeout: float | None
-    _socket_timeout: float | None
+    socket_connect_timeout: float | None
+    socket_timeout: float | None
     _made_at = 0.0
 
     def _connect(self) -> Any:
         about_to_wait()
-        configured = self._socket_connect_timeout
-        self._socket_connect_timeout = _shorter(configured)
+        configured = self.socket_connect_timeout
+        self.socket_connect_timeout = _shorter(configured)
         try:
             with _counted(_deadline.get()):
                 made = super()._connect()  # type: ignore[misc]
             self._made_at = time.monotonic()
             return made
         finally:
-            self._socket_connect_timeout = configured
+            self.socket_connect_timeout = configured
 
-    def read_response(self, *args: Any, timeout: Any = SENTINEL, **options: Any) -> Any:
+    def read_response(self, *args: Any, timeout: Any = compat.UNSET, **options: Any) -> Any:
         """As redis-py's."""
-        about_to_wait(self._socket_timeout if timeout is SENTINEL else timeout)
-        deadline, bound = _deadline.get(), self._socket_timeout
+        about_to_wait(self.socket_timeout if timeout is compat.UNSET else timeout)
+        deadline, bound = _deadline.get(), self.socket_timeout
         if deadline is not None or _Process.leaves or _Process.silent_at:
             bound = _shorter(bound)
             if self._may_be_cut():
                 bound = SUSPECTED_WITHIN if bound is None else min(bound, SUSPECTED_WITHIN)
-        waits_for_answer = timeout is SENTINEL  # else somebody looks whether there is one
-        if waits_for_answer and bound != self._socket_timeout:
+        waits_for_answer = timeout is compat.UNSET  # else somebody looks whether there is one
+        if waits_for_answer and bound != self.socket_timeout:
             timeout = bound
         try:
             with _counted(deadline):
-                return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+                if compat.READS_WITH_TIMEOUT:
+                    return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+                if timeout is compat.UNSET:
+                    return super().read_response(*args, **options)  # type: ignore[misc]
+                with compat.socket_waits(self, timeout):
+                    return super().read_response(*args, **options)  # type: ignore[misc]
         except RedisTimeoutError:
             if waits_for_answer and (bound is None or bound >= SUSPECTED_WITHIN):
                 _Process.silent_at[self._server] = time.monotonic()

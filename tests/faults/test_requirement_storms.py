@@ -28,7 +28,7 @@ OUTAGE = 20.0
 app = producer_of(dependants.create)
 
 
-def submitted(app: Celery, task: str, arguments: list[tuple[Any, ...]]) -> list[AsyncResult[Any]]:
+def submitted(app: Celery, task: str, arguments: list[tuple[Any, ...]]) -> "list[AsyncResult[Any]]":
     made: Any = app.tasks[f"dependants.{task}"]
     ids = submit_many((made.s(*one) for one in arguments), app=app)
     return [app.AsyncResult(one) for one in ids]

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject
 from kombu.exceptions import OperationalError
 
+from seawall.worker import older
 from seawall.worker.cells.tracing import Outcome, Tracer
 from seawall.worker.defaults import PLAIN
 from support.shop import store
@@ -185,6 +187,9 @@ def test_what_a_request_carries_counts_as_with_celerys_tracer(stage: Stage, more
 def test_a_backend_that_fails_counts_as_with_celerys_tracer(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, error: type[Exception], verb: str
 ) -> None:
+    if (verb, error) == ("mark_as_done", Reject) and not older.TELLS_TIMEOUTS:
+        pytest.skip("Celery 5.6 takes it for a failure of the task; cells do as 5.7 does")
+
     def fail(*_: Any, **__: Any) -> None:
         raise error("of the backend")
 
@@ -200,8 +205,8 @@ def test_callbacks_and_chains_are_sent(stage: Stage) -> None:
     follow = stage.app.tasks["act"].si("well").set(task_id="id-2")
     more: dict[str, Any]
     for more in ({"callbacks": [follow]}, {"chain": [follow]}):
-        expected = stage.run(celerys, "well", "act", **more)
-        assert stage.run(ours, "well", "act", **more) == expected
+        expected = stage.run(celerys, "well", "act", **deepcopy(more))  # Celery 5.6 takes from the chain
+        assert stage.run(ours, "well", "act", **deepcopy(more)) == expected
         assert expected["sent"] == 1
 
 

@@ -315,6 +315,26 @@ def test_an_old_python_is_named() -> None:
     assert [finding.check for finding in audit_versions((3, 10))] == ["versions.python"]
 
 
+def test_versions_outside_the_bounds_are_refused_before_anything_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, version in (("celery", "5.4.0"), ("redis", "5.2.1")):
+        pretended = tmp_path / f"{name}-{version}.dist-info"
+        pretended.mkdir()
+        (pretended / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (tmp_path / "app.py").write_text("raise ImportError('this application needs another Celery')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SEAWALL_REDIS_URL", "redis://127.0.0.1:1")
+
+    told = CliRunner().invoke(group, ["doctor", "--json"])
+
+    assert told.exit_code == 1, told.output
+    [finding] = json.loads(told.output)
+    assert (finding["check"], finding["severity"]) == ("versions.packages", "error")
+    assert "celery 5.4.0 is installed, redis 5.2.1 is installed" in finding["reason"]
+    assert finding["fix"] == "pip install 'celery>=5.6,<5.8' 'redis>=6.4,<9'"
+
+
 def test_the_command_prints_reason_and_fix_and_exits_with_1(site: Site) -> None:
     site.setting("SEAWALL_DATABASE__LOCK_TIMEOUT", "90s")
     (site.directory / "app.py").write_text("from seawall import Seawall\napp = Seawall('shop')\n")

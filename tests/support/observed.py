@@ -172,7 +172,7 @@ def _is_stable(name: str) -> bool:
 TOOLS = {each.__name__: each for each in (sentry, opentelemetry, datadog, newrelic, elastic)}
 
 
-def ok(self: Task[Any, Any], x: int) -> int:
+def ok(self: "Task[Any, Any]", x: int) -> int:
     """Say something and return."""
     import logging
 
@@ -181,19 +181,19 @@ def ok(self: Task[Any, Any], x: int) -> int:
     return x
 
 
-def fail(self: Task[Any, Any], x: int) -> None:
+def fail(self: "Task[Any, Any]", x: int) -> None:
     """Raise what no policy tries again."""
     raise ValueError(f"no {x}")
 
 
-def again(self: Task[Any, Any], x: int) -> int:
+def again(self: "Task[Any, Any]", x: int) -> int:
     """Ask for another attempt, once."""
     if not self.request.retries:
         raise self.retry(countdown=0.01)
     return x
 
 
-def parent(self: Task[Any, Any], x: int) -> str:
+def parent(self: "Task[Any, Any]", x: int) -> str:
     """Submit a task."""
     return str(self.app.tasks["observed.ok"].delay(x).id)
 

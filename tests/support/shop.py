@@ -42,7 +42,7 @@ def journal(app: Celery, task_id: str | None = None) -> list[str]:
     return [line.decode() for line in lines]
 
 
-def note(task: celery.Task[Any, Any], line: str, task_id: str | None = None) -> None:
+def note(task: "celery.Task[Any, Any]", line: str, task_id: str | None = None) -> None:
     """Write one line; the task's id is looked up where it runs, and given elsewhere."""
     client = store(task.app)
     client.rpush(JOURNAL, line)
@@ -60,43 +60,43 @@ def create(broker_url: str | None = None, result_url: str | None = None) -> Seaw
 
 
 @policy(priority=Priority.LOW)
-def low(self: celery.Task[Any, Any], label: str) -> str:
+def low(self: "celery.Task[Any, Any]", label: str) -> str:
     note(self, label)
     return label
 
 
 @policy(limit=Limit("tenant:{tenant}", 1))
-def limited(self: celery.Task[Any, Any], tenant: str) -> str:
+def limited(self: "celery.Task[Any, Any]", tenant: str) -> str:
     return "done"
 
 
-def unreadable(self: celery.Task[Any, Any], path: str) -> None:
+def unreadable(self: "celery.Task[Any, Any]", path: str) -> None:
     raise ValueError(f"cannot parse {path}")
 
 
-def add(self: celery.Task[Any, Any], left: int, right: int) -> int:
+def add(self: "celery.Task[Any, Any]", left: int, right: int) -> int:
     return left + right
 
 
-def total(self: celery.Task[Any, Any], numbers: list[int]) -> int:
+def total(self: "celery.Task[Any, Any]", numbers: list[int]) -> int:
     return sum(numbers)
 
 
-def echo(_self: celery.Task[Any, Any], value: Any) -> Any:
+def echo(_self: "celery.Task[Any, Any]", value: Any) -> Any:
     return value
 
 
-def echo_early(_self: celery.Task[Any, Any], value: Any) -> Any:
+def echo_early(_self: "celery.Task[Any, Any]", value: Any) -> Any:
     """Acknowledged when it starts."""
     return value
 
 
-def record(self: celery.Task[Any, Any], label: str) -> str:
+def record(self: "celery.Task[Any, Any]", label: str) -> str:
     note(self, label)
     return label
 
 
-def unseen(_self: celery.Task[Any, Any], label: str) -> str:
+def unseen(_self: "celery.Task[Any, Any]", label: str) -> str:
     """Sends no events."""
     return label
 
@@ -106,7 +106,7 @@ def record_failure(request: Any, exc: BaseException, traceback: str) -> None:
     note(celery.current_task, f"errback {type(exc).__name__}")
 
 
-def wait_for(self: celery.Task[Any, Any], switch: str, label: str) -> str:
+def wait_for(self: "celery.Task[Any, Any]", switch: str, label: str) -> str:
     """Run until the test sets the key `switch`."""
     note(self, f"started {label}")
     while not store(self.app).exists(switch):
@@ -115,12 +115,12 @@ def wait_for(self: celery.Task[Any, Any], switch: str, label: str) -> str:
     return label
 
 
-def tell_process(self: celery.Task[Any, Any]) -> int:
+def tell_process(self: "celery.Task[Any, Any]") -> int:
     return os.getpid()
 
 
 @policy(retry=EAGER_RETRY)
-def unreachable(self: celery.Task[Any, Any]) -> None:
+def unreachable(self: "celery.Task[Any, Any]") -> None:
     note(self, f"attempt {self.request.retries} at {time.time()}")
     raise ConnectionError("the dependency is away")
 
@@ -130,13 +130,13 @@ class ThrottledError(ConnectionError):
 
 
 @policy(retry=Retry(max_attempts=2, base=0.01, cap=0.02))
-def told_to_wait(self: celery.Task[Any, Any]) -> None:
+def told_to_wait(self: "celery.Task[Any, Any]") -> None:
     note(self, f"at {time.time()}")
     raise ThrottledError
 
 
 @policy(redact=["card"])
-def leaky(self: celery.Task[Any, Any], api_token: str, card: str) -> None:
+def leaky(self: "celery.Task[Any, Any]", api_token: str, card: str) -> None:
     raise ValueError(f"cannot log in to postgresql://u:{api_token}@db with token={card}")
 
 
@@ -145,7 +145,7 @@ class GatewayError(ConnectionError):
 
 
 @policy(redact=["card"], retry=Retry(max_attempts=2, base=0.05, cap=0.1))
-def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dict[str, Any]) -> None:
+def outspoken(self: "celery.Task[Any, Any]", api_token: str, card: str, order: dict[str, Any]) -> None:
     logger.warning("charging %s with %s for %s", card, api_token, order)
     logger.warning("as fields", extra={"card_used": card, "password": "planted-by-name"})
     sys.stdout.write(f"on stdout: {card} {api_token}\n")
@@ -166,7 +166,7 @@ def outspoken(self: celery.Task[Any, Any], api_token: str, card: str, order: dic
         ) from exc
 
 
-def nesting(self: celery.Task[Any, Any], *, within: bool = False) -> None:
+def nesting(self: "celery.Task[Any, Any]", *, within: bool = False) -> None:
     """One line before, one in and one after another task that it runs itself."""
     logger.warning("before", extra={"within": within})
     if not within:
@@ -175,25 +175,25 @@ def nesting(self: celery.Task[Any, Any], *, within: bool = False) -> None:
 
 
 @policy(retry=EAGER_RETRY)
-def mistaken(self: celery.Task[Any, Any]) -> None:
+def mistaken(self: "celery.Task[Any, Any]") -> None:
     note(self, f"attempt {self.request.retries}")
     raise ValueError("trying again would not help")
 
 
 @policy(retry=Retry(max_attempts=2, base=0.05, cap=0.1, on=KeyError))
-def picky(self: celery.Task[Any, Any], kind: str) -> None:
+def picky(self: "celery.Task[Any, Any]", kind: str) -> None:
     note(self, f"{kind} {self.request.retries}")
     raise {"listed": KeyError, "unlisted": ConnectionError}[kind](kind)
 
 
 @policy(retry=EAGER_RETRY)
-def recovering(self: celery.Task[Any, Any]) -> int:
+def recovering(self: "celery.Task[Any, Any]") -> int:
     if self.request.retries < 2:
         raise ConnectionError("not yet")
     return self.request.retries
 
 
-def retries_by_hand(self: celery.Task[Any, Any]) -> None:
+def retries_by_hand(self: "celery.Task[Any, Any]") -> None:
     note(self, f"attempt {self.request.retries}")
     raise self.retry(exc=ValueError("by hand"), countdown=0.05, max_retries=1)
 
@@ -206,17 +206,17 @@ WRONG_RETRIES: dict[str, dict[str, Any]] = {
 }
 
 
-def retries_wrongly(self: celery.Task[Any, Any], kind: str) -> None:
+def retries_wrongly(self: "celery.Task[Any, Any]", kind: str) -> None:
     raise self.retry(exc=LookupError("the task's own"), **WRONG_RETRIES[kind])
 
 
-def retries_by_celery(self: celery.Task[Any, Any]) -> None:
+def retries_by_celery(self: "celery.Task[Any, Any]") -> None:
     note(self, f"attempt {self.request.retries}")
     raise ValueError("by autoretry_for")
 
 
 @policy(timeout=0.5)
-def patient(self: celery.Task[Any, Any]) -> str:
+def patient(self: "celery.Task[Any, Any]") -> str:
     """Longer than its soft limit, which it handles."""
     try:
         time.sleep(30)
@@ -225,7 +225,7 @@ def patient(self: celery.Task[Any, Any]) -> str:
     return "never interrupted"
 
 
-def stubborn(self: celery.Task[Any, Any]) -> None:
+def stubborn(self: "celery.Task[Any, Any]") -> None:
     """Longer than both limits, and deaf to the soft one."""
     for _ in range(100):
         try:
@@ -234,7 +234,7 @@ def stubborn(self: celery.Task[Any, Any]) -> None:
             note(self, "soft limit ignored")
 
 
-def lets_escape(self: celery.Task[Any, Any]) -> None:
+def lets_escape(self: "celery.Task[Any, Any]") -> None:
     """One error in a thread that nobody looks after, and one at a boundary."""
 
     def fail() -> None:
@@ -247,21 +247,21 @@ def lets_escape(self: celery.Task[Any, Any]) -> None:
         raise LookupError("at a boundary")
 
 
-def quits(self: celery.Task[Any, Any]) -> None:
+def quits(self: "celery.Task[Any, Any]") -> None:
     sys.exit("enough")
 
 
-def greedy(self: celery.Task[Any, Any]) -> None:
+def greedy(self: "celery.Task[Any, Any]") -> None:
     raise MemoryError("no 12 GiB left")
 
 
 @policy(retry=Retry(max_attempts=2))
-def suicidal(self: celery.Task[Any, Any], padding: str = "") -> None:
+def suicidal(self: "celery.Task[Any, Any]", padding: str = "") -> None:
     note(self, f"suicidal, retries {self.request.retries}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def refuses_once(self: celery.Task[Any, Any], label: str) -> str:
+def refuses_once(self: "celery.Task[Any, Any]", label: str) -> str:
     """Kills its process at its first delivery, and runs at the second."""
     note(self, label)
     if store(self.app).incr(f"deliveries of {label}") == 1:

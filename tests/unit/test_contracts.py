@@ -17,10 +17,13 @@ import amqp.transport
 import billiard.pool
 import psycopg
 import pytest
+import redis as redis_py
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
 from celery import Celery, Task, signals
 from celery.app import defaults
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
+from celery.backends.base import Backend
+from celery.backends.redis import RedisBackend
 from celery.exceptions import WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request
@@ -33,14 +36,14 @@ from psycopg_pool import ConnectionPool
 from psycopg_pool.pool import WaitingClient
 from redis import ConnectionPool as ConnectionPoolOfRedis
 
-from seawall import Seawall
+from seawall import Seawall, compat
 from seawall.priority import HIGHEST, LOWEST
-from seawall.worker import lifecycle
+from seawall.worker import lifecycle, older, results
 from seawall.worker.cells.cell import Consumer
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from support.nodes import ROOT
 
-PINNED = ("celery", "kombu", "psycopg", "psycopg-pool")
+PINNED = ("celery", "kombu", "redis", "psycopg", "psycopg-pool", "structlog")
 
 
 def parameters(function: object) -> list[str]:
@@ -52,11 +55,36 @@ def test_on_failure_keeps_its_signature_or_our_request_is_called_wrongly() -> No
     assert parameters(Request.on_failure) == ["self", "exc_info", "send_failed_event", "return_ok"]
 
 
-@pytest.mark.parametrize(
-    "name", ["on_failure", "_success_was_stored", "reject", "acknowledge", "send_event", "task_ready"]
-)
+@pytest.mark.parametrize("name", ["on_failure", "reject", "acknowledge", "send_event", "task_ready"])
 def test_what_our_request_calls_exists_or_a_lost_process_is_not_counted(name: str) -> None:
     assert callable(getattr(Request, name, None) or getattr(state, name, None))
+
+
+def test_a_success_that_was_stored_is_found_by_celery_or_by_us() -> None:
+    """`worker/older.py`: else a task whose process dies after its success runs again."""
+    if (find := getattr(Request, "_success_was_stored", None)) is not None:
+        assert parameters(find) == ["self"]
+    else:
+        assert parameters(Backend.get_task_meta) == ["self", "task_id", "cache"]
+
+
+def test_celery_tells_of_a_hard_time_limit_where_we_leave_it_to_celery() -> None:
+    """`worker/older.py`: else such a task has no event and no signal, or two of each."""
+    source = inspect.getsource(Request.on_timeout)
+    assert ("task_failure.send" in source) == older.TELLS_TIMEOUTS
+    assert ("acks_on_timeout" in source) == older.TELLS_TIMEOUTS
+    ending = inspect.getsource(Request.on_failure)
+    assert ("if not exc.requeue" in ending) == older.TELLS_TIMEOUTS
+    assert ("SystemExit" in ending) == older.TELLS_TIMEOUTS
+
+
+def test_redis_py_reads_with_a_timeout_of_the_call_or_of_the_socket() -> None:
+    """`seawall/compat.py`: else a silent server is waited for longer than a deadline."""
+    assert ("timeout" in parameters(redis_py.Connection.read_response)) == compat.READS_WITH_TIMEOUT
+    made: Any = vars(redis_py)["Connection"](socket_timeout=3.0, socket_connect_timeout=2.0)
+    assert (made.socket_timeout, made.socket_connect_timeout) == (3.0, 2.0)
+    assert inspect.signature(ConnectionPoolOfRedis.make_connection).parameters
+    assert inspect.getsource(type(made)._connect).count("self.socket_connect_timeout") > 0
 
 
 def test_multiprocessing_names_its_process_or_tasks_of_prefork_can_start_none() -> None:
@@ -251,8 +279,6 @@ def test_what_is_installed_lies_within_the_bounds_these_tests_were_made_for(name
 
 def test_results_are_made_of_what_we_redact() -> None:
     """`worker/discretion.py`: else exceptions or arguments would be stored as they are."""
-    from celery.backends.base import Backend
-
     assert parameters(Backend.prepare_exception) == ["self", "exc", "serializer"]
     assert parameters(Backend.store_result)[:5] == ["self", "task_id", "result", "state", "traceback"]
     assert parameters(vars(Backend)["_get_result_meta"])[:5] == [
@@ -267,11 +293,12 @@ def test_results_are_made_of_what_we_redact() -> None:
 
 
 def test_celery_counts_chords_with_scripts() -> None:
-    """`worker/results.py` has a full server run them."""
-    from celery.backends.redis import RedisBackend
-
+    """`worker/results.py` has a full server run them; where there are none, the pipelines there."""
     for name in ("_chord_part_return_script", "_chord_claim_extend_script", "_chord_cleanup_script"):
-        assert hasattr(RedisBackend, name)
+        assert hasattr(RedisBackend, name) == results.COUNTS_WITH_SCRIPTS
+    source = inspect.getsource(RedisBackend.on_chord_part_return)
+    assert ("pipe.zadd(jkey, {encoded: group_index})" in source) != results.COUNTS_WITH_SCRIPTS
+    assert parameters(vars(RedisBackend)["_get_client"]) == ["self"]
 
 
 def test_celery_s_default_format_of_lines_is_recognised() -> None:

@@ -9,18 +9,39 @@ from celery.worker import state
 from kombu import Connection
 from kombu.transport import redis, virtual
 
+from seawall.delivery import older
+
 
 @pytest.mark.parametrize(
     "name",
     [
-        "_after_fork", "_basic_cancel", "_brpop_read", "_brpop_start", "_brpop_sent_at", "_delete",
-        "_flush_brpop_reauth", "_get", "_get_pool", "_has_queue", "_in_poll", "_fanout_queues",
-        "_new_queue", "_purge", "_put", "_put_fanout", "_queue_bind", "_refresh_binding", "_size",
-        "keyprefix_binding_permanent", "keyprefix_queue",
+        "_after_fork", "_basic_cancel", "_brpop_read", "_brpop_start", "_delete", "_get", "_get_pool",
+        "_has_queue", "_in_poll", "_fanout_queues", "_new_queue", "_purge", "_put", "_put_fanout",
+        "_queue_bind", "_size", "keyprefix_queue",
     ],
 )  # fmt: skip
 def test_the_redis_channel_has(name: str) -> None:
     assert hasattr(redis.Channel, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_brpop_sent_at", "_flush_brpop_reauth", "keyprefix_binding_permanent", "prepare_queue_arguments"],
+)
+def test_the_redis_channel_has_since_5_7_or_ours_has_it_for_older_ones(name: str) -> None:
+    assert hasattr(older.Channel, name)
+    assert hasattr(redis.Channel, name) or older.Channel is not redis.Channel
+
+
+def test_the_redis_channel_keeps_how_long_queues_last_or_ours_does() -> None:
+    assert "self._expires = {}" in inspect.getsource(older.Channel.__init__) or vars(older)["_Channel"] is (
+        older.Channel
+    )
+
+
+def test_bindings_are_refreshed_by_a_script_of_the_channel_or_not_at_all() -> None:
+    source = inspect.getsource(vars(redis.Channel)["_queue_bind"])
+    assert ("_refresh_binding(" in source) == hasattr(redis.Channel, "_refresh_binding")
 
 
 @pytest.mark.parametrize("name", ["_get_message_priority", "_inplace_augment_message", "_next_delivery_tag"])
@@ -30,11 +51,24 @@ def test_the_virtual_channel_has(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["_register_BRPOP", "_register_LISTEN", "_unregister_from_poll"])
 def test_the_poller_has(name: str) -> None:
-    assert hasattr(redis.MultiChannelPoller, name)
-    poller: Any = redis.MultiChannelPoller()
+    assert hasattr(older.Poller, name)
+    poller: Any = older.Poller()
     assert poller._fd_to_chan == {}
     assert poller._chan_to_sock == {}
     assert poller._channels == set()
+
+
+def test_drain_events_starts_a_poll_as_a_loop_does_in_kombu_or_in_ours() -> None:
+    assert "self.on_poll_start()" in inspect.getsource(older.Poller.get)
+    poller: Any = older.Poller()
+    assert poller.after_read == set()
+    assert callable(poller.handle_event)
+
+
+def test_an_event_loop_goes_on_after_a_connection_is_lost_by_kombu_or_by_us() -> None:
+    source = inspect.getsource(redis.Transport.register_with_event_loop)
+    assert "cycle._on_connection_disconnect = _on_disconnect" in source
+    assert ("loop.on_tick.remove" in source) == (older.Transport is not redis.Transport)
 
 
 def test_asking_happens_only_when_nothing_is_under_way() -> None:

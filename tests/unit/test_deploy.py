@@ -12,6 +12,8 @@ from typing import Any
 import click
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from seawall import Seawall
 from seawall.cli import group
@@ -128,6 +130,24 @@ def test_units_are_hardened_alike() -> None:
     assert "NoNewPrivileges=yes" in parts.pop()
 
 
+def test_the_oldest_lock_has_the_lower_bounds_and_the_newest_has_later_ones() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
+    asked, oldest, newest = (
+        dict(re.findall(r"^([\w-]+)==([\w.]+)", (DEPLOY / "locks" / name).read_text(), re.MULTILINE))
+        for name in ("oldest.in", "oldest.txt", "dev.txt")
+    )
+    assert {"celery", "kombu", "redis", "structlog"} <= set(asked)
+    told = (ROOT / "docs/decisions/0006-dependencies.md").read_text().partition("| oldest | newest |")[2]
+    for name, release in asked.items():
+        assert oldest[name] == release
+        assert {release, newest[name]} <= set(re.findall(r"[\d.]+\d", told)), name
+        assert Version(newest[name]) > Version(release)
+        if name in declared:
+            lowest = [part.version for part in declared[name] if part.operator == ">="]
+            assert [Version(release)] == [Version(bound) for bound in lowest], name
+
+
 def test_0001_lists_every_default_with_our_value_and_celerys() -> None:
     page = (ROOT / "docs/decisions/0001-celery-defaults.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \| \S", page, re.MULTILINE)
@@ -136,7 +156,8 @@ def test_0001_lists_every_default_with_our_value_and_celerys() -> None:
     app = Seawall("defaults", set_as_current=False)
     ours = {**PLAIN, **{name: app.conf[name] for name in LazyDefaults(app) if name.startswith("task_")}}
     expected = {name: (_value(value), _value(celery[name].default)) for name, value in ours.items()}
-    assert {name: (ours, theirs) for name, ours, theirs in rows} == expected
+    told = {name: (ours, theirs) for name, ours, theirs in rows}
+    assert {name: row for name, row in told.items() if name in celery} == expected
     assert len(rows) == len(expected)
 
 

@@ -59,11 +59,11 @@ def doctor(*, app: str | None, as_json: bool) -> None:
 
 
 def _examine() -> "list[Finding]":
-    from seawall.doctor import examine
+    from seawall.doctor import audit_versions, examine
     from seawall.fleet import FleetSpec
 
     path = settings().fleet
-    return examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
+    return list(audit_versions()) or examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
 
 
 def _say(findings: "Sequence[Finding]") -> None:

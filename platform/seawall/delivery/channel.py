@@ -222,7 +222,7 @@ class Channel(ClaimingChannel):
         except OutOfMemoryError as exc:
             logger.warning("the broker is full, what is submitted is refused until there is room: %s", exc)
             member: str = self.sep.join([routing_key or "", pattern or "", queue or ""])
-            for table in (self.keyprefix_queue, self.keyprefix_binding_permanent):
+            for table in filter(None, (self.keyprefix_queue, self.keyprefix_binding_permanent)):
                 let_through(self.redis, "SADD", f"{self.keys.prefix}{table % (exchange,)}", member)
 
     @property

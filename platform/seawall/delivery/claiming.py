@@ -18,7 +18,6 @@ from functools import partial
 from queue import Empty
 from typing import Any
 
-from kombu.transport import redis as stock
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
@@ -26,7 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from seawall import silence
 from seawall.cluster import MICROSECONDS
-from seawall.delivery import scripts
+from seawall.delivery import older, scripts
 from seawall.delivery.claimant import Claimant, Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.delivery.keeper import keeper
@@ -42,7 +41,7 @@ logger = logging.getLogger(__name__)
 _HAND_OUT_SLICE = 0.005  # after this long the loop gets to settle, even if the window has room
 
 
-class ClaimingChannel(stock.Channel):
+class ClaimingChannel(older.Channel):
     """Kombu's channel with a claimant of its own, from when it first claims."""
 
     qos: Window

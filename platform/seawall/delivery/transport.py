@@ -28,6 +28,7 @@ from kombu.utils.eventio import poll
 
 from seawall.backoff import equal_jitter
 from seawall.cluster import sockets_of
+from seawall.delivery import older
 from seawall.delivery.channel import Channel, SentinelChannel
 from seawall.delivery.options import Options
 from seawall.delivery.refusal import refusals
@@ -115,7 +116,7 @@ class Doorbell:
         os.close(self._in)
 
 
-class Cycle(stock.MultiChannelPoller):
+class Cycle(older.Poller):
     """Kombu's poller, which lets each channel take its turn instead of sending BRPOP.
 
     A pending answer is read whatever the window says: it holds leases or nothing, never a message that
@@ -195,7 +196,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Transport(stock.Transport):
+class Transport(older.Transport):
     """Redis and Valkey with leases."""
 
     Channel: type[Channel] = Channel

@@ -15,7 +15,6 @@ from seawall.doctor.machine import (
     audit_fleet,
     audit_machine,
     audit_settings,
-    audit_versions,
     cells,
     database_connections,
     redis_clients,
@@ -24,6 +23,7 @@ from seawall.doctor.machine import (
 from seawall.doctor.postgres import audit_postgres
 from seawall.doctor.queues import audit_queues
 from seawall.doctor.redis import audit_redis
+from seawall.doctor.versions import audit_versions
 from seawall.startup import expected_tables, histories
 from seawall.urls import REDIS_SCHEMES, scheme_of
 
@@ -52,11 +52,10 @@ __all__ = [
 def examine(
     app: "Celery", spec: "FleetSpec | None" = None, *, machine: Machine | None = None
 ) -> list[Finding]:
-    """Everything there is to say, the worst first."""
+    """Everything there is to say of what `audit_versions` accepts, the worst first."""
     machine, current = machine or Machine.here(), settings()
     longest = app.conf.task_time_limit
     found = [
-        *audit_versions(),
         *audit_settings(current, longest_task=longest),
         *audit_celery(app, spec),
         *(audit_fleet(spec, machine, longest_task=longest) if spec is not None else ()),

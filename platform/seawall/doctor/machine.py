@@ -1,15 +1,13 @@
-"""This machine and the fleet on it: memory, processors, files, versions, and settings that contradict."""
+"""This machine and the fleet on it: memory, processors, files, and settings that contradict."""
 
 import os
 import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Final
 
 import psutil
-from packaging.requirements import Requirement
 
 from seawall.doctor.finding import Finding, error, info, warning
 from seawall.quantity import format_bytes
@@ -108,27 +106,6 @@ def audit_machine(machine: Machine, processes: int) -> Iterator[Finding]:
             f"a process may open {machine.files} files and the fleet may need {needed}",
             f"ulimit -n {needed}, LimitNOFILE={needed} in a unit, or the container's ulimits",
         )
-
-
-def audit_versions(python: tuple[int, int] = sys.version_info[:2]) -> Iterator[Finding]:
-    """Python, and every package Seawall was tested with."""
-    if python < (3, 11):
-        yield error("versions.python", f"this is Python {python[0]}.{python[1]}", "use Python 3.11 or newer")
-    for line in requires("seawall") or ():
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            found = version(wanted.name)
-        except PackageNotFoundError:
-            yield error("versions.missing", f"{wanted.name} is not installed", f"pip install '{wanted}'")
-            continue
-        if not wanted.specifier.contains(found, prereleases=True):
-            yield error(
-                "versions.package",
-                f"{wanted.name} {found} is installed and Seawall needs {wanted.specifier}",
-                f"pip install '{wanted}'",
-            )
 
 
 def audit_settings(settings: "Settings", *, longest_task: float | None) -> Iterator[Finding]:

@@ -68,6 +68,10 @@ PLAIN: Final[Mapping[str, Any]] = {
 }
 
 
+_NOT_IN_CELERY_5_6: Final = frozenset({"task_acks_on_failure", "task_acks_on_timeout"})
+"""There `task_acks_on_failure_or_timeout` alone decides, which is on by default."""
+
+
 class LazyDefaults(Mapping[str, Any]):
     """Defaults that depend on which servers there are; each is worked out when Celery asks for it."""
 
@@ -85,6 +89,10 @@ class LazyDefaults(Mapping[str, Any]):
             "task_acks_on_failure": self._acks_when_it_fails,
             "task_acks_on_timeout": self._acks_when_it_fails,
         }
+        from celery.app.defaults import SETTING_KEYS  # an app is made, so Celery is imported
+
+        for name in _NOT_IN_CELERY_5_6 - set(SETTING_KEYS):
+            del self._resolve[name]
         self._app = app
 
     def __getitem__(self, key: str) -> Any:

@@ -34,7 +34,7 @@ from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
 from seawall.records.occurrences import reason
 from seawall.redaction import KEPT, ends
-from seawall.worker import memory, outcomes
+from seawall.worker import memory, older, outcomes
 from seawall.worker.deferral import raised, set_aside
 from seawall.worker.lines import TaskScope, within
 from seawall.worker.outcomes import Cancelled, Dead, Parked, Retried, Succeeded
@@ -59,7 +59,6 @@ class Request(CeleryRequest):
 
     _context: Any  # celery-types knows neither of these two
     time_limits: Any
-    _success_was_stored: Callable[[], Any]
     _request_dict: dict[str, Any]
     _already_cancelled: bool
     _already_revoked: bool
@@ -166,17 +165,18 @@ class Request(CeleryRequest):
         elif isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = raised(MemoryBudgetExceeded(message))
+        elif isinstance(exc, WorkerLostError) and (stored := older.stored_success(self)):
+            self._succeeded_before(exc, stored)
+            return None
         elif isinstance(exc, WorkerLostError) and self.task.acks_late:
-            if stored := self._success_was_stored():
-                self._count_for_chord(stored)
-                outcomes.settle(self, Succeeded())
-                return super().on_failure(exc_info, send_failed_event=send_failed_event)
             if (poisoned := self._redeliver(exc)) is None:
                 return None
             exc_info = raised(poisoned)
         self._conclude(exc_info)
-        with within(self.scope):
-            return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        with within(self.scope), older.request_at_hand(self):
+            older.fails_for_good(self, exc, exc_info, told=send_failed_event)
+            failure = older.storable(exc, exc_info)
+            return super().on_failure(failure, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _conclude(self, exc_info: ExceptionInfo) -> None:
         """Which outcome Celery is about to act on."""
@@ -188,8 +188,6 @@ class Request(CeleryRequest):
             outcomes.settle(self, Succeeded())
         elif isinstance(exc, Reject) and vars(exc).get("requeue"):
             outcomes.settle(self, Parked(f"rejected by the task: {vars(exc).get('reason')}"))
-        elif isinstance(exc, WorkerLostError) and self._success_was_stored():
-            outcomes.settle(self, Succeeded())
         elif not isinstance(exc, Terminated) and not (self._already_cancelled or self._already_revoked):
             self._give_up(exc, str(exc_info.traceback))
 
@@ -203,10 +201,13 @@ class Request(CeleryRequest):
         """Settle a task that outlasted its hard limit."""
         if not soft and not stopping():
             error, task = TimeLimitExceeded(timeout), self.task
-            if task.acks_late and not getattr(task, "acks_on_timeout", True):
+            if task.acks_late and not older.acks_on_timeout(task):
                 outcomes.settle(self, Retried(error))
             else:
                 self._give_up(error)
+            if not older.TELLS_TIMEOUTS:
+                older.end_of_time(self, timeout)
+                return
         super().on_timeout(soft, timeout)
 
     def _announce_revoked(self, reason: str, *details: Any) -> None:
@@ -254,6 +255,17 @@ class Request(CeleryRequest):
     def _killed_for_memory(self) -> str | None:
         """Why this worker killed the process, if it did so for memory: once is enough."""
         return memory.why(self.worker_pid, self.id, (self.args or (), self.kwargs or {}))
+
+    def _succeeded_before(self, lost: WorkerLostError, stored: Mapping[str, Any]) -> None:
+        """Its process stored a success and was lost after that."""
+        logger.warning("%s[%s] succeeded before its process was lost: %s", self.name, self.id, lost)
+        self._count_for_chord(stored)
+        outcomes.settle(self, Succeeded())
+        state.task_ready(self)
+        if self.task.acks_late:
+            self.acknowledge()
+        result = saferepr(stored.get("result"), self.task.resultrepr_maxsize)
+        self.send_event("task-succeeded", result=result, runtime=None)
 
     def _count_for_chord(self, stored: Mapping[str, Any]) -> None:
         """Count a result whose process died between storing and counting it; twice changes nothing."""

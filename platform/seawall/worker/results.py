@@ -30,16 +30,20 @@ from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
 from redis import Connection
+from redis.client import Pipeline
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.sentinel import SentinelManagedConnection
 
 from seawall import silence
-from seawall.cluster import Argument, Script, away, makes_room
+from seawall.cluster import Argument, Script, away, let_through, makes_room
 from seawall.text import to_bytes
 
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
 _Base: Any = BaseKeyValueStoreBackend
+
+COUNTS_WITH_SCRIPTS: Final = hasattr(RedisBackend, "_chord_part_return_script")
+"""Whether Celery's Redis backend counts a chord's results with scripts; Celery 5.6 does with a pipeline."""
 
 _store = Script(__package__, "store")
 _store_large = Script(__package__, "store", fills=True)
@@ -254,7 +258,6 @@ class Stored:
     prepare_exception: Callable[..., Any]
     connparams: dict[str, Any]
     expires: int | None
-    failure_expires: int | None
     get_key_for_task: Callable[[str], bytes]
     _get_result_meta: Callable[..., dict[str, Any]]
     _MAX_STR_VALUE_SIZE: int
@@ -277,7 +280,7 @@ class Stored:
                 too_large: Any = BackendStoreError  # the stubs know none of its arguments
                 raise too_large("value too large for Redis backend", state=state, task_id=task_id)
             value = to_bytes(value)
-        lifetime = self.failure_expires if state == states.FAILURE else None
+        lifetime = getattr(self, "failure_expires", None) if state == states.FAILURE else None
         if lifetime is None:
             lifetime = self.expires
         stored = Result(self.get_key_for_task(task_id), int(lifetime or 0), value)
@@ -368,6 +371,10 @@ class Stored:
 
     # What counts a chord goes on with accepted work.
 
+    def _get_client(self) -> Any:
+        kind = super()._get_client()  # type: ignore[misc]
+        return kind if COUNTS_WITH_SCRIPTS else _counting(kind)
+
     @property
     def _chord_part_return_script(self) -> Any:
         return makes_room(super()._chord_part_return_script)  # type: ignore[misc]
@@ -384,6 +391,29 @@ class Stored:
         """As Celery's: a result is stored before it is counted."""
         _flush()
         return super().on_chord_part_return(*args, **kwargs)  # type: ignore[misc]
+
+
+class _CountingPipeline(Pipeline):
+    """Counts a result of a chord also where the server has reached its maxmemory."""
+
+    def zadd(self, name: Any, mapping: Any, **_: Any) -> Any:  # type: ignore[override] # as it is called
+        """One result with its place in the chord."""
+        [(member, place)] = mapping.items()
+        return let_through(self, "ZADD", name, place, member)
+
+    def rpush(self, name: Any, *values: Any) -> Any:
+        """One result, in the order of their ends."""
+        return let_through(self, "RPUSH", name, *values)
+
+
+def _counting(kind: Any) -> Any:
+    """The class of a Redis backend's client, whose pipelines, used for chords alone, are those above."""
+
+    class Client(kind):  # type: ignore[misc]
+        def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:  # noqa: FBT001, FBT002
+            return _CountingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    return Client
 
 
 def _forget() -> None:

@@ -82,6 +82,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     abstract = True
     Request = "seawall.worker.request:Request"
+    from_config = tuple(  # Celery 5.6 leaves time limits to its pools
+        dict.fromkeys((*Task.from_config, *((name, f"task_{name}") for name in NAMES)))
+    )
     policy: ClassVar[Policy] = DEFAULT
     _from_policy: ClassVar[Mapping[str, Any]] = {}
     _own_limits: ClassVar[Pair] = NOTHING

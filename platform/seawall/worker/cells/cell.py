@@ -37,7 +37,7 @@ from seawall import boundary, holdings, identity, silence
 from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
-from seawall.worker import forks, memory, recoveries, results
+from seawall.worker import forks, memory, older, recoveries, results
 from seawall.worker.cells import diagnosis, hook_points
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
@@ -112,7 +112,7 @@ def _shed(pool: "Pool", seat: int, supervisor: int) -> None:
     _multiprocessing._run_after_forkers()  # noqa: SLF001 - Celery's and an application's, as in prefork
     pools.reset()
     state.should_stop = state.should_terminate = None
-    for known in (state.requests, state.reserved_requests, state.active_requests, state.scheduled_requests):
+    for known in older.known_requests():
         known.clear()
     state.total_count.clear()
     state.all_total_count[:] = [0]

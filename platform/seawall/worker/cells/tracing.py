@@ -24,6 +24,8 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
 from kombu.exceptions import EncodeError
 
+from seawall.worker import older
+
 logger = logging.getLogger(__name__)
 
 _celerys: Any = celery_trace  # celery-types lacks half of it
@@ -86,7 +88,7 @@ class Tracer:
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, context: Context) -> Outcome:
         task, started = self._task, time.monotonic()
-        ignored = _celerys.get_actual_ignore_result(task, context)
+        ignored = older.ignores_result(task, context)
         state = value = None
         try:
             if signals.task_prerun.receivers:
