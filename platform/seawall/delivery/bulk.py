@@ -56,15 +56,16 @@ def submit_many(signatures: Iterable[Any], *, app: Celery | None = None) -> list
             channel = producer.channel
         if not isinstance(channel, Channel):
             return [signature.apply_async(producer=producer).id for signature in signatures]
-        with _Batch(channel).collecting() as batch:
+        with _Batch(channel, retry=app.conf.task_publish_retry).collecting() as batch:
             return list(_submit(app, producer, signatures, batch))
 
 
 class _Batch:
     """What is submitted to a channel, held back until it fills a round trip."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, retry: bool = True) -> None:
         self._channel = channel
+        self._retry = retry
         self._waiting: dict[str, list[Envelope]] = {}
         self._sender = ThreadPoolExecutor(1, "seawall-submit")  # its thread starts with the first full batch
         self._on_its_way: Future[None] | None = None
@@ -95,7 +96,7 @@ class _Batch:
                 try:
                     return self._channel.submit(queue, batch)
                 except self._channel.connection_errors as exc:
-                    if isinstance(exc, PERMANENT) or time_is_over():
+                    if isinstance(exc, PERMANENT) or not self._retry or time_is_over():
                         raise
                 time.sleep(equal_jitter(pause))
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -140,6 +141,7 @@ def _submit(app: Celery, producer: Any, signatures: Iterable[Any], batch: _Batch
         or app.conf.task_send_sent_event
         or app.conf.task_routes
         or app.conf.task_always_eager
+        or app.conf.task_inherit_parent_priority
     )
     for signature in signatures:
         kind = None if one_by_one else _kind_of(app, batch, signature, kinds)

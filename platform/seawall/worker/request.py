@@ -166,7 +166,7 @@ class Request(CeleryRequest):
         elif isinstance(exc, MemoryError):
             message = f"{self.name} ran out of memory: {exc or 'the allocator gave no reason'}"
             exc_info = raised(MemoryBudgetExceeded(message))
-        elif isinstance(exc, WorkerLostError) and self.task.acks_late:
+        elif isinstance(exc, WorkerLostError) and runs_again(self.task):
             if stored := self._success_was_stored():
                 self._count_for_chord(stored)
                 outcomes.settle(self, Succeeded())
@@ -383,6 +383,11 @@ def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
     """What a task fails with that has killed too many processes."""
     why = last if last.startswith(_KILLED) else _killed(strikes, last)
     return Poisoned(f"{request.name}[{request.id}] {why}")
+
+
+def runs_again(task: Any) -> bool:
+    """Whether a task is delivered again when its process is lost: not with `reject_on_worker_lost=False`."""
+    return bool(task.acks_late) and task.reject_on_worker_lost is not False
 
 
 def _killed(strikes: int, last: str) -> str:

@@ -35,7 +35,7 @@ from seawall.worker import accounts
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import DESCRIPTION_MAX, Killed, Running
 from seawall.worker.deferral import fail
-from seawall.worker.request import DELIVERY_LIMIT, poisoned
+from seawall.worker.request import DELIVERY_LIMIT, poisoned, runs_again
 from seawall.worker.results import Result
 from seawall.worker.task_events import pass_on
 
@@ -202,9 +202,12 @@ class Deaths:
             "%s[%s] lost its process (%s), which delivers it again, strike %d of %d",
             *(request.name, request.id, reason, strikes, DELIVERY_LIMIT),
         )
-        if strikes >= DELIVERY_LIMIT:
+        if strikes >= DELIVERY_LIMIT or not runs_again(request.task):
             verdicts.declare_over(request.id, retries)
-            fail(request, poisoned(request, strikes, reason))
+            error = (
+                poisoned(request, strikes, reason) if runs_again(request.task) else WorkerLostError(reason)
+            )
+            fail(request, error)
 
     def foretell(self, description: bytes) -> None:
         """A task is about to be killed for good: leave word of it where the broker cannot be told."""
