@@ -11,7 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from support.nodes import StartWorker
 from support.shop import journal
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 APPLICATION = """
 import os
@@ -131,3 +131,14 @@ def test_results_come_in_what_the_application_accepts(says: Says, start_worker: 
     with says(accept_content=["json", "pickle"], result_serializer="pickle") as caller:
         start_worker("says", "--concurrency=1", env={"C_FORCE_ROOT": "1"})
         assert caller.send_task("says.numbers").get(timeout=30) == {1, 2}
+
+
+@pytest.mark.parametrize("pool", ["threads", pytest.param("cells", marks=pytest.mark.slow)])
+def test_a_worker_that_is_not_to_retry_its_connection_ends_where_there_is_no_broker(
+    says: Says, start_worker: StartWorker, pool: str
+) -> None:
+    says(broker_connection_retry=False, broker_url="redis://127.0.0.1:1/0", result_backend="disabled://")
+    options = [] if pool == "cells" else ["-P", pool]
+    worker = start_worker("says", "--concurrency=1", *options, wait=False)
+    worker.container.wait(15 * busyness())
+    assert "Retrying to establish a connection to the message broker" in worker.logs()

@@ -17,8 +17,10 @@ from celery import Task as CeleryTask
 from celery._state import _task_stack  # type: ignore[attr-defined]
 from celery.app.defaults import _TO_OLD_KEY  # type: ignore[attr-defined]
 from kombu import Queue
+from kombu.exceptions import OperationalError
 
 from seawall import Seawall, install
+from seawall.delivery.bulk import _Batch
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask
 from support.nodes import ROOT
@@ -661,3 +663,16 @@ class Recorded(contextlib.nullcontext[None]):
     def __call__(self, seconds: float) -> "Recorded":
         self.seconds = seconds
         return self
+
+
+def test_many_are_submitted_once_where_publishing_is_not_retried() -> None:
+    tries = []
+
+    def submit(_queue: str, _batch: list[Any]) -> None:
+        tries.append(1)
+        raise ConnectionError
+
+    channel: Any = SimpleNamespace(submit=submit, connection_errors=(ConnectionError,))
+    with pytest.raises(OperationalError):
+        _Batch(channel, retry=False)._send("celery", [])
+    assert len(tries) == 1

@@ -30,6 +30,7 @@ from kombu.utils.imports import symbol_by_name
 
 from seawall import silence
 from seawall.delivery import Guardian, Transport
+from seawall.delivery.options import try_once
 from seawall.delivery.refusal import is_outage
 from seawall.worker import accounts
 from seawall.worker.cells import verdicts
@@ -104,6 +105,7 @@ class Deaths:
             connection = self._app.connection_for_write(transport_options=_PATIENCE)
             self._leased = issubclass(connection.get_transport_cls(), Transport)
             if self._leased:
+                try_once(connection.transport_options)  # it is asked for again in a moment
                 self._guardian = Guardian(connection)
         return self._guardian
 
