@@ -35,7 +35,6 @@ CELERYS = {
     "task_queue_max_priority": None,
     "task_soft_time_limit": None,
     "task_time_limit": None,
-    "task_eager_propagates": False,
 }
 
 

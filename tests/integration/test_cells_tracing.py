@@ -145,7 +145,7 @@ class Stage:
 @pytest.fixture
 def stage(redis_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Stage]:
     app = Celery("tracing", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.update(PLAIN, task_ignore_result=False, result_extended=True)
+    app.conf.update(PLAIN, task_default_priority=5, task_ignore_result=False, result_extended=True)
     options: dict[str, Any]
     for name, options in (
         ("act", {"throws": (DeclaredError,)}),

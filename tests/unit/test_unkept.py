@@ -117,7 +117,7 @@ def test_gevent_keeps_hard_limits(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_thousands_of_tasks_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     worker = worker_of(application(), "threads")
-    task = SimpleNamespace(limit_layers=((None, None), (None, 5.0)))
+    task = SimpleNamespace(limit_layers=((None, None), (None, None), (None, 5.0)))
     conf, tasks = worker.app.conf, {f"task_{number:04}": task for number in range(2_000)}
     worker.app = SimpleNamespace(conf=conf, tasks=tasks)
     (line,) = said(caplog, worker)

@@ -65,15 +65,16 @@ def submit_many(signatures: Iterable[Any], *, app: Celery | None = None) -> list
             channel = producer.channel
         if not isinstance(channel, Channel):
             return [signature.apply_async(producer=producer).id for signature in signatures]
-        with _Batch(channel).collecting() as batch:
+        with _Batch(channel, retry=app.conf.task_publish_retry).collecting() as batch:
             return list(_submit(app, producer, signatures, batch))
 
 
 class _Batch:
     """What is submitted to a channel, held back until it fills a round trip."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, retry: bool = True) -> None:
         self._channel = channel
+        self._retry = retry
         self._waiting: dict[str, list[Envelope]] = {}
         self._sender = ThreadPoolExecutor(1, "seawall-submit")  # its thread starts with the first full batch
         self._on_its_way: Future[None] | None = None
@@ -111,7 +112,7 @@ class _Batch:
                 try:
                     return self._channel.submit(queue, batch)
                 except self._channel.connection_errors as exc:
-                    if isinstance(exc, PERMANENT) or time_is_over():
+                    if isinstance(exc, PERMANENT) or not self._retry or time_is_over():
                         raise
                 time.sleep(equal_jitter(pause))
                 pause = min(2 * pause, LONGEST_PAUSE)

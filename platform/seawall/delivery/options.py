@@ -137,5 +137,11 @@ class Options:
         return self.max_length or 0
 
 
+def try_once(transport_options: dict[str, Any]) -> None:
+    """Have a connection with these options say at once that there is no server, `reconnect_for` or not."""
+    options = Options.from_transport_options(transport_options)
+    transport_options["delivery"] = dataclasses.replace(options, reconnect_for=0)
+
+
 def _label(name: str) -> str:
     return _LABEL.format(name)

@@ -8,7 +8,7 @@ for their broker as long as it takes, also for somebody who corrects the passwor
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from kombu.exceptions import OperationalError
@@ -23,6 +23,7 @@ from redis.exceptions import (
 
 from seawall import silence
 from seawall.cluster import away
+from seawall.quantity import DAY
 
 PERMANENT: Final = (
     AuthenticationError,  # WRONGPASS, NOAUTH: the password was revoked, or none is given
@@ -33,7 +34,18 @@ PERMANENT: Final = (
 """What asking again does not change; everything else may pass."""
 
 LONGEST_PAUSE: Final = 1.0
-"""Seconds between two attempts, as in `task_publish_retry_policy`."""
+"""Seconds between two attempts."""
+
+RETRY_POLICY: Final[Mapping[str, Any]] = {
+    "max_retries": 12,
+    "interval_start": 0.1,
+    "interval_step": 0.3,
+    "interval_max": LONGEST_PAUSE,
+}
+"""`task_publish_retry_policy` where the application says nothing."""
+
+_KOMBUS: Final = 1.0  # seconds: its interval_start, interval_step and interval_max where a policy has none
+_MOST_COUNTED: Final = 1000  # attempts whose pauses are summed up
 
 _ACCEPTED: Final = (
     "The task may have been accepted: to submit it again and never twice, give both submissions the same "
@@ -61,15 +73,27 @@ class _Call(silence.Deadline):
     """Whether the server may have got anything of it."""
 
 
+def patience(policy: Mapping[str, Any] | None) -> float:
+    """Seconds within which the producer hears: those of `silence`, unless his own policy asks for longer."""
+    if policy is None or policy == RETRY_POLICY:
+        return silence.HEARD_WITHIN
+    start, step, most = (policy.get(f"interval_{part}", _KOMBUS) for part in ("start", "step", "max"))
+    retries = policy.get("max_retries")
+    if retries is None or retries > _MOST_COUNTED:
+        return DAY
+    pauses = (float(min(start + step * each, most)) for each in range(int(retries)))
+    return max(silence.HEARD_WITHIN, sum(pauses))
+
+
 @contextlib.contextmanager
-def submitting() -> Iterator[None]:
-    """Around one call that submits.
+def submitting(seconds: float | None = None) -> Iterator[None]:
+    """Around one call that submits, and waits so many seconds for an answer (`silence.HEARD_WITHIN`).
 
     Raises:
-        OperationalError: kombu's; after one attempt if the server refuses, and within `silence.HEARD_WITHIN`
-            if it does not answer. It says whether something may have been submitted all the same.
+        OperationalError: kombu's; after one attempt if the server refuses, and within the time
+            if it does not answer in time. It says whether something may have been submitted all the same.
     """
-    with silence.within(_Call(silence.HEARD_WITHIN)) as call:
+    with silence.within(_Call(silence.HEARD_WITHIN if seconds is None else seconds)) as call:
         try:
             yield
         except _Silent as exc:

@@ -1,19 +1,28 @@
 """`Seawall`, the Celery app with production defaults, and `install`, which makes any Celery app one."""
 
+import copy
 import inspect
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, concurrency, signals
 
-from seawall.delivery import rabbitmq, submission
+from seawall.delivery import rabbitmq, submission, transport_for
 from seawall.delivery.envelope import SUBMITTED
-from seawall.delivery.refusal import submitting
+from seawall.delivery.refusal import patience, submitting
 from seawall.errors import ConfigError
 from seawall.runtime import Declaration, declaration_of
+from seawall.urls import scheme_of
 from seawall.worker import forks, memory, task_events
-from seawall.worker.defaults import CELLS, CELLS_POOL, PLAIN, LazyDefaults
+from seawall.worker.defaults import (
+    CELLS,
+    CELLS_POOL,
+    PLAIN,
+    LazyDefaults,
+    complete_result_options,
+    transport_options,
+)
 from seawall.worker.discretion import discreet
 from seawall.worker.names import submissions
 from seawall.worker.results import stored
@@ -59,14 +68,43 @@ class Seawall(Celery):
         options = {**dict(zip(_BY_PLACE, more, strict=False)), **options}
         options |= submission.check(name, args, kwargs, options)
         task = self._tasks.get(name)  # type: ignore[attr-defined]
-        if options.get("priority") is None and task is None:
-            # A task of another code base: only its name is known here.
-            options["priority"] = self.conf.task_default_priority
+        if options.get("priority") is None:
+            options["priority"] = self._priority_where_none_is_said()
         options["headers"] = {**(options.get("headers") or {}), SUBMITTED: time.time()}
         self.note_submission(name)
         options = {**shown_arguments(task, args, kwargs), **options}
-        with submitting():
+        with submitting(self._patience(options)):
             return super().send_task(name, args, kwargs, **options)
+
+    def _priority_where_none_is_said(self) -> int | None:
+        """The default, or that of the task that runs here, where the application wants it inherited."""
+        conf, ours = self.conf, LazyDefaults.of(self)
+        if (priority := conf.task_default_priority) is not None:  # of a task that only its name is known of
+            return int(priority)
+        if not conf.task_inherit_parent_priority or ours is None:
+            return None
+        return ours.priority_of_a_child(self.current_worker_task)
+
+    def _patience(self, options: Mapping[str, Any]) -> float:
+        said: Mapping[str, Any] = self.conf.task_publish_retry_policy or {}
+        own = options.get("retry_policy")
+        return patience({**said, **own} if own else said)
+
+    def _connection(self, url: Any, *args: Any, **options: Any) -> Any:
+        """As Celery's, with our transport and its options for this URL, which may not be the broker's."""
+        ours = LazyDefaults.of(self)
+        if not url or ours is None:
+            return super()._connection(url, *args, **options)  # type: ignore[misc]
+        if not (options.get("transport") or ours.said("broker_transport")):
+            scheme = scheme_of(url if isinstance(url, str) else url[0])
+            options["transport"] = transport_for(url) or (scheme if scheme.isalnum() else None)
+        made = super()._connection(url, *args, **options)  # type: ignore[misc]
+        made.transport_options = {
+            **transport_options(url if isinstance(url, str) else ";".join(url)),
+            **ours.options_said("broker_transport_options"),
+            **(options.get("transport_options") or {}),
+        }
+        return made
 
     def note_submission(self, name: str) -> None:
         """A task of this name is submitted: it is warned of once if no worker that runs knows it."""
@@ -104,6 +142,7 @@ class Seawall(Celery):
         return super().register_task(task, **options)
 
     def _get_backend(self) -> Any:
+        complete_result_options(self)
         return discreet(stored(super()._get_backend()))  # type: ignore[misc]
 
     def _task_from_fun(  # type: ignore[override]
@@ -182,8 +221,12 @@ def _prepare_node(sender: Any = None, **_: Any) -> None:
 def _add_defaults(sender: Celery, **_: Any) -> None:
     """Just above Celery's own: `Celery.add_defaults` would put ours above what `config_from_object` says."""
     conf: Any = sender.conf
+    ours = [
+        LazyDefaults(sender),
+        copy.deepcopy(dict(PLAIN)),
+    ]  # of this application: it may change one in place
     for layers in (conf.maps, conf.defaults):
-        layers[-1:-1] = [LazyDefaults(sender), dict(PLAIN)]
+        layers[-1:-1] = ours
     amqp: Any = sender.amqp
     amqp.queues_cls = type("Queues", (_Queues, amqp.queues_cls), {})
 

@@ -1,5 +1,8 @@
 """The Celery settings Seawall starts from. Whatever the application sets itself wins.
 
+A default also gives way where the application says something else about the same thing: then it is derived
+from what was said, or there is none and Celery's own rule holds.
+
 docs/decisions/0001-celery-defaults.md gives the reason for each. Server URLs are resolved on first use,
 because asking for an embedded server starts it: see `LazyDefaults`.
 """
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from seawall import servers
 from seawall.config import settings
 from seawall.delivery import transport_for
+from seawall.delivery.refusal import RETRY_POLICY
 from seawall.priority import HIGHEST, Priority
 from seawall.silence import SILENCE
 from seawall.urls import REDIS_SCHEMES, SENTINEL, as_celery_reads, scheme_of
-from seawall.worker.time_limits import Pair, pair
+from seawall.worker.time_limits import NAMES, NOTHING, Pair, pair
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,42 +28,31 @@ CELLS_POOL: Final = "seawall.worker.cells.pool:Pool"
 DEFAULT_POOL: Final = CELLS if sys.platform.startswith("linux") else "prefork"
 """Cells need Linux; elsewhere tasks run in Celery's own pool."""
 
+_UNSAID: Final = object()
+
 PLAIN: Final[Mapping[str, Any]] = {
-    # Only JSON crosses the broker: unpickling a message is running its sender's code.
+    # Only JSON crosses the broker: unpickling a message is running its sender's code. Results follow.
     "accept_content": ["json"],
-    "result_accept_content": ["json"],
     "task_serializer": "json",
     "result_serializer": "json",
     "event_serializer": "json",
-    # A task is done when it has run, not when it was fetched. A lost process is handled by
-    # seawall.worker.request, which counts; Celery's own switch would repeat a killer for ever.
+    # A task is done when it has run, not when it was fetched.
     "task_acks_late": True,
-    "task_reject_on_worker_lost": False,
     "worker_deduplicate_successful_tasks": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     # Fetch what can start soon: a fetched task is out of reach of the priority order.
     "worker_prefetch_multiplier": 1,
-    "task_default_priority": int(Priority.NORMAL),
     "task_queue_max_priority": HIGHEST,
     # Submitting survives a short outage and gives up with an error after about ten seconds.
     "task_publish_retry": True,
-    "task_publish_retry_policy": {
-        "max_retries": 12,
-        "interval_start": 0.1,
-        "interval_step": 0.3,
-        "interval_max": 1.0,
-    },
+    "task_publish_retry_policy": dict(RETRY_POLICY),
     "broker_connection_timeout": 4.0,
     # A worker waits for its broker as long as it takes; the fleet reports that it is not ready.
     "broker_connection_retry": True,
-    "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    "redis_socket_connect_timeout": 4.0,
     "redis_socket_timeout": SILENCE,
     "redis_socket_keepalive": True,
     "redis_retry_on_timeout": True,
-    # Eager mode runs in the caller: at least it must not swallow what fails there.
-    "task_eager_propagates": True,
     # A fork that imports a large application may take longer than Celery's 4 s.
     "worker_proc_alive_timeout": 60.0,
     "worker_send_task_events": False,
@@ -80,41 +73,93 @@ class LazyDefaults(Mapping[str, Any]):
             "broker_url": lambda: as_celery_reads(servers.broker_url())[0],
             "result_backend": lambda: as_celery_reads(_result_url(app))[0],
             "broker_transport": lambda: transport_for(_broker(app)),
-            "broker_transport_options": lambda: _transport_options(app),
-            "result_backend_transport_options": lambda: {**_master(_result_url(app)), **_key_prefix()},
+            "broker_transport_options": lambda: transport_options(_broker(app)),
+            "result_backend_transport_options": lambda: _result_options(app),
             # Nothing runs for ever. Where the application sets one of the two, the other follows from it.
             "task_soft_time_limit": lambda: self._limits()[0],
             "task_time_limit": lambda: self._limits()[1],
-            # Celery's older setting speaks for both newer ones where they are not set.
-            "task_acks_on_failure": self._acks_when_it_fails,
-            "task_acks_on_timeout": self._acks_when_it_fails,
+            "task_default_priority": lambda: None if self._priorities_are_said() else int(Priority.NORMAL),
+            # A worker that starts before its broker waits as one whose broker goes away.
+            "broker_connection_retry_on_startup": lambda: bool(
+                self.said("broker_connection_retry", otherwise=True)
+            ),
+            # As in redis-py, a timeout that is set holds for connecting too.
+            "redis_socket_connect_timeout": lambda: self.said("redis_socket_timeout", 4.0),
         }
         from celery.app.defaults import SETTING_KEYS  # an app is made, so Celery is imported
 
         for name in _NOT_IN_CELERY_5_6 - set(SETTING_KEYS):
             del self._resolve[name]
         self._app = app
+        self.typed_limits: Pair = NOTHING
+        """Time limits that the command line of this worker gives."""
+
+        self._handed_out: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        """Options by their setting: the dictionary that the application sees, and what of it is ours."""
 
     def __getitem__(self, key: str) -> Any:
-        return self._resolve[key]()
+        value = self._resolve[key]()
+        if not isinstance(value, dict):
+            return value
+        changed = self._changed_in_place(key)
+        shown, _ = self._handed_out.get(key, ({}, {}))
+        shown.clear()
+        shown.update(value | changed)
+        self._handed_out[key] = shown, value
+        return shown
+
+    def _changed_in_place(self, key: str) -> dict[str, Any]:
+        """What the application wrote into options that it did not set, as `conf.options["name"] = 1`."""
+        shown, ours = self._handed_out.get(key, ({}, {}))
+        return {name: value for name, value in shown.items() if name not in ours or ours[name] != value}
+
+    def options_said(self, key: str) -> Mapping[str, Any]:
+        """The options among those of a setting that the application gives."""
+        return self.said(key) or self._changed_in_place(key)
+
+    @classmethod
+    def of(cls, app: Any) -> "LazyDefaults | None":
+        """Those of an application; None if it is none of ours."""
+        if not getattr(app, "configured", True):
+            app.conf.finalize()  # it is read on first use, and these are added then
+        return next((layer for layer in getattr(app.conf, "maps", ()) if isinstance(layer, cls)), None)
+
+    def limit_layers(self) -> tuple[Pair, Pair]:
+        """Time limits as the command line and the application's settings give them, without our defaults."""
+        said = (self.said(f"task_{name}", _UNSAID) for name in NAMES)
+        # An application that sets None wants no limit; to `pair`, None is nothing said.
+        soft, hard = (None if each is _UNSAID else each or 0 for each in said)
+        return self.typed_limits, (soft, hard)
 
     def _limits(self) -> Pair:
-        return pair((self.said("task_soft_time_limit"), self.said("task_time_limit")))
+        return pair(*self.limit_layers())
 
-    def _acks_when_it_fails(self) -> bool:
-        said = self.said("task_acks_on_failure_or_timeout")
-        return True if said is None else bool(said)
+    def priority_of_a_child(self, parent: Any) -> int | None:
+        """The priority of what `parent`, a task that runs or None, submits without one."""
+        if self.said("task_default_priority", _UNSAID) is not _UNSAID or self._counts_priorities():
+            return None
+        place = (parent.request.delivery_info if parent is not None else None) or {}
+        return int(Priority.NORMAL) if (inherited := place.get("priority")) is None else int(inherited)
 
-    def said(self, key: str) -> Any:
-        """What the application itself set, however it did; None if it set nothing."""
+    def _priorities_are_said(self) -> bool:
+        return bool(self.said("task_inherit_parent_priority")) or self._counts_priorities()
+
+    def _counts_priorities(self) -> bool:
+        """Whether the application says how many priorities there are: what has none is then the last."""
+        queues = self.said("task_queues") or ()
+        each = queues.values() if isinstance(queues, Mapping) else queues
+        return self.said("task_queue_max_priority") is not None or any(map(_has_priorities, each))
+
+    def said(self, key: str, otherwise: Any = None) -> Any:
+        """What the application itself set, however it did, None included; `otherwise` if it set nothing."""
         conf: Any = self._app.conf
         for layer in conf.maps:
-            if isinstance(layer, LazyDefaults):
+            if layer is self:
                 break
             for name in conf._to_keys(key):  # noqa: SLF001 - prefixes and old names are resolved there
-                if layer.get(name) is not None:
+                if name in layer:
                     return layer[name]
-        return None
+        return otherwise
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._resolve)
@@ -132,11 +177,30 @@ def _result_url(app: "Celery") -> str:
     return broker if scheme_of(broker) in REDIS_SCHEMES else servers.redis_url()
 
 
-def _transport_options(app: "Celery") -> dict[str, Any]:
-    broker = _broker(app)
-    if scheme_of(broker) in REDIS_SCHEMES | {SENTINEL}:
-        return {"socket_keepalive": True, **_master(broker), **_key_prefix()}
+def transport_options(url: str) -> dict[str, Any]:
+    """Options of a connection to the broker at `url`, for those that the application does not set."""
+    if scheme_of(url) in REDIS_SCHEMES | {SENTINEL}:
+        return {"socket_keepalive": True, **_master(url), **_key_prefix()}
     return {"confirm_publish": True}
+
+
+def complete_result_options(app: "Celery") -> None:
+    """Add to the options of the result backend those of ours that the application does not set."""
+    ours = LazyDefaults.of(app)
+    if ours is not None and (said := ours.said("result_backend_transport_options")):
+        added = {name: value for name, value in _result_options(app).items() if name not in said}
+        if added:
+            app.conf.result_backend_transport_options = {**said, **added}
+
+
+def _result_options(app: "Celery") -> dict[str, Any]:
+    return {**_master(app.conf.result_backend or ""), **_key_prefix()}
+
+
+def _has_priorities(queue: Any) -> bool:
+    if isinstance(queue, Mapping):
+        return "x-max-priority" in (queue.get("queue_arguments") or {}) or bool(queue.get("max_priority"))
+    return "x-max-priority" in (queue.queue_arguments or {}) or bool(queue.max_priority)
 
 
 def _master(url: str) -> dict[str, Any]:

@@ -34,6 +34,9 @@ from seawall.worker import (
     readiness,
     recording,
 )
+from seawall.worker.defaults import LazyDefaults
+from seawall.worker.task import SeawallTask
+from seawall.worker.time_limits import NAMES, NOTHING
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ def connect() -> None:
     signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
+    signals.celeryd_init.connect(_hear_typed_limits, dispatch_uid=f"{uid}.limits")
     signals.worker_init.connect(_spare_the_search, dispatch_uid=f"{uid}.search")
     signals.celeryd_after_setup.connect(_spare_the_warning, dispatch_uid=f"{uid}.warning")
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
@@ -92,6 +96,20 @@ def _name_process(sender: Any = None, **_: Any) -> None:
     """PostgreSQL shows each connection under its worker; the children inherit the name."""
     name_process(str(sender))
     name_worker(str(sender))
+
+
+def _hear_typed_limits(instance: Any = None, options: Any = None, **_: Any) -> None:
+    """`--time-limit` and `--soft-time-limit` count where nobody nearer to the task says something else.
+
+    Tasks that the import of the application has bound found out their limits before anybody read these.
+    """
+    app, soft, hard = instance.app, *((options or {}).get(name) for name in NAMES)
+    if (ours := LazyDefaults.of(app)) is None or (soft, hard) == NOTHING:
+        return
+    ours.typed_limits = (soft, hard)
+    for task in app._tasks.values():  # noqa: SLF001 - without making those that are not bound yet
+        if isinstance(task, SeawallTask) and task.__bound__:
+            task.fill_limits()
 
 
 def _spare_the_search(sender: Any = None, **_: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from celery import bootsteps
 
 from seawall import silence
+from seawall.delivery.options import try_once
 from seawall.delivery.transport import expect_loop
 
 _LONGEST_PAUSE: Final = 2.0  # seconds
@@ -25,15 +26,17 @@ class Reconnection(bootsteps.Step):
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        parent.ensure_connected = functools.partial(_ensure_connected, parent.ensure_connected)
+        parent.ensure_connected = functools.partial(_ensure_connected, parent, parent.ensure_connected)
         left, lost = silence.Allowance(_LEFT_WITHIN), parent.on_connection_error_after_connected
         parent.on_connection_error_after_connected = _briefly(lost, left)
         parent.blueprint.restart = _briefly(parent.blueprint.restart, left)
         parent.shutdown = _briefly(parent.shutdown, left, for_good=True)
 
 
-def _ensure_connected(ensure: Any, connection: Any) -> Any:
+def _ensure_connected(consumer: Any, ensure: Any, connection: Any) -> Any:
     expect_loop()
+    if _attempts_are_counted(consumer):
+        try_once(connection.transport_options)
     connect = connection.ensure_connection
 
     def ensure_connection(*args: Any, callback: Any = None, **options: Any) -> Any:
@@ -48,6 +51,15 @@ def _ensure_connected(ensure: Any, connection: Any) -> Any:
 
     connection.ensure_connection = ensure_connection
     return ensure(connection)
+
+
+def _attempts_are_counted(consumer: Any) -> bool:
+    """Whether the application says how often a worker tries: then the transport does not try by itself."""
+    conf = consumer.app.conf
+    again = conf.broker_connection_retry
+    if consumer.first_connection_attempt and conf.broker_connection_retry_on_startup is not None:
+        again = conf.broker_connection_retry_on_startup
+    return not again or conf.broker_connection_max_retries is not None
 
 
 def _briefly(take_down: Any, left: silence.Allowance, *, for_good: bool = False) -> Any:

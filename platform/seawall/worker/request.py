@@ -168,7 +168,7 @@ class Request(CeleryRequest):
         elif isinstance(exc, WorkerLostError) and (stored := older.stored_success(self)):
             self._succeeded_before(exc, stored)
             return None
-        elif isinstance(exc, WorkerLostError) and self.task.acks_late:
+        elif isinstance(exc, WorkerLostError) and runs_again(self.task):
             if (poisoned := self._redeliver(exc)) is None:
                 return None
             exc_info = raised(poisoned)
@@ -395,6 +395,11 @@ def poisoned(request: CeleryRequest, strikes: int, last: str) -> Poisoned:
     """What a task fails with that has killed too many processes."""
     why = last if last.startswith(_KILLED) else _killed(strikes, last)
     return Poisoned(f"{request.name}[{request.id}] {why}")
+
+
+def runs_again(task: Any) -> bool:
+    """Whether a task is delivered again when its process is lost: not with `reject_on_worker_lost=False`."""
+    return bool(task.acks_late) and task.reject_on_worker_lost is not False
 
 
 def _killed(strikes: int, last: str) -> str:

@@ -52,6 +52,8 @@ _SHOWN = 1024
 _LONGEST_WISH = 3600.0
 """Seconds of `Retry-After` that are honoured; more would be a task that nobody waits for any more."""
 
+_ACKS = ("acks_on_failure_or_timeout", "acks_on_failure", "acks_on_timeout")
+
 _NEVER_AWAITED = (CoroutineType, AsyncGeneratorType)  # a union would be made anew for each task
 
 retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() else None)
@@ -89,8 +91,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     _from_policy: ClassVar[Mapping[str, Any]] = {}
     _own_limits: ClassVar[Pair] = NOTHING
     _own_call: ClassVar[Any] = None
+    _annotated_limits: ClassVar[Pair] = NOTHING
     limit_layers: ClassVar[tuple[Pair, ...]] = ()
-    """Time limits as the settings, this task and its annotations give them."""
+    """Time limits as the command line, the settings, this task and its annotations give them."""
 
     limits_found: ClassVar[Pair] = NOTHING
     """What became of them; where the attributes differ, somebody changed these since."""
@@ -103,10 +106,8 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             cls.policy = policy_of(cls.run)
             _surround(cls)
             cls._from_policy = _attributes(cls)
-            soft, hard = (cls._from_policy.get(name, _set_by_celery_option(cls, name)) for name in NAMES)
+            soft, hard = (cls._from_policy.get(name, _set_by_a_class(cls, name)) for name in NAMES)
             cls._own_limits = (soft, hard)
-            for name, value in _acks_of(cls).items():
-                setattr(cls, name, value)
         return super().bind(app)
 
     @classmethod
@@ -114,14 +115,26 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         """Apply the policy, then `task_annotations`: the operator has the last word."""
         for attribute, value in cls._from_policy.items():
             setattr(cls, attribute, value)
-        filled = attributes(cls)
-        cls.soft_time_limit = cls.time_limit = None
+        acks = {name: getattr(cls, name) for name in _ACKS}
+        for name in (*NAMES, *_ACKS):
+            setattr(cls, name, None)
         super().annotate()
-        annotated = attributes(cls)
-        cls.limit_layers = (_limits_of_settings(cls.app), cls._own_limits, annotated)
-        if cls._own_limits != NOTHING or annotated != NOTHING:
-            filled = pair(*cls.limit_layers)
-        cls.soft_time_limit, cls.time_limit = cls.limits_found = filled
+        cls._annotated_limits = attributes(cls)
+        cls.fill_limits()
+        either = cls.acks_on_failure_or_timeout  # Celery's older option speaks for both newer ones
+        for name, value in acks.items():
+            if getattr(cls, name) is None:
+                setattr(cls, name, value if either is None else either)
+
+    @classmethod
+    def fill_limits(cls: Any) -> None:
+        """Work out the time limits from all who speak before a call does."""
+        conf, ours = cls.app.conf, LazyDefaults.of(cls.app)
+        said = conf.task_soft_time_limit, conf.task_time_limit
+        settings_say = (NOTHING, said) if ours is None else ours.limit_layers()
+        cls.limit_layers = (*settings_say, cls._own_limits, cls._annotated_limits)
+        own = cls._own_limits != NOTHING or cls._annotated_limits != NOTHING
+        cls.soft_time_limit, cls.time_limit = cls.limits_found = pair(*cls.limit_layers) if own else said
 
     def _get_exec_options(self) -> dict[str, Any]:
         """As Celery's, without time limits: a message brings along those of its call alone."""
@@ -261,13 +274,23 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     def _retry_for(self, exc: Exception) -> RetryPolicy | None:
         """How `exc` is retried, or None if it is no failure that deserves it."""
+        if "retry" not in self.policy.explicit and isinstance(exc, self._celery_decides()):
+            return None
         verdict, retry = verdict_of(exc), self.policy.retry
         deserved = verdict.retryable if retry.on is None else isinstance(exc, retry.on)
         return retry.of(verdict.category) if deserved else None
 
+    def _celery_decides(self) -> tuple[type[BaseException], ...]:
+        """What the task's own options of Celery's retry or do not: they have decided when it comes to us."""
+        said = (getattr(self, name, ()) for name in ("autoretry_for", "dont_autoretry_for"))
+        return tuple(kind for kinds in said for kind in kinds or ())
+
     def _may_retry(self, exc: Exception, retry: RetryPolicy) -> bool:
         """Whether attempts and the budget are left; a refusal of the budget is noted on `exc`."""
-        if self.request.retries + 1 >= retry.max_attempts:
+        most = (
+            retry.max_attempts if self.max_retries is None else min(retry.max_attempts, self.max_retries + 1)
+        )
+        if self.request.retries + 1 >= most:
             return False
         share = next(
             each
@@ -280,14 +303,6 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         exc.add_note(note)
         logger.warning("%s[%s] is %s", self.name, self.request.id, note)
         return False
-
-
-def _limits_of_settings(app: Any) -> Pair:
-    """What an application configured itself, without our defaults."""
-    layers = getattr(app.conf, "maps", ())
-    lazy = next((layer for layer in layers if isinstance(layer, LazyDefaults)), None)
-    said = lazy.said if lazy is not None else app.conf.get
-    return said("task_soft_time_limit"), said("task_time_limit")
 
 
 def refuse_coroutines(function: Any, name: str | None = None) -> None:
@@ -357,19 +372,18 @@ def _attributes(cls: type[SeawallTask]) -> dict[str, Any]:
     return {attribute: value for attribute, (_, value) in said.items()}
 
 
-def _acks_of(cls: type[Task]) -> dict[str, Any]:  # type: ignore[type-arg]
-    """What a task says by the older `acks_on_failure_or_timeout`, where it does not use the newer options."""
-    both = _set_by_celery_option(cls, "acks_on_failure_or_timeout")
-    names = [
-        name for name in ("acks_on_failure", "acks_on_timeout") if _set_by_celery_option(cls, name) is None
-    ]
-    return {} if both is None else dict.fromkeys(names, both)
-
-
 def _set_by_celery_option(cls: type[Task], attribute: str) -> Any:  # type: ignore[type-arg]
     """The value that `@app.task(attribute=...)` or a base class below SeawallTask gives, or None."""
+    return _set_by_a_class(cls, attribute, before=SeawallTask)
+
+
+def _set_by_a_class(cls: type[Task], attribute: str, *, before: type = Task) -> Any:  # type: ignore[type-arg]
+    """The value that `@app.task(attribute=...)` or a class of the application's gives, or None.
+
+    The class that `Celery(task_cls=...)` or `@app.task(base=...)` named stands behind SeawallTask.
+    """
     for base in cls.__mro__:
-        if base is SeawallTask:
+        if base is before:
             return None
         if base.__dict__.get(attribute) is not None:
             return base.__dict__[attribute]

@@ -15,6 +15,7 @@ from celery import concurrency
 
 from seawall.config import settings
 from seawall.worker.defaults import LazyDefaults
+from seawall.worker.time_limits import NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _in_words(worker: Any, limit: str) -> str:
 def _asked(app: Any) -> Iterator[tuple[str, list[str]]]:
     """Every task of the application by name, with the limits that it has of its own."""
     for name, task in sorted(app.tasks.items()):
-        layers = getattr(task, "limit_layers", ())[1:]  # the first one is the settings'
+        layers = getattr(task, "limit_layers", ())[2:]  # the first two are the whole application's
         limits = [
             limit for half, limit in enumerate((SOFT, HARD)) if any(each[half] is not None for each in layers)
         ]
@@ -110,9 +111,9 @@ def _of_application(worker: Any, limit: str) -> str:
     if (setting := _APPLICATION.get(limit)) is None:
         return ""
     attribute = _ATTRIBUTES[limit]
+    ours = LazyDefaults.of(worker.app)
+    typed = ours.typed_limits[NAMES.index(attribute)] if ours is not None else None
     given = getattr(worker, attribute, None)
-    if given is not None and given != worker.app.conf[setting]:
+    if typed is not None or (given is not None and given != worker.app.conf[setting]):
         return "--" + attribute.replace("_", "-")
-    layers = getattr(worker.app.conf, "maps", ())
-    said = next((layer.said(setting) for layer in layers if isinstance(layer, LazyDefaults)), None)
-    return setting if said is not None else ""
+    return setting if ours is not None and ours.said(setting) is not None else ""

@@ -30,12 +30,13 @@ from kombu.utils.imports import symbol_by_name
 
 from seawall import silence
 from seawall.delivery import Guardian, Transport
+from seawall.delivery.options import try_once
 from seawall.delivery.refusal import is_outage
 from seawall.worker import accounts
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.table import DESCRIPTION_MAX, Killed, Running
 from seawall.worker.deferral import fail
-from seawall.worker.request import DELIVERY_LIMIT, poisoned
+from seawall.worker.request import DELIVERY_LIMIT, poisoned, runs_again
 from seawall.worker.results import Result
 from seawall.worker.task_events import pass_on
 
@@ -106,6 +107,7 @@ class Deaths:
             connection = self._app.connection_for_write(transport_options=_PATIENCE)
             self._leased = issubclass(connection.get_transport_cls(), Transport)
             if self._leased:
+                try_once(connection.transport_options)  # it is asked for again in a moment
                 self._guardian = Guardian(connection)
         return self._guardian
 
@@ -206,9 +208,12 @@ class Deaths:
             "%s[%s] lost its process (%s), which delivers it again, strike %d of %d",
             *(request.name, request.id, reason, strikes, DELIVERY_LIMIT),
         )
-        if strikes >= DELIVERY_LIMIT:
+        if strikes >= DELIVERY_LIMIT or not runs_again(request.task):
             verdicts.declare_over(request.id, retries)
-            fail(request, poisoned(request, strikes, reason))
+            error = (
+                poisoned(request, strikes, reason) if runs_again(request.task) else WorkerLostError(reason)
+            )
+            fail(request, error)
 
     def foretell(self, description: bytes) -> None:
         """A task is about to be killed for good: leave word of it where the broker cannot be told."""

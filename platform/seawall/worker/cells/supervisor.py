@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from typing import Any
+from typing import Any, Final
 
 import click
 from celery import concurrency as celery_concurrency
@@ -17,6 +17,8 @@ from seawall.worker.cells.pool import Pool
 from seawall.worker.defaults import CELLS, CELLS_POOL
 
 logger = logging.getLogger(__name__)
+_SAID: Final = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+
 concurrency: Any = celery_concurrency  # celery-types lacks half of it
 
 
@@ -66,12 +68,12 @@ class Autoscaler(CeleryAutoscaler):
 
 
 def _prefork_was_typed() -> bool:
-    """Whether the command line says `-P prefork`: Celery's command replaces that by the configured pool."""
+    """Whether `-P` or CELERY_WORKER_POOL says prefork: Celery's command takes the configured pool instead."""
     command = click.get_current_context(silent=True)
     if command is None or command.params.get("pool") is None:
         return False
-    typed = command.get_parameter_source("pool") is click.core.ParameterSource.COMMANDLINE
-    return typed and concurrency.ALIASES.get("custom") not in (CELLS, CELLS_POOL)
+    said = command.get_parameter_source("pool") in _SAID
+    return said and concurrency.ALIASES.get("custom") not in (CELLS, CELLS_POOL)
 
 
 class Queues:
