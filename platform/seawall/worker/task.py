@@ -90,7 +90,11 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     @classmethod
     def bind(cls, app: "Celery") -> "Celery":
-        """Read the policy, before Celery fills what is unset: after that a default looks like an option."""
+        """Read the policy, before Celery fills what is unset: after that a default looks like an option.
+
+        An application binds its tasks once more when it is finalized. Celery fills what is unset then, too,
+        and a task with one limit of its own would get the other one from the defaults.
+        """
         if not cls.__dict__.get("__bound__"):
             refuse_coroutines(cls.run, cls.name)
             cls.policy = policy_of(cls.run)
@@ -99,7 +103,12 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             cls._own_limits = (soft, hard)
             for name, value in _acks_of(cls).items():
                 setattr(cls, name, value)
-        return super().bind(app)
+            return super().bind(app)
+        decided = dict(zip(NAMES, attributes(cls), strict=True))
+        app = super().bind(app)
+        for name, limit in decided.items():
+            setattr(cls, name, limit)
+        return app
 
     @classmethod
     def annotate(cls: Any) -> None:
