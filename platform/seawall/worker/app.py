@@ -24,6 +24,7 @@ _CONSUMER_STEPS: Final = (
     "seawall.worker.reconnection:Reconnection",
     "seawall.worker.gate:Gate",
     "seawall.worker.rates:Rates",
+    "seawall.worker.strategies:Strategies",
     "seawall.worker.strays:Strays",
     "seawall.worker.strays:Broadcasts",
 )

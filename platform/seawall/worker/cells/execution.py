@@ -51,7 +51,8 @@ class Execution:
         self._hostname = cell.hostname
         self._tracers: dict[Any, Tracer] = {}
         options = cell.worker.pool.options
-        self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
+        # Hard and soft, of a task that has none of its own.
+        self.limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._succeeded: deque[str] = deque(maxlen=state.SUCCESSFUL_MAX)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
@@ -137,7 +138,7 @@ class Execution:
         hard, soft = request.time_limits
         soft, hard = limits_of(task, (soft, hard))
         if hard is None and soft is None:
-            hard, soft = self._limits
+            hard, soft = self.limits
         claimant = message.channel.claimant if leased else None
         row.ahead = message.channel.unstarted + self._cell.consumer.rates.waiting if leased else 0
         row.describe(b"" if leased and task.acks_late else describe(message))

@@ -203,6 +203,7 @@ class Pool(BasePool):
             killed=cell.killed,
             signum=cell.signum,
             task=task,
+            batch=cell.row.batch(task) if task else [],
             in_hand=cell.row.in_hand(),
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),
@@ -357,6 +358,7 @@ class Pool(BasePool):
         if row.generation != task.generation or row.state != State.RUNNING:
             return
         done = [tag for tag, _ in row.recent_acks()]  # on their way, for as long as a round trip takes
+        done += [tag for tag, _, _ in row.gathered()]  # no message of its own waits behind this task
         with self._broker_may_be_away():
             if (guardian := self.deaths.guardian) is not None:
                 guardian.recall(self.queue_names(), cell.token, queue=task.queue, tag=task.tag, done=done)
