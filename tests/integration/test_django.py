@@ -21,7 +21,7 @@ RESULTS = pytest.mark.skipif(
     reason="needs django-celery-results (make tools)",
 )
 WAYS = [
-    pytest.param({"QUAY_POOL": "1"}, id="pool"),
+    pytest.param({"QUAY_POOL": "1"}, id="pool", marks=pytest.mark.slow),
     pytest.param({}, id="connections", marks=pytest.mark.slow),
     pytest.param({"QUAY_PERSISTENT": "1"}, id="persistent", marks=pytest.mark.slow),
     pytest.param({"QUAY_RESULTS": "django-db"}, id="results", marks=[RESULTS, pytest.mark.slow]),
@@ -44,13 +44,15 @@ def said(output: str, word: str) -> Any:
     return json.loads(line.removeprefix(f"{word}:"))
 
 
-def use(asked: Mapping[str, str], directory: Path, *, plain: bool) -> tuple[Any, set[int], list[int]]:
+def use(
+    asked: Mapping[str, str], directory: Path, *, plain: bool, what: str = "use"
+) -> tuple[Any, set[int], list[int]]:
     """What came of the tasks, the connections they used, and those of the worker's own process."""
     directory.mkdir()
     asked = {**asked, **({"QUAY_PLAIN": "1"} if plain else {})}
     argv = [sys.executable, "-m", "celery", "-A", "support.quay.celery", "worker", "-c", "2", "-l", "WARNING"]
     with started([*argv, "--without-mingle"], log=directory / "log", env=asked, cwd=directory) as proc:
-        output = drive(asked, "use", str(40 * busyness()))
+        output = drive(asked, what, str(40 * busyness()))
         proc.popen.terminate()
         assert proc.wait(60) == 0, proc.output
     own = [said(proc.output, "supervisor"), said(proc.output, "supervisor at the end")]
@@ -72,6 +74,16 @@ def test_a_project_finds_in_cells_what_it_finds_in_prefork(
     assert found["cells"] == found["plain"]
     assert found["cells"]["hangs"] == "TimeLimitExceeded"
     assert found["cells"]["followed"]
+
+
+def test_a_cell_uses_no_connection_of_its_supervisor(
+    redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    asked = environment(database_url, QUAY_BROKER=redis_url, SEAWALL_REDIS_URL=redis_url, QUAY_POOL="1")
+    drive(asked, "prepare")
+    found, backends, own = use(asked, tmp_path / "cells", plain=False, what="glance")
+    assert found == {"recorded": 1, "its rows": 1, "placed": 10, "followed": True}
+    assert not backends & set(own)
 
 
 def test_its_own_tests_pass_with_tasks_that_run_where_they_are_submitted(
