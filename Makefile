@@ -100,7 +100,7 @@ check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy fi
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
-	$(PIP) check
+	! $(PIP) check | grep -Ev '^(No broken|celery-batches .* celery<5[.]7)' # see tool.uv in pyproject.toml
 	deploy/check
 
 format: $(DEV) ## Format the code and mend what ruff can mend.

@@ -25,6 +25,7 @@ from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
 from celery.exceptions import WorkerLostError
+from celery.fixups import django as celerys_django
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous import Hub
@@ -322,3 +323,12 @@ def test_no_step_of_a_cell_brings_others_along() -> None:
     blueprint = Consumer.Blueprint()
     found = [step.name for step in blueprint._finalize_steps(blueprint.claim_steps())]
     assert len(found) == len(Consumer.Blueprint.default_steps), sorted(found)
+
+
+def test_the_fixup_for_django_tells_processes_by_the_name_of_their_pool() -> None:
+    """Cells answer for it that they are processes that were forked."""
+    celerys: Any = celerys_django
+    fixup, app = celerys.DjangoWorkerFixup, Celery("contract", set_as_current=False)
+    assert "prefork" in inspect.getsource(fixup._is_prefork)
+    assert "close_pool" in inspect.getsource(fixup._close_database)
+    assert vars(app)["_fixups"] is not None

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from seawall.worker.time_limits import NOTHING, Pair, pair
+from seawall import Seawall
+from seawall.worker.time_limits import NOTHING, Pair, attributes, limits_of, pair
 
 DEFAULTS = (300.0, 310.0)
 
@@ -56,3 +57,18 @@ def test_what_is_said_last_holds_and_soft_never_comes_after_hard_unless_one_laye
         assert said[-1][1] in (None, hard)
         assert hard is not None
         assert not (soft and hard) or soft <= hard or (soft, hard) in said
+
+
+@pytest.mark.parametrize("finalized_first", [False, True])
+def test_a_task_with_one_limit_keeps_it_when_its_application_is_finalized(finalized_first: bool) -> None:
+    """Celery binds what was declared before once more, and fills what is unset from the defaults."""
+    app = Seawall("limits", set_as_current=False)
+    if finalized_first:
+        app.finalize()
+
+    @app.task(name="limits.hard", time_limit=1.0, shared=False)  # type: ignore[untyped-decorator, call-overload]
+    def hard() -> None: ...
+
+    app.finalize()
+    assert attributes(app.tasks["limits.hard"]) == (None, 1.0)
+    assert limits_of(app.tasks["limits.hard"], NOTHING) == (None, 1.0)

@@ -33,9 +33,11 @@ _CONSUMER_STEPS: Final = (
     "seawall.worker.reconnection:Reconnection",
     "seawall.worker.gate:Gate",
     "seawall.worker.rates:Rates",
+    "seawall.worker.strategies:Strategies",
     "seawall.worker.strays:Strays",
     "seawall.worker.strays:Broadcasts",
 )
+_DJANGOS_TASK: Final = "celery.contrib.django.task:DjangoTask"
 _WORKER_STEPS: Final = ("seawall.worker.overruns:Step",)
 
 _concurrency: Any = concurrency  # celery-types lacks half of it
@@ -56,6 +58,8 @@ class Seawall(Celery):
 
     def __init__(self, main: str | None = None, *, services: Iterable[object] = (), **kwargs: Any) -> None:
         super().__init__(main, **kwargs)
+        if self.task_cls is SeawallTask and _is_djangos(self):
+            self.task_cls = _with_policy(self, _DJANGOS_TASK)
         self.services = _declared(services)
         _prepare(self)
 
@@ -179,6 +183,11 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     vars(app)["services"] = declared
     _prepare(app)
     return app
+
+
+def _is_djangos(app: Any) -> bool:
+    """Whether Celery has found a Django project, and would give the tasks `delay_on_commit` and the like."""
+    return any(type(fixup).__module__ == "celery.fixups.django" for fixup in app._fixups)  # noqa: SLF001
 
 
 def _declared(services: Iterable[object]) -> tuple[Declaration, ...]:

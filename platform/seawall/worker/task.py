@@ -100,7 +100,11 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     @classmethod
     def bind(cls, app: "Celery") -> "Celery":
-        """Read the policy, before Celery fills what is unset: after that a default looks like an option."""
+        """Read the policy, before Celery fills what is unset: after that a default looks like an option.
+
+        An application binds its tasks once more when it is finalized. Celery fills what is unset then, too,
+        and a task with one limit of its own would get the other one from the defaults.
+        """
         if not cls.__dict__.get("__bound__"):
             refuse_coroutines(cls.run, cls.name)
             cls.policy = policy_of(cls.run)
@@ -108,7 +112,12 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             cls._from_policy = _attributes(cls)
             soft, hard = (cls._from_policy.get(name, _set_by_a_class(cls, name)) for name in NAMES)
             cls._own_limits = (soft, hard)
-        return super().bind(app)
+            return super().bind(app)
+        decided = dict(zip(NAMES, attributes(cls), strict=True))
+        app = super().bind(app)
+        for name, limit in decided.items():
+            setattr(cls, name, limit)
+        return app
 
     @classmethod
     def annotate(cls: Any) -> None:

@@ -39,6 +39,7 @@ from seawall.delivery.claimant import Claimant
 from seawall.tether import die_with
 from seawall.worker import forks, memory, older, recoveries, results
 from seawall.worker.cells import diagnosis, hook_points
+from seawall.worker.cells.batches import CellStrategies
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.control import bucket, heed
 from seawall.worker.cells.events import Events
@@ -49,6 +50,7 @@ from seawall.worker.cells.tracing import give_tracer
 from seawall.worker.cells.vitals import RUINED, Vitals
 from seawall.worker.gate import Gate
 from seawall.worker.rates import Rates
+from seawall.worker.strategies import has_own_strategy
 from seawall.worker.strays import Strays
 
 if TYPE_CHECKING:
@@ -375,6 +377,7 @@ class Consumer(CeleryConsumer):
     strategies: Any
     gate: Gate
     rates: Rates
+    own_strategies: CellStrategies
 
     class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]
         """Its steps; those of applications run in the supervisor."""
@@ -386,6 +389,7 @@ class Consumer(CeleryConsumer):
             Delays,
             Gate,
             Rates,
+            CellStrategies,
             Strays,
             memory.Flow,
             "celery.worker.consumer.consumer:Evloop",
@@ -397,12 +401,12 @@ class Consumer(CeleryConsumer):
     def update_strategies(self) -> None:
         """As Celery's, and a shorter way for tasks that take Celery's own strategy."""
         for name, task in self.app.tasks.items():
-            self.strategies[name] = task.start_strategy(self.app, self)
+            self.strategies[name] = self.own_strategies.start_strategy(task)
             give_tracer(task, self.hostname)
         self._handlers = {
             name: build_handler(task, self.controller, self, self.strategies[name])
             for name, task in self.app.tasks.items()
-            if task.Strategy == "celery.worker.strategy:default"
+            if not has_own_strategy(task)
         }
 
     def bucket_for_task(self, type: Any) -> Any:  # noqa: A002 - Celery's signature

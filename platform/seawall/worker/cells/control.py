@@ -157,7 +157,7 @@ class Node:
 def _as_in_table(seat: "Seat", task: "Running") -> Any:
     """The message as its cell described it; for want of that, one with the id and name and no arguments."""
     if seat.row.description:
-        return Described(seat.row.description)
+        return Described(seat.row.description.splitlines()[0])
     return Described(json.dumps({**_UNKNOWN, "headers": {"id": task.task_id, "task": task.name}}).encode())
 
 

@@ -18,7 +18,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,6 +58,7 @@ class Death:
     killed: Killed
     signum: int
     task: Running | None
+    batch: list[tuple[str, str]]
     in_hand: tuple[str, str] | None
     described: bytes
     acks: list[tuple[str, str]]
@@ -148,12 +149,9 @@ class Deaths:
         pass_on(self.eventer, death.events)
         guardian = self.guardian
         estate = guardian.estate(self._queues(), death.token) if guardian is not None else None
-        message: Any = None
         if estate is not None:
             estate.acknowledge(death.acks)
-            if death.task is not None:
-                message = estate.message(death.task.queue, death.task.tag)
-            elif death.guilty:
+            if death.guilty:
                 tag, queue = death.guilty
                 logger.error(
                     "message %s of queue %s was being taken in when its process died (%s): it is charged",
@@ -162,10 +160,9 @@ class Deaths:
                 estate.strike(queue, tag, f"{death.reason} while it took the message in")
             elif death.overwritten:
                 estate.strike_started(f"{death.reason} after its row of the table was overwritten")
-        if message is None and death.described:
-            message = Described(death.described)
-        if death.task is not None and message is not None:
-            self._conclude(self._request(message), death, death.task)
+        if death.task is not None:
+            for message in _messages(death, death.task, estate):
+                self._conclude(self._request(message), death, death.task)
         if estate is not None:
             estate.distribute()
 
@@ -218,8 +215,18 @@ class Deaths:
     def foretell(self, description: bytes) -> None:
         """A task is about to be killed for good: leave word of it where the broker cannot be told."""
         if self._leased is False and description:
-            headers = Described(description).headers
-            verdicts.declare_over(headers["id"], headers.get("retries") or 0)
+            for each in description.splitlines():
+                headers = Described(each).headers
+                verdicts.declare_over(headers["id"], headers.get("retries") or 0)
+
+
+def _messages(death: Death, task: Running, estate: Any) -> list[Any]:
+    """What a dead cell ran, one message or all of a batch, as the broker has it or else the table."""
+    places = death.batch or [(task.tag, task.queue)]
+    found = [estate.message(queue, tag) for tag, queue in places] if estate is not None else []
+    return [each for each in found if each is not None] or [
+        Described(each) for each in death.described.splitlines()
+    ]
 
 
 class Described:
@@ -264,6 +271,11 @@ def describe(message: Any) -> bytes:
         if len(text) <= DESCRIPTION_MAX:
             return text
     return b""
+
+
+def describe_all(messages: Iterable[Any]) -> bytes:
+    """Messages for the table, a line each; empty if they do not fit, whatever is left out."""
+    return b"\n".join(map(describe, messages))
 
 
 def _shorter_and_shorter(message: Any) -> Iterator[tuple[Any, Any]]:

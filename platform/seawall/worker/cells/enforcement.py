@@ -123,6 +123,7 @@ class Enforcement:
         if row.generation != task.generation or row.state != State.RUNNING:
             return
         done = [tag for tag, _ in row.recent_acks()]  # on their way, for as long as a round trip takes
+        done += [tag for tag, _, _ in row.gathered()]  # no message of its own waits behind this task
         with self.broker_may_be_away():
             if (guardian := self._pool.deaths.guardian) is not None:
                 queues = self._pool.queue_names()

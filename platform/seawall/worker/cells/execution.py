@@ -54,7 +54,8 @@ class Execution:
         self._hostname = cell.hostname
         self._tracers: dict[Any, Tracer] = {}
         options = cell.worker.pool.options
-        self._limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
+        # Hard and soft, of a task that has none of its own.
+        self.limits = float(options.get("timeout") or 0), float(options.get("soft_timeout") or 0)
         self._succeeded: deque[str] = deque(maxlen=state.SUCCESSFUL_MAX)
         self._guarded: dict[type, bool] = {}
         self._queue = ""
@@ -147,7 +148,7 @@ class Execution:
         hard, soft = request.time_limits
         soft, hard = limits_of(task, (soft, hard))
         if hard is None and soft is None:
-            hard, soft = self._limits
+            hard, soft = self.limits
         claimant = message.channel.claimant if leased else None
         consumer = self._cell.consumer
         beside = consumer.rates.waiting + consumer.gate.waiting

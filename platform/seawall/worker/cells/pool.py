@@ -202,6 +202,7 @@ class Pool(BasePool):
             killed=cell.killed,
             signum=cell.signum,
             task=task,
+            batch=cell.row.batch(task) if task else [],
             in_hand=cell.row.in_hand(),
             described=cell.row.description if task else b"",
             acks=cell.row.recent_acks(),

@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 from celery import concurrency as celery_concurrency
 from celery import signals
+from celery.fixups.django import DjangoFixup
 from celery.worker.autoscale import Autoscaler as CeleryAutoscaler
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.tasks import Tasks as CeleryTasks
@@ -35,12 +36,26 @@ def _prepare(sender: Any = None, **_: Any) -> None:
         sender.pool_cls = concurrency.get_implementation("prefork")
     else:
         sender.pool_cls = pool
+        _close_pools_of_django(sender.app)
         sender.consumer_cls = Consumer
         sender.use_eventloop = True
         signals.worker_ready.connect(_ready, dispatch_uid="seawall.cells.ready")
         sender.wait_for_soft_shutdown = functools.partial(_soft_shutdown, sender)
         if sender.autoscaler_cls == "celery.worker.autoscale:Autoscaler":
             sender.autoscaler_cls = Autoscaler
+
+
+def _close_pools_of_django(app: Any) -> None:
+    """Have Celery's fixup for Django treat cells as the processes of prefork, which they are for it.
+
+    It closes Django's pools of connections where a process was forked, and looks for "prefork" in the pool's
+    name to know that. A pool that is inherited has no threads, and its connections are the supervisor's.
+    """
+    for fixup in app._fixups:  # noqa: SLF001 - tests/unit/test_contracts.py
+        if isinstance(fixup, DjangoFixup):
+            worker: Any = fixup.worker_fixup
+            worker._is_prefork = lambda: True  # noqa: SLF001
+            worker._close_database()  # noqa: SLF001 - with its pools: it may have been called before
 
 
 def _ready(sender: Any = None, **_: Any) -> None:

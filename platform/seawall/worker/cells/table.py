@@ -33,12 +33,14 @@ then every cell has a row. A field has exactly one writer:
             ring          the last acknowledgements: a tag and its queue each
             results       those that are not stored yet: lengths and lifetime, key and value of each
             events        Celery's events of tasks that are not sent yet: their length, and one JSON a line
+            gathered      messages that strategies of tasks keep: their length, and one JSON a line
 
 A reader takes a row's task with `Row.task`, which reads the generation before and after: what it returns is
 of one task, or None. A signal names the generation it is meant for, so one that comes late hits nobody.
 """
 
 import ctypes
+import json
 import mmap
 import struct
 from collections.abc import Iterable, Iterator
@@ -63,7 +65,10 @@ _RESULT: Final = struct.Struct("=HII")
 _EVENTS_AT: Final = _RESULTS_AT + _RESULTS_MAX
 _EVENTS_MAX: Final = 1 << 16
 _LENGTH: Final = struct.Struct("=I")
-_ROW: Final = -(-(_EVENTS_AT + _LENGTH.size + _EVENTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
+_GATHERED_AT: Final = _EVENTS_AT + _LENGTH.size + _EVENTS_MAX
+_GATHERED_MAX: Final = 1 << 18
+_LONGEST_LINE: Final = 1024  # of one message that is gathered: its tag, its queue and its task
+_ROW: Final = -(-(_GATHERED_AT + _LENGTH.size + _GATHERED_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 _READ_ATTEMPTS: Final = 50
 _SEAL: Final = 0x5EA1ED_0F_CE11
 
@@ -167,6 +172,7 @@ class Row(ctypes.Structure):
         generation = self.generation if self.sound else 0
         self.memory[self.start : self.start + _RING_AT] = bytes(_RING_AT)
         self.keep_events([])
+        self.clear_gathered()
         self.generation = (generation + 2) & ~1
         self.seal = _SEAL
 
@@ -271,20 +277,49 @@ class Row(ctypes.Structure):
 
     def keep_event(self, event: bytes) -> None:
         """One more is not sent yet."""
-        length_at = self.start + _EVENTS_AT
+        self._add_line(_EVENTS_AT, _EVENTS_MAX, event)
+
+    def clear_gathered(self) -> None:
+        """Nothing is gathered."""
+        _LENGTH.pack_into(self.memory, self.start + _GATHERED_AT, 0)
+
+    def add_gathered(self, line: bytes) -> bool:
+        """One more message is kept until there are enough; whether there is room for the next one."""
+        length = self._add_line(_GATHERED_AT, _GATHERED_MAX, line)
+        return length + _LONGEST_LINE <= _GATHERED_MAX
+
+    def _add_line(self, at: int, most: int, line: bytes) -> int:
+        """Append a line if it has room; the bytes in use."""
+        length_at = self.start + at
         (length,) = _LENGTH.unpack_from(self.memory, length_at)
-        if length + len(event) + 1 <= _EVENTS_MAX:
-            place = length_at + _LENGTH.size + length
-            self.memory[place : place + len(event) + 1] = event + b"\n"
-            _LENGTH.pack_into(self.memory, length_at, length + len(event) + 1)
+        after: int = length + len(line) + 1
+        if after > most:
+            return int(length)
+        place = length_at + _LENGTH.size + length
+        self.memory[place : place + len(line) + 1] = line + b"\n"
+        _LENGTH.pack_into(self.memory, length_at, after)
+        return after
+
+    def _lines(self, at: int) -> list[bytes]:
+        length_at = self.start + at
+        (length,) = _LENGTH.unpack_from(self.memory, length_at)
+        return self.memory[length_at + _LENGTH.size : length_at + _LENGTH.size + length].splitlines()
 
     # Read by the supervisor
 
     def unsent_events(self) -> list[bytes]:
         """What `keep_event` wrote, once the process is dead."""
-        length_at = self.start + _EVENTS_AT
-        (length,) = _LENGTH.unpack_from(self.memory, length_at)
-        return self.memory[length_at + _LENGTH.size : length_at + _LENGTH.size + length].splitlines()
+        return self._lines(_EVENTS_AT)
+
+    def gathered(self) -> list[tuple[str, str, str]]:
+        """Tag, queue and task of the messages that strategies keep."""
+        return [(tag, queue, task) for tag, queue, task in map(json.loads, self._lines(_GATHERED_AT))]
+
+    def batch(self, task: Running) -> list[tuple[str, str]]:
+        """Tag and queue of all messages that `task` runs for, if it is a batch; else there are none."""
+        kept = self.gathered()
+        name = next((name for tag, _, name in kept if tag == task.tag), None)
+        return [(tag, queue) for tag, queue, owner in kept if owner == name]
 
     def unstored_results(self) -> list[tuple[bytes, int, bytes]]:
         """Key, lifetime and value of what `keep_result` wrote, once the process is dead."""
