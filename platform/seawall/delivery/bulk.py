@@ -30,7 +30,6 @@ from celery import Celery, current_app, signals
 from celery.app.routes import MapRoute, Router
 from celery.utils.saferepr import saferepr
 
-import seawall
 from seawall.backoff import equal_jitter
 from seawall.delivery.channel import Channel
 from seawall.delivery.envelope import SHOWN_ARGUMENTS, SUBMISSION, SUBMITTED, Envelope, Stencil, to_json
@@ -46,7 +45,11 @@ _SINGLE = frozenset({"expires", "link", "link_error", "chain", "chord", "group_i
 _VARYING = frozenset(
     {"id", "root_id", SUBMITTED, "eta", "correlation_id", "delivery_tag", SUBMISSION, *SHOWN_ARGUMENTS}
 )
-_KNOWN = tuple(str(Path(str(each.__file__)).parent) + os.sep for each in (celery, kombu, seawall))
+_KNOWN = tuple(
+    str(folder) + os.sep
+    for folder in (*(Path(str(each.__file__)).parent for each in (celery, kombu)), Path(__file__).parents[1])
+)
+"""Where the code of Celery, kombu and Seawall lies."""
 _REPR_LENGTH = 1024
 _IDS_AT_ONCE = 256
 
