@@ -26,6 +26,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start wo
 # Hundreds of processes are started; each would compile every module anew where an image sets this.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+collect_ignore_glob = ["support/*"]  # applications under test, some with tests of their own
+
 LONGEST_RUN = 20 * 60.0  # seconds for the plain run, on a machine that has nothing else to do
 PATIENT_FROM = 5.0  # seconds; who waits for a result for less expects that there is none
 

@@ -31,7 +31,6 @@ def all_but(*names: str) -> set[str]:
 
 EXPECTED: dict[tuple[str, str], set[str]] = {
     ("changes", "settings.max_memory_per_child"): {"worker_max_memory_per_child"},
-    ("changes", "settings.eager_propagates"): {"task_always_eager"},
     ("changes", "broker.priorities"): {"mart.urgent", "priority in task_routes"},
     ("changes", "tasks.acks_late"): all_but("early", "killer"),
     ("changes", "tasks.no_time_limit"): all_but("early", "limits", "report", "twice"),
@@ -40,7 +39,6 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("changes", "tasks.autoretry"): {"mart.again"},
     ("changes", "tasks.strategy"): {"mart.batch"},
     ("changes", "calls.priority"): {"task.apply_async(priority=9)", "task.apply_async(priority=255)"},
-    ("changes", "calls.apply"): {"plain.apply()"},
     ("changes", "commands.max-memory-per-child"): {"celery --max-memory-per-child"},
     ("loses its meaning", "settings.worker_prefetch_multiplier"): {"worker_prefetch_multiplier"},
     ("loses its meaning", "settings.worker_pool_restarts"): {"worker_pool_restarts"},
@@ -94,7 +92,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
 
 def depends_on_others(check: str) -> bool:
     """Whether a notice comes of the environment or of our defaults, and not of the application alone."""
-    return check.startswith("versions.") or check == "settings.result_accept_content"
+    return check.startswith("versions.")
 
 
 FITTING = """

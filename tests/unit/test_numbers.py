@@ -366,7 +366,7 @@ def _accepts(kind: Quantity, value: Any) -> bool:
 
 TEXT_OPTIONS = {
     *("reason", "name", "names", "identity", "identities", "queue", "task", "fingerprint", "fingerprints"),
-    *("status", "address", "arguments", "keywords", "history_name", "options"),
+    *("status", "address", "arguments", "keywords", "history_name", "options", "app"),
 }
 PLAIN_TYPES = (click.Choice, click.Path, click.types.BoolParamType, click.types.UnprocessedParamType)
 

@@ -8,8 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Final
 
@@ -39,6 +38,8 @@ class Application:
     definitions: Mapping[str, list[CodeType]]
     failures: list[str]
     sources: Sources
+    _settings: dict[str, Any] | None = field(default=None, init=False)
+    _tasks: "list[TaskView] | None" = field(default=None, init=False)
 
     def said(self, setting: str) -> Any:
         """What the application itself set; None if it set nothing."""
@@ -53,9 +54,14 @@ class Application:
         said = self.said(setting)
         return said if said is not None else PLAIN.get(setting, _KNOWN.get(setting))
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, Any]:
         """All that the application set itself, under Celery's present names."""
+        if self._settings is None:
+            self._settings = self._read_settings()
+        return self._settings
+
+    def _read_settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for layer in self._layers():
             for key in layer:
@@ -93,14 +99,13 @@ class Application:
             names.add(conf.prefix + setting.upper())
         return self.sources.name(setting, names)
 
-    @cached_property
+    @property
     def tasks(self) -> list["TaskView"]:
         """The application's own tasks, by name."""
-        return [
-            TaskView(self, task)
-            for name, task in sorted(self.app.tasks.items())
-            if not name.startswith("celery.")
-        ]
+        if self._tasks is None:
+            named = sorted(self.app.tasks.items())
+            self._tasks = [TaskView(self, task) for name, task in named if not name.startswith("celery.")]
+        return self._tasks
 
     def _layers(self) -> Iterator[Any]:
         for layer in self.app.conf.maps[:-1]:
@@ -129,7 +134,7 @@ class TaskView:
         self.policy: Policy = policy_of(task.run)
         self._application = application
 
-    @cached_property
+    @property
     def place(self) -> str:
         """The task with its file and line."""
         code = code_of(self.function)

@@ -78,8 +78,6 @@ class _Search:
 
     def kinds(self, call: ast.Call, method: ast.Attribute) -> Iterator[str]:
         """The kinds of a call's findings."""
-        if method.attr == "apply" and _last_name(method.value) in self.tasks:
-            yield "apply"
         if method.attr in _OF_LISTS and call.args and self._is_queue(call.args[0]):
             yield "list"
         if method.attr not in _SUBMITTING:
@@ -134,14 +132,6 @@ def _said(application: Application, found: Mapping[str, list[str]]) -> Iterator[
             "the message is written so, and workers refuse it where accept_content does not name it (as "
             "today)",
             "json where the arguments can be",
-        )
-    if found["apply"] and application.said("task_eager_propagates") is None:
-        yield changes(
-            "calls.apply",
-            found["apply"],
-            "apply() raises what the task raises, after its last attempt; it returned a result that had "
-            "failed",
-            "apply(throw=False), or task_eager_propagates = False",
         )
 
 

@@ -9,12 +9,11 @@ from seawall.doctor.adoption.application import Application
 from seawall.doctor.adoption.notice import Group, Notice, changes, fits, look, lost
 from seawall.doctor.adoption.sources import line_at, read_text
 
-_NAMES: Final = re.compile(
-    r"(?i)procfile.*|makefile|justfile|dockerfile.*|.*\.dockerfile|.*compose.*\.ya?ml|.*\.(?:service|sh|conf|ini|toml)"
-    r"|.*(?:celery|worker|beat|deploy|supervisor|helm|k8s).*\.ya?ml"
-)
+_BEGINNINGS: Final = ("procfile", "makefile", "justfile", "dockerfile")
+_ENDINGS: Final = (".dockerfile", ".service", ".sh", ".conf", ".ini", ".toml")
+_IN_YAML: Final = ("compose", "celery", "worker", "beat", "deploy", "supervisor", "helm", "k8s")
 _DEPTH: Final = 3  # directories below the working one
-_CALL: Final = re.compile(r"(?<![\w./-])(?:\S*/)?celery\b(?P<rest>[^\n;&|#]*)")
+_CALL: Final = re.compile(r"(?<![\w.-])celery\b(?P<rest>[^\n;&|#]*)")
 _PREFETCH: Final = (
     "a cell takes one task, and ahead of it about 20 ms of work; what waits stays in the broker",
     "remove it, or keep Celery's pool with `-P prefork`",
@@ -63,7 +62,7 @@ _MAKE: Final = {Group.LOST: lost, Group.CHANGES: changes, Group.CHECK: look}
 def audit_commands(application: Application) -> Iterator[Notice]:
     """The options of `celery worker` and `celery beat` in files of the working directory."""
     found: dict[str, list[str]] = {}
-    for path in application.sources.files(_NAMES.fullmatch, depth=_DEPTH):
+    for path in application.sources.files(_may_start_workers, depth=_DEPTH):
         text = read_text(path) or ""
         for match in _CALL.finditer(text.replace("\\\n", "  ")):
             place = application.sources.at(path, line_at(text, match.start()))
@@ -106,3 +105,11 @@ def _asked(rest: str) -> Iterator[str]:
             yield f"-P {value or following}"
         elif option in _OPTIONS:
             yield option
+
+
+def _may_start_workers(name: str) -> bool:
+    """Whether a file of this name may say how programs are started."""
+    name = name.lower()
+    if name.endswith((".yml", ".yaml")):
+        return any(part in name for part in _IN_YAML)
+    return name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS)

@@ -171,14 +171,6 @@ def _eager(application: Application) -> Iterator[Notice]:
         "tasks run in whoever submits them, today and under Seawall: workers get none",
         "switch it off outside tests",
     )
-    if application.said("task_eager_propagates") is None:
-        yield changes(
-            "settings.eager_propagates",
-            where,
-            "delay() and apply() raise what the task raises, after its last attempt; they returned a "
-            "result that had failed",
-            "task_eager_propagates = False",
-        )
 
 
 def _bootsteps(application: Application) -> Iterator[Notice]:

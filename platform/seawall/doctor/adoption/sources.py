@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import CodeType
 from typing import Final
@@ -21,17 +20,29 @@ class Sources:
     """What lies in the directory where the doctor runs, without libraries and environments below it."""
 
     root: Path = field(default_factory=Path.cwd)
+    _loaded: dict[Path, str] | None = field(default=None, init=False)
+    _python: dict[Path, str] | None = field(default=None, init=False)
 
-    @cached_property
+    @property
     def loaded(self) -> dict[Path, str]:
         """The text of the modules that the application has imported, by path."""
+        if self._loaded is None:
+            self._loaded = self._read_loaded()
+        return self._loaded
+
+    @property
+    def python(self) -> dict[Path, str]:
+        """The text of every module, also of those that a worker does not import: who submits is elsewhere."""
+        if self._python is None:
+            self._python = self._read_python()
+        return self._python
+
+    def _read_loaded(self) -> dict[Path, str]:
         names = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
         paths = sorted({Path(name) for name in names if name and name.endswith(".py")})
         return {path: text for path in paths if self.is_ours(path) and (text := read_text(path)) is not None}
 
-    @cached_property
-    def python(self) -> dict[Path, str]:
-        """The text of every module, also of those that a worker does not import: who submits is elsewhere."""
+    def _read_python(self) -> dict[Path, str]:
         found = dict(self.loaded)
         for path in self.files(lambda name: name.endswith(".py"), depth=None):
             if path not in found and self.is_ours(path) and (text := read_text(path)) is not None:
