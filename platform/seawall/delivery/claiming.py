@@ -267,10 +267,9 @@ class ClaimingChannel(older.Channel):
         claimant, _ = self._consume()
         self._finish_claim()
         claimant.give_back(lambda _waited, _message: True)
-        if claimant.far:
-            # Whoever recalled what we held is not to find us working on that message still: our next claim,
-            # which says nothing of it, may arrive before.
-            claimant.flush()
+        # Whoever recalled what we held must not find us working on that message still: our next claim may be
+        # there before what another thread is telling of it.
+        claimant.flush()
 
     def hand_out(self, most: int | None = None) -> int:
         """Give Celery what the window has room for; returns how many messages it got."""

@@ -1,5 +1,5 @@
 -- Puts back in line what a consumer holds beside the one message it works on, for as long as it works on that:
--- what it claims later is not touched, as its claim carries the settlement of that message.
+-- what it claims later is not touched, as it has the settlement of that message confirmed before it claims.
 -- KEYS: base of the queue of the message, then the bases to recall from. ARGV: consumer, id of the message, ids that
 --       it is done with, whose settlements may still be under way.
 -- Returns how many went back.
