@@ -56,6 +56,7 @@ def test_tasks_far_away_share_round_trips(
     assert run < many
 
 
+@pytest.mark.slow
 def test_far_away_a_short_task_does_not_wait_for_a_long_one_and_none_runs_twice(
     redis_url: str, tmp_path: Path
 ) -> None:

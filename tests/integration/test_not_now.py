@@ -50,6 +50,7 @@ def test_a_worker_that_starts_beside_a_primary_without_replicas_waits_for_them(
         assert worker.container.status == "running"
 
 
+@pytest.mark.slow
 def test_a_worker_whose_primary_loses_its_replicas_goes_on_when_they_are_back(
     server: Server, app: Celery, start_worker: StartWorker
 ) -> None:

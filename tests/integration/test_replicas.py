@@ -113,6 +113,7 @@ def test_who_submits_hears_that_a_replica_has_not_got_it_and_that_the_server_has
     wait_until(lambda: kept(pair.replica) == 1, timeout=30, what="the replica to go on")
 
 
+@pytest.mark.slow
 def test_what_goes_on_with_accepted_work_waits_for_no_replica(pair: Pair) -> None:
     options = {"delivery": {"replicas": 1, "replicas_within": 4.0}}
     with Connection(pair.primary.url, transport=OURS, transport_options=options) as connection:

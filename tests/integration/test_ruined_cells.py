@@ -20,7 +20,6 @@ QUICK = {
     "block_signals",
     "leave_directory",
     "overwrite_with_ones",
-    "stop",
 }
 LONG = {"hold_the_logs", "overwrite_and_go_on"}
 """A minute until nobody believes any more that it is a slow hook; three cells that are killed."""

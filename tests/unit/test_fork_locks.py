@@ -147,3 +147,17 @@ def test_a_child_can_use_a_connection_pool_that_another_thread_was_using() -> No
     go_on.set()
     thread.join(60)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Lazy:
+    """As Django's settings and Werkzeug's proxies: asked what it is, it becomes that, or raises."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("not configured")
+
+
+def test_lazy_objects_are_not_asked_what_they_are() -> None:
+    lazy = [Lazy()]
+    fork_locks.find()
+    assert type(lazy[0]) is Lazy

@@ -35,12 +35,15 @@ _found: list[Any] = []
 
 
 def find(**_: Any) -> None:
-    """Look for all that exist by now; called before objects are frozen and processes forked."""
+    """Look for all that exist by now; called before objects are frozen and processes forked.
+
+    No object is asked what it is, but its type: a lazy one, as Django's settings, would be made or raise.
+    """
     known = set(map(id, _found))
     _found.extend(
         each
         for each in gc.get_objects()
-        if isinstance(each, functools.cached_property) and id(each) not in known
+        if issubclass(type(each), functools.cached_property) and id(each) not in known
     )
 
 
