@@ -39,7 +39,7 @@ from redis import ConnectionPool as ConnectionPoolOfRedis
 
 from seawall import Seawall, compat
 from seawall.priority import HIGHEST, LOWEST
-from seawall.worker import lifecycle, older, results
+from seawall.worker import lifecycle, older, result_clients
 from seawall.worker.cells.cell import Consumer
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from support.nodes import ROOT
@@ -294,11 +294,11 @@ def test_results_are_made_of_what_we_redact() -> None:
 
 
 def test_celery_counts_chords_with_scripts() -> None:
-    """`worker/results.py` has a full server run them; where there are none, the pipelines there."""
+    """`worker/result_clients.py` has a full server run them; where there are none, the pipelines there."""
     for name in ("_chord_part_return_script", "_chord_claim_extend_script", "_chord_cleanup_script"):
-        assert hasattr(RedisBackend, name) == results.COUNTS_WITH_SCRIPTS
+        assert hasattr(RedisBackend, name) == result_clients.COUNTS_WITH_SCRIPTS
     source = inspect.getsource(RedisBackend.on_chord_part_return)
-    assert ("pipe.zadd(jkey, {encoded: group_index})" in source) != results.COUNTS_WITH_SCRIPTS
+    assert ("pipe.zadd(jkey, {encoded: group_index})" in source) != result_clients.COUNTS_WITH_SCRIPTS
     assert parameters(vars(RedisBackend)["_get_client"]) == ["self"]
 
 

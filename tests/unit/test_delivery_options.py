@@ -9,30 +9,9 @@ from seawall.delivery import Options, transport_for
 from seawall.delivery.claimant import Claimant, Claimed
 from seawall.delivery.envelope import unwrap, wrap
 from seawall.delivery.line import Line
-from seawall.delivery.scripts import Keys
 from seawall.delivery.server import warnings_about
 from seawall.errors import ConfigError, MessageTooLarge
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def claimant(clock: Clock) -> Claimant:
-    unused: Any = None
-    return Claimant(
-        keys=Keys(), options=Options(), client=unused, on_dead=lambda _queue, _ids: None, clock=clock
-    )
+from support.claimants import Clock
 
 
 def message(**headers: Any) -> dict[str, Any]:

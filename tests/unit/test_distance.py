@@ -1,35 +1,12 @@
 """How much is claimed over a long way, and when."""
 
-from typing import Any
-
 import pytest
 
 from seawall.delivery import Options
 from seawall.delivery.claimant import Claimant, Claimed
 from seawall.delivery.distance import Distance, Work
 from seawall.delivery.line import Line
-from seawall.delivery.scripts import Keys
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def claimant(clock: Clock) -> Claimant:
-    unused: Any = None
-    return Claimant(
-        keys=Keys(), options=Options(), client=unused, on_dead=lambda _queue, _ids: None, clock=clock
-    )
+from support.claimants import Clock
 
 
 @pytest.fixture

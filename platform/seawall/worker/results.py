@@ -15,35 +15,29 @@ supervisor stores them. A result is stored at once, in a round trip of its own, 
 it is large, and wherever there is no table: in Celery's own pools and in producers.
 """
 
-import contextlib
 import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from celery import Task, signals, states
 from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
-from redis import Connection
-from redis.client import Pipeline
 from redis.exceptions import OutOfMemoryError, RedisError
-from redis.sentinel import SentinelManagedConnection
 
 from seawall import silence
-from seawall.cluster import Argument, Script, away, let_through, makes_room
+from seawall.cluster import Argument, Script, away, makes_room
 from seawall.text import to_bytes
+from seawall.worker import result_clients
 
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
 _Base: Any = BaseKeyValueStoreBackend
-
-COUNTS_WITH_SCRIPTS: Final = hasattr(RedisBackend, "_chord_part_return_script")
-"""Whether Celery's Redis backend counts a chord's results with scripts; Celery 5.6 does with a pipeline."""
 
 _store = Script(__package__, "store")
 _store_large = Script(__package__, "store", fills=True)
@@ -56,7 +50,6 @@ _SMALL: Final = 1024
 
 _IDLE_ROUNDS: Final = 4  # waking the thread costs as much as these
 _TRY_AGAIN_AFTER: Final = 1.0
-_LET_GO_WITHIN: Final = 0.5  # seconds
 _AT_ONCE: Final = 0.001  # seconds; to Celery, 0 means without end
 _HOOKS: Final = ("on_success", "after_return")
 _OURS: Final = ("seawall.", "celery.")
@@ -373,7 +366,7 @@ class Stored:
 
     def _get_client(self) -> Any:
         kind = super()._get_client()  # type: ignore[misc]
-        return kind if COUNTS_WITH_SCRIPTS else _counting(kind)
+        return kind if result_clients.COUNTS_WITH_SCRIPTS else result_clients.counting(kind)
 
     @property
     def _chord_part_return_script(self) -> Any:
@@ -391,29 +384,6 @@ class Stored:
         """As Celery's: a result is stored before it is counted."""
         _flush()
         return super().on_chord_part_return(*args, **kwargs)  # type: ignore[misc]
-
-
-class _CountingPipeline(Pipeline):
-    """Counts a result of a chord also where the server has reached its maxmemory."""
-
-    def zadd(self, name: Any, mapping: Any, **_: Any) -> Any:  # type: ignore[override] # as it is called
-        """One result with its place in the chord."""
-        [(member, place)] = mapping.items()
-        return let_through(self, "ZADD", name, place, member)
-
-    def rpush(self, name: Any, *values: Any) -> Any:
-        """One result, in the order of their ends."""
-        return let_through(self, "RPUSH", name, *values)
-
-
-def _counting(kind: Any) -> Any:
-    """The class of a Redis backend's client, whose pipelines, used for chords alone, are those above."""
-
-    class Client(kind):  # type: ignore[misc]
-        def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:  # noqa: FBT001, FBT002
-            return _CountingPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-
-    return Client
 
 
 def _forget() -> None:
@@ -441,47 +411,9 @@ def stored(backend: Any) -> Any:
     if isinstance(backend, RedisBackend):
         consumer: Any = vars(backend)["result_consumer"]
         kind = type(consumer)
-        consumer.__class__ = _letting_go(kind)
-        _bound(vars(backend)["connparams"], managed=isinstance(backend, SentinelBackend))
+        consumer.__class__ = result_clients.letting_go(kind)
+        result_clients.bound(vars(backend)["connparams"], managed=isinstance(backend, SentinelBackend))
     return backend
-
-
-class _LettingGo:
-    """Mixed into Celery's consumer of results: to let go of one waits for no server.
-
-    That happens when the last reference to an `AsyncResult` goes, wherever a program is then. Celery connects
-    anew for it, and tries for 20 s.
-    """
-
-    _leaving = threading.local()
-
-    def cancel_for(self, task_id: Any) -> None:
-        """As Celery's."""
-        self._leaving.now = True
-        try:
-            with silence.within(silence.Deadline(_LET_GO_WITHIN)):
-                super().cancel_for(task_id)  # type: ignore[misc]
-        finally:
-            self._leaving.now = False
-
-    @contextlib.contextmanager
-    def reconnect_on_error(self) -> Iterator[None]:
-        """As Celery's; who lets go needs no connection."""
-        if not getattr(self._leaving, "now", False):
-            with super().reconnect_on_error():  # type: ignore[misc]
-                yield
-            return
-        try:
-            yield
-        except self._connection_errors as exc:  # type: ignore[attr-defined]
-            logger.debug("the subscription to a result is left to its connection's end: %s", exc)
-
-
-def _bound(parameters: dict[str, Any], *, managed: bool) -> None:
-    """Let no connection with these parameters wait for ever, also one that Sentinel manages."""
-    parameters |= silence.timeouts(parameters)
-    kind = parameters.get("connection_class", SentinelManagedConnection if managed else Connection)
-    parameters["connection_class"] = silence.bounded(kind)
 
 
 def _stores_as_celery(kind: Any) -> bool:
@@ -491,11 +423,6 @@ def _stores_as_celery(kind: Any) -> bool:
         and kind._store_result is _Base._store_result  # noqa: SLF001
         and all(getattr(kind, name) is getattr(_Backend, name) for name in ("set", "_set", "_set_with_state"))
     )
-
-
-@functools.cache
-def _letting_go(kind: type) -> type:
-    return type(kind.__name__, (_LettingGo, kind), {"__module__": kind.__module__})
 
 
 @functools.cache
