@@ -36,7 +36,11 @@ def _forked(_: _Holder) -> None:
 
 app = create()
 _holder = _Holder()
-register_after_fork(_holder, _forked)
+
+
+@signals.worker_init.connect
+def _hear(**_: Any) -> None:
+    register_after_fork(_holder, _forked)  # of a worker alone: the tests fork, too, and import this
 
 
 @signals.worker_ready.connect
