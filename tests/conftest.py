@@ -26,6 +26,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start wo
 # Hundreds of processes are started; each would compile every module anew where an image sets this.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A test that names no server asks for none by mistake: embedded ones would start in the tree, and stay.
+os.environ["SEAWALL_HOME"] = "/dev/null/no-test-asked-for-servers"
+
 collect_ignore_glob = ["support/*"]  # applications under test, some with tests of their own
 
 LONGEST_RUN = 20 * 60.0  # seconds for the plain run, on a machine that has nothing else to do

@@ -147,7 +147,9 @@ def test_what_the_server_refuses_for_ever_holds_nothing_up(monkeypatch: pytest.M
     assert row.unstored_results() == []
 
 
-def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(results, "_TOLD", ())
     row, server = Table(1).rows[0], Server()
     server.away = True
@@ -159,13 +161,16 @@ def test_a_batch_that_cannot_be_stored_is_kept_and_stops_settlements(monkeypatch
         batch.flush()
     assert row.unstored_results() == [result("a")]
     stopping[0] = False
+    waits = iter(range(20))
 
     def back_later(_seconds: float) -> None:
-        server.away = False
+        server.away = next(waits) < 19
 
     monkeypatch.setattr(time, "sleep", back_later)
-    batch.flush()  # waits for the server
+    with caplog.at_level("ERROR"):
+        batch.flush()  # waits for the server
     assert server.stored == [b"a"]
+    assert len(caplog.messages) == 5, "after attempts 1, 2, 4, 8 and 16"
 
 
 def test_no_task_waits_for_results_that_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ it is large, and wherever there is no table: in Celery's own pools and in produc
 """
 
 import functools
+import itertools
 import logging
 import os
 import threading
@@ -159,15 +160,18 @@ class Batch:
         Raises:
             RedisError, OSError: not now, in another thread or while the worker stops; it is kept.
         """
-        while True:
+        for attempt in itertools.count(1):
             try:
                 with self._sending:
                     return self._send()
             except (RedisError, OSError) as exc:
                 if threading.get_ident() != self._owner or self._stopping():
                     raise
-                logger.error("%d results cannot be stored, trying again: %s", len(self._waiting), exc)  # noqa: TRY400
+                if attempt.bit_count() == 1:  # 1, 2, 4, 8: each cell would say it every second
+                    waiting = len(self._waiting)
+                    logger.error("%d results cannot be stored, attempt %d: %s", waiting, attempt, exc)  # noqa: TRY400
                 time.sleep(_TRY_AGAIN_AFTER)
+        return None
 
     def _send(self) -> None:
         with self._lock:
