@@ -65,6 +65,11 @@ NOT_NOW: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 """How a server begins that runs a script without end, cannot write its disk, or has too few replicas to write
 anything; redis-py has no classes for them."""
 
+
+class NotNowError(RedisConnectionError):
+    """A server has answered so: it is as good as away, but another connection to it would help nobody."""
+
+
 announce: Callable[[float], None] | None = None
 """Called before each wait for a server, with the seconds it may last: for who watches whether we live."""
 
@@ -171,7 +176,8 @@ class _Bounded:
             raise
         except ResponseError as exc:
             if str(exc).startswith(NOT_NOW):
-                raise RedisConnectionError(str(exc)) from exc
+                _Process.refused_at = time.monotonic()
+                raise NotNowError(str(exc)) from exc
             raise
 
     @property
@@ -191,6 +197,12 @@ class _Process:
     leaves = False
     silent_at: ClassVar[dict[tuple[Any, Any], float]] = {}
     """When a connection to a server has waited in vain last, by its host and port."""
+    refused_at = -math.inf
+
+
+def since_refusal() -> float:
+    """Seconds since a server has answered this process that it can do nothing now."""
+    return time.monotonic() - _Process.refused_at
 
 
 def leaving(*, leaves: bool = True) -> None:

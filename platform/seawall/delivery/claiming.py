@@ -38,6 +38,7 @@ from seawall.delivery.window import Window
 
 logger = logging.getLogger(__name__)
 
+_MOST_REFUSALS = 10  # before a connection is given up: with Sentinel another server may be the primary
 _HAND_OUT_SLICE = 0.005  # after this long the loop gets to settle, even if the window has room
 
 
@@ -211,7 +212,7 @@ class ClaimingChannel(older.Channel):
         if line.reply is not None:
             self._hand_out_reply(*line.take_reply())
             return True
-        if waited and self.qos.room > 0 and not self._is_cut():
+        if waited and line.wish(self.qos.room) and not self._is_cut():
             self._brpop_start()  # a token: claim now and not a tick later
         if not ready:
             raise Empty  # `drain_events` must not take this for a message
@@ -235,7 +236,10 @@ class ClaimingChannel(older.Channel):
         connection = self.client.connection
         try:
             return line.read(connection)
-        except self.connection_errors:
+        except self.connection_errors as exc:
+            if isinstance(exc, silence.NotNowError) and line.refusals < _MOST_REFUSALS:
+                self._wait_with(line, exc)
+                return False
             connection.disconnect()
             raise
         except ResponseError as exc:  # out of memory, a replica, a script killed: Celery must reconnect
@@ -245,6 +249,13 @@ class ClaimingChannel(older.Channel):
             if line.state == "silent":
                 self._in_poll = None
                 self._flush_brpop_reauth()
+
+    def _wait_with(self, line: Line, refusal: silence.NotNowError) -> None:
+        """Ask again later, on this connection."""
+        if not line.refusals:
+            logger.warning("the broker gives nothing out now: %s", refusal)
+        cycle: Any = self.connection.cycle
+        cycle.turn_in(line.refused())
 
     @property
     def unstarted(self) -> int:

@@ -39,6 +39,7 @@ _UNLIMITED = 1_000_000
 _MIN_WAIT = 0.001
 _ANY_LEVEL = 10
 _MORE, _HELD_BACK = 1, 2  # see claim.lua
+_ASK_AGAIN_AFTER = 1.0  # seconds, where a server answers that it can do nothing now
 _EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
 
 
@@ -49,6 +50,9 @@ class Line:
         self.claimant = claimant
         self.state = "silent"
         self.may_have_more = True
+        self.refusals = 0
+        """Answers in a row that the server can do nothing now."""
+        self._ask_again_at = 0.0
         self._clock = clock
         self._asked: list[str] = []
         self._asked_at = 0.0
@@ -67,6 +71,8 @@ class Line:
     def wish(self, room: int) -> str:
         """What to ask next with `room` messages free in the window: "claim", "wait" or nothing."""
         claimant = self.claimant
+        if self._clock() < self._ask_again_at:
+            return ""
         hungry = room > 0 and claimant.ahead <= self._meanwhile
         if hungry and self._change_at is not None and self._clock() >= self._change_at:
             self.may_have_more = True
@@ -219,6 +225,13 @@ class Line:
         self.accept(answer)
         return self.claimant.ahead > 0
 
+    def refused(self) -> float:
+        """The server can do nothing now, and says so: it is asked again after so many seconds."""
+        self.drop()
+        self.refusals += 1
+        self._ask_again_at = self._clock() + _ASK_AGAIN_AFTER
+        return _ASK_AGAIN_AFTER
+
     def take_reply(self) -> tuple[str, bytes]:
         """The list and the body of the reply that waiting brought; it is not kept."""
         if self.reply is None:
@@ -231,6 +244,7 @@ class Line:
         until_change, more, server_time, *by_queue = answer
         self.claimant.compare_clocks(self._asked_at, server_time / MICROSECONDS, time.time())
         self._carried = {}
+        self.refusals = 0
         self.may_have_more = more == _MORE
         self._held_back = more == _HELD_BACK
         self._change_at = None if until_change < 0 else self._clock() + until_change / MICROSECONDS

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from kombu.transport import redis as stock
 from kombu.utils.eventio import poll
 
+from seawall import silence
 from seawall.backoff import equal_jitter
 from seawall.cluster import sockets_of
 from seawall.delivery import older
@@ -128,7 +129,7 @@ class Cycle(older.Poller):
     has given up, and take that for its successor, which has the same number.
     """
 
-    looping = False  # an event loop polls, and not `get`
+    loop: Any = None  # what polls, unless `get` does
 
     # Kombu's own, which the stubs lack.
     _channels: set[Any]
@@ -140,6 +141,16 @@ class Cycle(older.Poller):
     def __init__(self) -> None:
         super().__init__()
         _cycles.add(self)
+
+    @property
+    def looping(self) -> bool:
+        """Whether an event loop polls."""
+        return self.loop is not None
+
+    def turn_in(self, seconds: float) -> None:
+        """See to it that every channel has a turn after so long, although nothing arrives."""
+        if self.loop is not None:
+            self.loop.call_later(seconds, self.on_poll_start)
 
     def on_poll_start(self) -> None:
         """Before each poll: every consuming channel may ask for something."""
@@ -214,13 +225,15 @@ class Transport(older.Transport):
     def establish_connection(self) -> Any:
         """As kombu's, but a thread with an event loop, a worker's, keeps trying for `reconnect_for`.
 
-        With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes.
+        With backoff and jitter: Celery's own pauses between attempts grow beyond what a restart takes. And a
+        second after a server's answer that it can do nothing now at the earliest: it lets everybody connect.
         """
         options = Options.from_transport_options(self.client.transport_options)
-        give_up_at = time.monotonic() + (
-            options.reconnect_for if _looping_in == (os.getpid(), threading.get_ident()) else 0.0
-        )
-        pause = _FIRST_RETRY
+        give_up_at, pause = time.monotonic(), _FIRST_RETRY
+        if _looping_in == (os.getpid(), threading.get_ident()):
+            give_up_at += options.reconnect_for
+            _maybe_shutdown()
+            time.sleep(max(0.0, _LONGEST_RETRY - silence.since_refusal()))
         while True:
             try:
                 with refusals(self.client):
@@ -236,7 +249,7 @@ class Transport(older.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """From now on the loop polls."""
         expect_loop()
-        self.cycle.looping = True
+        self.cycle.loop = loop
         super().register_with_event_loop(connection, loop)
 
     def sockets(self) -> Iterator[socket.socket]:
