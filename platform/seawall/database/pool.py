@@ -279,7 +279,7 @@ class Database:
         """What `read` takes from one statement's cursor."""
         if retry:
             return self._repeat(lambda: self._answer(read, query, params, retry=False))
-        if (outer := nesting.connection_of(self)) is not None:
+        if nesting.innermost.get() and (outer := nesting.connection_of(self)) is not None:
             return read(Cursor(outer).execute(query, params))
         with _Use(self) as connection:
             return read(Cursor(connection).execute(query, params))  # as its execute(), 4 us sooner
@@ -414,7 +414,7 @@ def _rowcount(cursor: psycopg.Cursor[DictRow]) -> int:
 class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     """One use of a connection. Written out, as a generator would cost several microseconds a statement."""
 
-    __slots__ = ("_circuit", "_database", "_started", "connection", "pool")
+    __slots__ = ("_circuit", "_database", "_noted", "_started", "connection", "pool")
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -424,7 +424,7 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
 
     @holdings.sheltered
     def __enter__(self) -> Connection:
-        holdings.note(self)
+        self._noted = holdings.note(self)
         try:
             circuit = self._circuit
             if circuit is None:
@@ -463,7 +463,8 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
         finally:
             if (circuit := self._circuit) is not None:
                 circuit.after(outcome_of(error), error, time.monotonic() - self._started)
-        holdings.forget(self)
+        if self._noted:
+            holdings.forget(self)
 
     def give_back(self) -> None:
         """After an interruption on the way in or out."""
