@@ -425,29 +425,26 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     @holdings.sheltered
     def __enter__(self) -> Connection:
         self._noted = holdings.note(self)
+        circuit, begun = self._circuit, False
         try:
-            circuit = self._circuit
-            if circuit is None:
-                return self._take()
-            self._started = time.monotonic()
-            circuit.before()
-            try:
-                return self._take()
-            except BaseException as exc:
+            if circuit is not None:
+                self._started = time.monotonic()
+                circuit.before()
+                begun = True
+            pool = self._database._pool  # noqa: SLF001
+            if pool is not None and not events.observed() and (idle := pool.take(self)) is not None:
+                return idle
+            return self._wait_for_one()
+        except BaseException as exc:
+            if circuit is not None and begun:
                 circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
-                raise
-        except BaseException:
             self.give_back()
             holdings.forget(self)
             raise
 
-    def _take(self) -> Connection:
-        database = self._database
-        pool = database._pool  # noqa: SLF001
-        if pool is not None and not events.observed() and (idle := pool.take(self)) is not None:
-            return idle
+    def _wait_for_one(self) -> Connection:
         asked = time.monotonic()
-        self.pool, connection = database._check_out(self)  # noqa: SLF001
+        self.pool, connection = self._database._check_out(self)  # noqa: SLF001
         if events.observed():
             events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
         return connection
