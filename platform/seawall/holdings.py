@@ -69,10 +69,12 @@ def under_way() -> bool:
     return _here.held is not None
 
 
-def note(holding: Holding) -> None:
-    """Something is about to be taken."""
-    if (held := _here.held) is not None:
-        held.append(holding)
+def note(holding: Holding) -> bool:
+    """Something is about to be taken; False outside of attempts, where there is nothing to `forget`."""
+    if (held := _here.held) is None:
+        return False
+    held.append(holding)
+    return True
 
 
 def forget(holding: Holding) -> None:

@@ -2,12 +2,13 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import seawall
 from seawall.config import settings
@@ -42,6 +43,16 @@ def test_rows_come_as_dicts_and_counts_as_numbers(shop: Database) -> None:
     assert shop.fetch_one("SELECT * FROM t WHERE id = 3") is None
     assert shop.fetch_value("SELECT count(*) FROM t") == 2
     assert shop.fetch_value("SELECT id FROM t WHERE id = 3") is None
+
+
+@pytest.mark.parametrize("written", [str, str.encode, sql.SQL], ids=["text", "bytes", "composed"])
+def test_a_statement_is_not_cut_at_a_nul(shop: Database, written: Callable[[str], Any]) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+    for rest in ("", " WHERE id = %s", " " * 5000):
+        for _ in range(2):  # also where it is known already
+            with pytest.raises(psycopg.DataError, match="there is a NUL"):
+                shop.execute(written(f"INSERT INTO t SELECT 1\0{rest}"), (1,) if "%s" in rest else None)
+    assert shop.fetch("SELECT * FROM t") == []
 
 
 def test_a_transaction_is_all_or_nothing(shop: Database) -> None:

@@ -56,6 +56,20 @@ def test_dead_letters_are_listed_and_shown(seawall: Seawall) -> None:
     assert shown["history"][0][2] == "the disk is full"
 
 
+def test_text_that_no_encoding_carries_is_shown_escaped(seawall: Seawall, app: Celery) -> None:
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        app.send_task("shop.odd", ("caf\udce9.csv",), task_id="odd", queue="odd", serializer="json")
+        assert delivery.bury(channel.basic_get("odd"), "validation: no such file: caf\udce9.csv")
+        channel.claimant.flush()
+    for arguments in (("list",), ("list", "--json"), ("show", "odd"), ("list", "--task", "shop.\udce9*")):
+        result = seawall(*arguments)
+        assert (result.exit_code, result.exception) == (0, None), arguments
+    assert "no such file: caf\\udce9.csv" in seawall("list").output
+    (found,) = json.loads(seawall("list", "--task", "shop.odd", "--json").output)
+    assert found["reason"].endswith("caf\\udce9.csv")
+
+
 def test_some_are_requeued_and_others_discarded(seawall: Seawall, app: Celery) -> None:
     assert seawall("requeue", "p1").output == "requeued 1\n"
     assert dead(app) == {"celery": 1, "payments": 2}

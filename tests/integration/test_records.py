@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from celery import Celery
 from click.testing import CliRunner, Result
@@ -20,6 +21,7 @@ from support import dependants
 from support.nodes import StartWorker
 from support.proxy import proxy
 from support.recorded import Recorded
+from support.shop import store
 from support.waiting import wait_until
 
 POOLS = pytest.mark.parametrize("options", [(), ("--pool=prefork",), ("--pool=threads",)], ids=str)
@@ -131,13 +133,12 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     assert "is no group" in command("errors", "show", "0123").output
 
 
-def test_what_a_breaker_does_is_recorded_once_whoever_of_the_workers_lives(
+def test_what_breakers_do_is_recorded_once_whoever_of_the_workers_lives(
     command: Callable[..., Result], redis_url: str, start_worker: StartWorker, recorded: Recorded
 ) -> None:
     app = dependants.create(redis_url)
     workers = [start_worker("support.dependants", "--concurrency=1", env=recorded.env) for _ in range(2)]
     assert app.tasks["dependants.pay"].delay(1).get(timeout=30) == 1
-    app.close()
     with connect(redis_url) as client:
         wait_until(lambda: client.pubsub_numsub(CHANGES)[0][1] == 2, what="two workers to listen")
 
@@ -159,6 +160,21 @@ def test_what_a_breaker_does_is_recorded_once_whoever_of_the_workers_lives(
     assert first["author"]
     assert first["worker"] == "seawall breakers"
     assert "moving" in command("breakers", "history").output
+
+    store(app).set("down", 1)
+    for number in range(20):
+        app.tasks["dependants.pay"].delay(number)
+    of_process = ("breakers", "history", "payments", "--scope", "process", "--json")
+    wait_until(lambda: json.loads(command(*of_process).output), timeout=30, what="a process's own transition")
+    tripped = json.loads(command(*of_process).output)[-1]
+    assert (tripped["scope"], tripped["before"], tripped["after"]) == ("process", "closed", "open")
+    assert tripped["failed"] > 0
+    cell = psutil.Process(int(tripped["worker"].rpartition("/")[2]))
+    assert cell.pid != workers[1].container.pid
+    assert workers[1].container.pid in {each.pid for each in cell.parents()}
+    app.close()
+    of_cluster = json.loads(command("breakers", "history", "--scope", "cluster", "--json").output)
+    assert {one["scope"] for one in of_cluster} == {"cluster"}
 
 
 def test_a_killer_is_recorded_attempt_by_attempt(

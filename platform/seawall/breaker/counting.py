@@ -168,6 +168,7 @@ class Counting:
                 slow=local.seen.slow,
                 open_for=local.open_time if local.state is State.OPEN else None,
                 epoch=local.epoch,
+                by=f"{self._place.host}/{os.getpid()}" if self._place else "",
             )
         )
 

@@ -11,8 +11,9 @@ class BreakerChanged(Event):
     """A circuit went from one state to another.
 
     `scope` is "cluster" for the state that the fleet shares and "process" for that of this process alone.
-    Every process hears of the cluster's. `by` ("host/pid") caused it; `ours` is true in that process, so that
-    something that counts each transition once can tell. The counts are those that led to it.
+    Every process hears of the cluster's. `by` ("host/pid") is the process whose call caused it, and `ours` is
+    true in that process, so that something that counts each transition once can tell. The counts are those
+    that led to it.
     """
 
     name: str

@@ -25,11 +25,12 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from seawall import backoff, holdings, identity
+from seawall import backoff, holdings
 from seawall.breaker.events import BreakerChanged, BreakersCutOff, BreakersRejoined
 from seawall.breaker.machine import Report, Rules, State
+from seawall.breaker.own import OwnCircuits
 from seawall.breaker.store import CHANGES, Hot, Shared, Store, is_of_the_dead, read_message
-from seawall.breaker.table import WAKE, Own, Record, Table, View
+from seawall.breaker.table import WAKE, Record, Table, View
 from seawall.errors import SeawallError
 from seawall.events import emit
 
@@ -115,10 +116,7 @@ class Hub:
         self._lock = threading.RLock()
         self._tracked: dict[int, Tracked] = {}
         self._slots: dict[str, int] = {}
-        self._own: dict[tuple[int, int], Own] = {}
-        """Circuits that processes of the table hold open by themselves, by slot and pid; for the thread."""
-
-        self._untold: set[tuple[int, int]] = set()
+        self._own = OwnCircuits(host)
         self._store: Store | None = None
         self._version = -1
         self._cut_off_at: float | None = None
@@ -257,7 +255,7 @@ class Hub:
             since, self._cut_off_at = self._cut_off_at, None
             now = time.monotonic()
             self._table.beat(now, cut_off=False)
-        self._untold.update(self._own)
+        self._own.repeat()
         self._tell_own(now)
         if since is not None:
             logger.warning("breakers: Redis is back")
@@ -273,7 +271,7 @@ class Hub:
         end = time.monotonic() + wait
         while not self._stopping and (now := time.monotonic()) < end:
             select.select([self._table.reader], [], [], min(end - now, POLL_EVERY))
-            self._take_in(self._table.receive())
+            self._own.take_in(self._table.receive())
             self._table.beat(now, cut_off=self._cut_off_at is not None)
 
     def _turn(self, subscription: Any, poll_at: float, keep_at: float) -> tuple[float, float]:
@@ -293,7 +291,7 @@ class Hub:
             if now >= poll_at:
                 self._poll(everything=now >= keep_at)
                 self._free_probes()
-                self._forget_own(now)
+                self._own.forget(now)
                 self._table.beat(now, cut_off=False)
                 poll_at = now + POLL_EVERY
                 keep_at = keep_at if now < keep_at else now + KEEP_EVERY
@@ -317,7 +315,7 @@ class Hub:
                 self._show(slot, tracked, heated(tracked.view, message, now), now)
 
     def _collect(self) -> None:
-        records = self._take_in(self._table.receive())
+        records = self._own.take_in(self._table.receive())
         with self._lock:
             found = self._find_circuits()
             for record in records:
@@ -326,48 +324,11 @@ class Hub:
         if found or any(one.shared is None for one in list(self._tracked.values())):
             self.sync()
 
-    # What processes hold open by themselves: news for whoever looks at the fleet
-
-    def _take_in(self, received: list[Record | Own]) -> list[Record]:
-        """Keep what is told of processes' own circuits; the rest is to be counted."""
-        for one in received:
-            if isinstance(one, Own):
-                self._own[one.slot, one.pid] = one
-                self._untold.add((one.slot, one.pid))
-        return [one for one in received if isinstance(one, Record)]
-
     def _tell_own(self, now: float) -> None:
-        """Publish it; nothing is sent while nothing changes. It ends by itself with its time."""
+        """Publish what processes hold open by themselves; nothing is sent while nothing changes."""
         with self._lock:
-            told = [
-                (*key, tracked, self._own[key])
-                for key in self._untold
-                if (tracked := self._tracked.get(key[0])) is not None
-            ]
-        if not told:
-            return
-        machine = identity.machine()
-        self.store.hold(
-            (
-                tracked.name,
-                tracked.rules,
-                f"{self._host}/{pid}@{machine}",
-                now - own.since,
-                max(0.0, own.until - now),
-            )
-            for _, pid, tracked, own in told
-        )
-        self._untold.clear()
-        self._forget_own(now)
-
-    def _forget_own(self, now: float) -> None:
-        """What is over is forgotten; what a process held that is gone is over."""
-        for (slot, pid), own in tuple(self._own.items()):
-            if own.until <= now:
-                del self._own[slot, pid]
-                self._untold.discard((slot, pid))
-            elif identity.is_gone(pid):
-                self._take_in([Own(slot, pid, own.since, 0.0)])
+            circuits = {slot: (one.name, one.rules) for slot, one in self._tracked.items()}
+        self._own.tell(self.store, circuits, now)
 
     def _find_circuits(self) -> bool:
         """Track what has been given a slot; its rules come with it."""

@@ -56,24 +56,29 @@ def _row(one: "Shared", held: "list[Held]") -> tuple[str, ...]:
 
 @breakers.command()
 @click.argument("name", required=False)
+@click.option(
+    "--scope",
+    type=click.Choice(["cluster", "process"]),
+    help="Only the circuits that the fleet shares, or only those of single processes.",
+)
 @click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def history(name: str | None, *, limit: int, as_json: bool) -> None:
+def history(name: str | None, *, scope: str | None, limit: int, as_json: bool) -> None:
     """Print what breakers did, or what NAME did, the latest first; workers record it in PostgreSQL."""
     from seawall.records import transitions
 
     with recorded() as database:
-        found = transitions.history(database, name, limit=limit)
+        found = transitions.history(database, name, scope, limit=limit)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2, default=str))
         return
     rows: list[tuple[str, ...]] = [
-        ("at", "breaker", "from", "to", "cause", "calls", "failed", "slow", "by", "reason", "author")
+        ("at", "breaker", "of", "from", "to", "cause", "calls", "failed", "slow", "by", "reason", "author")
     ]
     rows += [
         (
             one.at.isoformat(sep=" ", timespec="milliseconds"),
-            *(one.name, one.before, one.after, one.cause),
+            *(one.name, one.scope, one.before, one.after, one.cause),
             *(str(one.calls), str(one.failed), str(one.slow)),
             *(one.worker, one.reason, one.author),
         )

@@ -236,25 +236,26 @@ class ElasticPool(ConnectionPool[Connection]):
         return attempt
 
     @sheltered
-    def take(self, holder: Holder) -> Connection | None:
-        """An idle connection that needs no check, or None."""
+    def take(self, holder: Holder, *, unchecked: bool = False) -> Connection | None:
+        """An idle connection that needs no check, or if that is said any; None without one.
+
+        It is its holder's before it leaves the pool, see `give_back`.
+        """
         with self._lock:
             idle = self._pool
-            if not idle or self._closed or not self._trusted(idle[0]):
+            if not idle:
                 return None
-            self._stats[self._REQUESTS_NUM] += 1
-            return self._take_first(holder)
-
-    def _take_first(self, holder: Holder) -> Connection:
-        """Under the lock. It is its holder's before it leaves the pool, see `give_back`."""
-        idle = self._pool
-        connection = idle[0]
-        connection.holder = holder
-        holder.pool, holder.connection = self, connection
-        connection._pool = self  # noqa: SLF001 - as its other half does
-        idle.popleft()
-        self._nconns_min = min(self._nconns_min, len(idle))
-        return connection
+            connection = idle[0]
+            if not unchecked:
+                if self._closed or not self._trusted(connection):
+                    return None
+                self._stats[self._REQUESTS_NUM] += 1
+            connection.holder = holder
+            holder.pool, holder.connection = self, connection
+            connection._pool = self  # noqa: SLF001 - as its other half does
+            idle.popleft()
+            self._nconns_min = min(self._nconns_min, len(idle))
+            return connection
 
     @sheltered
     def _await(self, holder: Holder, deadline: float) -> Connection:
@@ -265,8 +266,8 @@ class ElasticPool(ConnectionPool[Connection]):
         with self._lock:
             if begun >= deadline:
                 raise PoolTimeout("no time left to wait for a connection")
-            if self._pool:
-                return self._take_first(holder)
+            if (connection := self.take(holder, unchecked=True)) is not None:
+                return connection
             self._waiting.append(position)
             self._stats[self._REQUESTS_QUEUED] += 1
         try:

@@ -111,7 +111,9 @@ class ForkSafe(psycopg.Connection[Row]):
         except pg._WaitTimeout as exc:  # noqa: SLF001 - tests/unit/test_contracts.py
             if timeout is not None:
                 raise
-            self.close()
-            raise psycopg.OperationalError(
-                f"no answer within {self.patience:g} s: the connection was given up"
-            ) from exc
+            raise self.unanswered() from exc
+
+    def unanswered(self) -> psycopg.OperationalError:
+        """Close the connection, and say why."""
+        self.close()
+        return psycopg.OperationalError(f"no answer within {self.patience:g} s: the connection was given up")

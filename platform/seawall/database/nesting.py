@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from seawall import holdings
 from seawall.database.connection import Connection
@@ -18,12 +18,13 @@ class _Transaction(NamedTuple):
     outer: "_Transaction | None"
 
 
-_innermost: ContextVar[_Transaction | None] = ContextVar("seawall_transaction", default=None)
+innermost: Final[ContextVar[_Transaction | None]] = ContextVar("seawall_transaction", default=None)
+"""None: this thread is in no transaction at all."""
 
 
 def connection_of(database: object) -> Connection | None:
     """The connection of the transaction on `database` that this thread is in, if any."""
-    each = _innermost.get()
+    each = innermost.get()
     while each is not None and (each.database is not database or each.thread != threading.get_ident()):
         each = each.outer
     return each and each.connection
@@ -32,15 +33,15 @@ def connection_of(database: object) -> Connection | None:
 @contextmanager
 def inside(database: object, connection: Connection) -> Iterator[None]:
     """The block is a transaction on `database`."""
-    outer = _innermost.get()
-    restored = holdings.Restored(_innermost, outer)
+    outer = innermost.get()
+    restored = holdings.Restored(innermost, outer)
     holdings.note(restored)
     try:
-        _innermost.set(_Transaction(database, connection, threading.get_ident(), outer))
+        innermost.set(_Transaction(database, connection, threading.get_ident(), outer))
         yield
     finally:
-        _innermost.set(outer)
+        innermost.set(outer)
         holdings.forget(restored)
 
 
-os.register_at_fork(after_in_child=lambda: _innermost.set(None))
+os.register_at_fork(after_in_child=lambda: innermost.set(None))

@@ -279,7 +279,7 @@ class Database:
         """What `read` takes from one statement's cursor."""
         if retry:
             return self._repeat(lambda: self._answer(read, query, params, retry=False))
-        if (outer := nesting.connection_of(self)) is not None:
+        if nesting.innermost.get() and (outer := nesting.connection_of(self)) is not None:
             return read(Cursor(outer).execute(query, params))
         with _Use(self) as connection:
             return read(Cursor(connection).execute(query, params))  # as its execute(), 4 us sooner
@@ -414,7 +414,7 @@ def _rowcount(cursor: psycopg.Cursor[DictRow]) -> int:
 class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     """One use of a connection. Written out, as a generator would cost several microseconds a statement."""
 
-    __slots__ = ("_circuit", "_database", "_started", "connection", "pool")
+    __slots__ = ("_circuit", "_database", "_noted", "_started", "connection", "pool")
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -424,30 +424,27 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
 
     @holdings.sheltered
     def __enter__(self) -> Connection:
-        holdings.note(self)
+        self._noted = holdings.note(self)
+        circuit, begun = self._circuit, False
         try:
-            circuit = self._circuit
-            if circuit is None:
-                return self._take()
-            self._started = time.monotonic()
-            circuit.before()
-            try:
-                return self._take()
-            except BaseException as exc:
+            if circuit is not None:
+                self._started = time.monotonic()
+                circuit.before()
+                begun = True
+            pool = self._database._pool  # noqa: SLF001
+            if pool is not None and not events.observed() and (idle := pool.take(self)) is not None:
+                return idle
+            return self._wait_for_one()
+        except BaseException as exc:
+            if circuit is not None and begun:
                 circuit.after(outcome_of(exc), exc, time.monotonic() - self._started)
-                raise
-        except BaseException:
             self.give_back()
             holdings.forget(self)
             raise
 
-    def _take(self) -> Connection:
-        database = self._database
-        pool = database._pool  # noqa: SLF001
-        if pool is not None and not events.observed() and (idle := pool.take(self)) is not None:
-            return idle
+    def _wait_for_one(self) -> Connection:
         asked = time.monotonic()
-        self.pool, connection = database._check_out(self)  # noqa: SLF001
+        self.pool, connection = self._database._check_out(self)  # noqa: SLF001
         if events.observed():
             events.emit(ConnectionAcquired(waited=time.monotonic() - asked))
         return connection
@@ -463,7 +460,8 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
         finally:
             if (circuit := self._circuit) is not None:
                 circuit.after(outcome_of(error), error, time.monotonic() - self._started)
-        holdings.forget(self)
+        if self._noted:
+            holdings.forget(self)
 
     def give_back(self) -> None:
         """After an interruption on the way in or out."""

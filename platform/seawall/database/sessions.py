@@ -7,9 +7,9 @@ do by themselves is not seen.
 """
 
 import re
-from functools import lru_cache
 from typing import Any, Final
 
+import psycopg
 from psycopg.sql import Composable
 
 RENEWAL: Final = (
@@ -46,16 +46,38 @@ _HARMLESS: Final = """
 _WORDS: Final = frozenset((_NO_CALLS + _HARMLESS).split())
 
 
+_MOST_KNOWN: Final = 1024
+_known: dict[str, bool] = {}
+"""Statements that were looked at; a task's are few, and each is asked about every time it runs."""
+
+
 def plain(query: Any) -> bool:
-    """Whether the session is after this statement as before; where that is unclear it is not."""
+    """Whether the session is after this statement as before; where that is unclear it is not.
+
+    Raises:
+        psycopg.DataError: there is a NUL in it, and PostgreSQL would run what stands before that.
+    """
+    if query.__class__ is str:
+        found = _known.get(query)
+        return _look_at(query) if found is None else found
     if isinstance(query, str):
-        return len(query) <= _LONGEST and _plain(query)
+        return plain(str.__str__(query))
     if isinstance(query, bytes):
-        return len(query) <= _LONGEST and _plain(query.decode(errors="replace"))
+        return plain(query.decode(errors="replace"))
     return isinstance(query, Composable) and plain(query.as_string())
 
 
-@lru_cache(maxsize=1024)
+def _look_at(text: str) -> bool:
+    if "\0" in text:
+        raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
+    if len(text) > _LONGEST:
+        return False
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[text] = found = _plain(text)
+    return found
+
+
 def _plain(text: str) -> bool:
     if not _VERBS.match(text):
         return False

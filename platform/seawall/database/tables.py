@@ -84,6 +84,7 @@ TABLES: Final = (
             "calls": "bigint",
             "failed": "bigint",
             "slow": "bigint",
+            "scope": "text",
         },
         (
             "breaker_transitions_pkey",

@@ -70,10 +70,12 @@ _LETTERS: Final = """
 """
 _TRANSITIONS: Final = """
     INSERT INTO seawall.breaker_transitions
-        (at, name, epoch, before, after, cause, reason, author, calls, failed, slow, worker)
-    SELECT to_timestamp((b ->> 'epoch')::numeric / 1e6), b ->> 'name', (b ->> 'epoch')::bigint,
+        (at, name, epoch, before, after, cause, reason, author, calls, failed, slow, worker, scope)
+    SELECT to_timestamp(coalesce((b ->> 'at')::numeric, (b ->> 'epoch')::numeric / 1e6)),
+        b ->> 'name', (b ->> 'epoch')::bigint,
         b ->> 'before', b ->> 'after', b ->> 'cause', b ->> 'reason', b ->> 'author',
-        (b ->> 'calls')::bigint, (b ->> 'failed')::bigint, (b ->> 'slow')::bigint, b ->> 'by'
+        (b ->> 'calls')::bigint, (b ->> 'failed')::bigint, (b ->> 'slow')::bigint, b ->> 'by',
+        coalesce(b ->> 'scope', 'cluster')
     FROM jsonb_array_elements(%s::jsonb) AS b ORDER BY 2, 3
     ON CONFLICT (name, epoch) DO NOTHING
 """

@@ -76,8 +76,8 @@ def end(**_: Any) -> None:
 
 
 def _changed(event: BreakerChanged) -> None:
-    """Breakers of the fleet are told about in the main process only."""
-    if event.scope == "cluster" and (journal := records.current()) is not None:
+    """What cells do not hear, the main process does: of breakers that the fleet shares."""
+    if (journal := records.current()) is not None:
         journal.write(line("b", transition(event)))
 
 
