@@ -166,7 +166,33 @@ def _by_subclass() -> Celery:
     return Company("company", broker=NOWHERE, set_as_current=False)
 
 
-@pytest.mark.parametrize("make", [plain, _by_path, _by_class, _by_subclass])
+def _by_placing() -> Celery:
+    """As Flask's older documentation has it: each task runs in the application's context."""
+    app = plain()
+
+    class Own(app.Task):  # type: ignore[name-defined,misc]
+        abstract = True
+        own = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return "in context", super().__call__(*args, **kwargs)
+
+    app.Task = Own  # type: ignore[misc]
+    return app
+
+
+def test_a_task_class_that_stands_in_place_of_the_apps_stays() -> None:
+    app = install(_by_placing())
+    app.conf.update(task_always_eager=True, result_backend="cache+memory://")
+
+    @app.task(shared=False)
+    def charge() -> int:
+        return 1
+
+    assert charge.delay().get() == ("in context", 1)
+
+
+@pytest.mark.parametrize("make", [plain, _by_path, _by_class, _by_subclass, _by_placing])
 def test_install_puts_policies_in_front_of_any_task_class(make: Callable[[], Celery]) -> None:
     app = make()
     kind = type(app)
@@ -180,7 +206,7 @@ def test_install_puts_policies_in_front_of_any_task_class(make: Callable[[], Cel
 
     assert isinstance(charge, SeawallTask)
     assert charge.priority == Priority.HIGH
-    assert getattr(charge, "own", True)
+    assert getattr(charge, "own", make is plain or make is _by_path)
     assert install(app) is app
 
 
