@@ -192,6 +192,40 @@ def test_a_task_class_that_stands_in_place_of_the_apps_stays() -> None:
     assert charge.delay().get() == ("in context", 1)
 
 
+class Extension(Celery):
+    """As the extensions of Flask have it, flask-celery-helper for one: the app is made a second time."""
+
+    def init_app(self, broker: str) -> None:
+        Celery.__init__(self, "extension", broker=broker, set_as_current=False)
+        self.conf.update(task_always_eager=True, result_backend="cache+memory://")
+
+        class Own(self.Task):  # type: ignore[name-defined,misc]
+            abstract = True
+
+            def __call__(self, *args: Any, **kwargs: Any) -> Any:
+                return "in context", super().__call__(*args, **kwargs)
+
+        self.Task = Own  # type: ignore[misc]
+
+
+def test_an_app_that_is_made_a_second_time_stays_installed() -> None:
+    app = Extension(set_as_current=False)
+    install(app)
+
+    steps = {kind: set(names) for kind, names in app.steps.items()}
+    app.init_app(NOWHERE)
+
+    @app.task(shared=False)
+    def charge() -> int:
+        return 2
+
+    assert app.steps == steps
+    assert app.conf.task_acks_late is True
+    assert app.conf.broker_url == NOWHERE
+    assert app.conf.broker_transport == install(plain()).conf.broker_transport
+    assert charge.delay().get() == ("in context", 2)
+
+
 @pytest.mark.parametrize("make", [plain, _by_path, _by_class, _by_subclass, _by_placing])
 def test_install_puts_policies_in_front_of_any_task_class(make: Callable[[], Celery]) -> None:
     app = make()

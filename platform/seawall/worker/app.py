@@ -63,6 +63,12 @@ class Seawall(Celery):
         self.services = _declared(services)
         _prepare(self)
 
+    def on_init(self) -> None:
+        """Prepare the app anew where `Celery.__init__` is called once more, as flask-celery-helper does."""
+        super().on_init()  # type: ignore[misc]
+        if "services" in vars(self):
+            _prepare(self)
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """As `Celery.send_task`; every submission passes here.
 
