@@ -65,7 +65,7 @@ class Seawall(Celery):
 
     def on_init(self) -> None:
         """Prepare the app anew where `Celery.__init__` is called once more, as flask-celery-helper does."""
-        super().on_init()  # type: ignore[misc]
+        super().on_init()
         if "services" in vars(self):
             _prepare(self)
 
