@@ -166,7 +166,67 @@ def _by_subclass() -> Celery:
     return Company("company", broker=NOWHERE, set_as_current=False)
 
 
-@pytest.mark.parametrize("make", [plain, _by_path, _by_class, _by_subclass])
+def _by_placing() -> Celery:
+    """As Flask's older documentation has it: each task runs in the application's context."""
+    app = plain()
+
+    class Own(app.Task):  # type: ignore[name-defined,misc]
+        abstract = True
+        own = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return "in context", super().__call__(*args, **kwargs)
+
+    app.Task = Own  # type: ignore[misc]
+    return app
+
+
+def test_a_task_class_that_stands_in_place_of_the_apps_stays() -> None:
+    app = install(_by_placing())
+    app.conf.update(task_always_eager=True, result_backend="cache+memory://")
+
+    @app.task(shared=False)
+    def charge() -> int:
+        return 1
+
+    assert charge.delay().get() == ("in context", 1)
+
+
+class Extension(Celery):
+    """As the extensions of Flask have it, flask-celery-helper for one: the app is made a second time."""
+
+    def init_app(self, broker: str) -> None:
+        Celery.__init__(self, "extension", broker=broker, set_as_current=False)
+        self.conf.update(task_always_eager=True, result_backend="cache+memory://")
+
+        class Own(self.Task):  # type: ignore[name-defined,misc]
+            abstract = True
+
+            def __call__(self, *args: Any, **kwargs: Any) -> Any:
+                return "in context", super().__call__(*args, **kwargs)
+
+        self.Task = Own  # type: ignore[misc]
+
+
+def test_an_app_that_is_made_a_second_time_stays_installed() -> None:
+    app = Extension(set_as_current=False)
+    install(app)
+
+    steps = {kind: set(names) for kind, names in app.steps.items()}
+    app.init_app(NOWHERE)
+
+    @app.task(shared=False)
+    def charge() -> int:
+        return 2
+
+    assert app.steps == steps
+    assert app.conf.task_acks_late is True
+    assert app.conf.broker_url == NOWHERE
+    assert app.conf.broker_transport == install(plain()).conf.broker_transport
+    assert charge.delay().get() == ("in context", 2)
+
+
+@pytest.mark.parametrize("make", [plain, _by_path, _by_class, _by_subclass, _by_placing])
 def test_install_puts_policies_in_front_of_any_task_class(make: Callable[[], Celery]) -> None:
     app = make()
     kind = type(app)
@@ -180,7 +240,7 @@ def test_install_puts_policies_in_front_of_any_task_class(make: Callable[[], Cel
 
     assert isinstance(charge, SeawallTask)
     assert charge.priority == Priority.HIGH
-    assert getattr(charge, "own", True)
+    assert getattr(charge, "own", make is plain or make is _by_path)
     assert install(app) is app
 
 

@@ -63,6 +63,12 @@ class Seawall(Celery):
         self.services = _declared(services)
         _prepare(self)
 
+    def on_init(self) -> None:
+        """Prepare the app anew where `Celery.__init__` is called once more, as flask-celery-helper does."""
+        super().on_init()
+        if "services" in vars(self):
+            _prepare(self)
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """As `Celery.send_task`; every submission passes here.
 
@@ -175,7 +181,7 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
         raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
     if app.finalized:  # type: ignore[attr-defined]
         raise ConfigError(f"install(app={app.main!r}) came too late: call it right after Celery(...)")
-    own_task_cls = app.__dict__.get("task_cls", type(app).task_cls)
+    own_task_cls = _task_class_of(app)
     # The object stays the same, because the application's modules hold references to it.
     app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
     app.task_cls = _with_policy(app, own_task_cls)
@@ -188,6 +194,17 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
 def _is_djangos(app: Any) -> bool:
     """Whether Celery has found a Django project, and would give the tasks `delay_on_commit` and the like."""
     return any(type(fixup).__module__ == "celery.fixups.django" for fixup in app._fixups)  # noqa: SLF001
+
+
+def _task_class_of(app: Celery) -> Any:
+    """The class of its tasks: the one put in place of `app.Task`, as Flask applications do, or `task_cls`.
+
+    Celery itself puts one there, with `_app` in it, once somebody has looked.
+    """
+    placed = vars(app).get("Task")
+    if placed is None or "_app" in vars(placed):
+        return vars(app).get("task_cls", type(app).task_cls)
+    return placed
 
 
 def _declared(services: Iterable[object]) -> tuple[Declaration, ...]:

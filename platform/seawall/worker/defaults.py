@@ -61,10 +61,6 @@ PLAIN: Final[Mapping[str, Any]] = {
 }
 
 
-_NOT_IN_CELERY_5_6: Final = frozenset({"task_acks_on_failure", "task_acks_on_timeout"})
-"""There `task_acks_on_failure_or_timeout` alone decides, which is on by default."""
-
-
 class LazyDefaults(Mapping[str, Any]):
     """Defaults that depend on which servers there are; each is worked out when Celery asks for it."""
 
@@ -86,10 +82,6 @@ class LazyDefaults(Mapping[str, Any]):
             # As in redis-py, a timeout that is set holds for connecting too.
             "redis_socket_connect_timeout": lambda: self.said("redis_socket_timeout", 4.0),
         }
-        from celery.app.defaults import SETTING_KEYS  # an app is made, so Celery is imported
-
-        for name in _NOT_IN_CELERY_5_6 - set(SETTING_KEYS):
-            del self._resolve[name]
         self._app = app
         self.typed_limits: Pair = NOTHING
         """Time limits that the command line of this worker gives."""

@@ -52,7 +52,11 @@ _SHOWN = 1024
 _LONGEST_WISH = 3600.0
 """Seconds of `Retry-After` that are honoured; more would be a task that nobody waits for any more."""
 
-_ACKS = ("acks_on_failure_or_timeout", "acks_on_failure", "acks_on_timeout")
+_ACKS = tuple(
+    name
+    for name in ("acks_on_failure_or_timeout", "acks_on_failure", "acks_on_timeout")
+    if hasattr(Task, name)  # the last two are of Celery 5.7
+)
 
 _NEVER_AWAITED = (CoroutineType, AsyncGeneratorType)  # a union would be made anew for each task
 
