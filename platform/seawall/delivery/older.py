@@ -82,13 +82,14 @@ class _Transport(stock.Transport):
 
 
 def _forget(cycle: Any, loop: Any, connection: Any) -> None:
+    """Take a lost connection out of the loop. Any thread may lose one, while the loop's makes others known."""
     sockets, listeners = cycle._chan_to_sock, cycle._fd_to_chan  # noqa: SLF001
-    lost = [key for key in sockets if key[1].connection is connection]
+    lost = [key for key in list(sockets) if key[1].connection is connection]
     for channel, client, kind in lost:
-        del sockets[channel, client, kind]
-        for fileno in [each for each, known in listeners.items() if known == (channel, kind)]:
+        sockets.pop((channel, client, kind), None)
+        for fileno in [each for each, known in list(listeners.items()) if known == (channel, kind)]:
             loop.remove(fileno)
-            del listeners[fileno]
+            listeners.pop(fileno, None)
 
 
 if TYPE_CHECKING:

@@ -61,10 +61,6 @@ PLAIN: Final[Mapping[str, Any]] = {
 }
 
 
-_NOT_IN_CELERY_5_6: Final = frozenset({"task_acks_on_failure", "task_acks_on_timeout"})
-"""There `task_acks_on_failure_or_timeout` alone decides, which is on by default."""
-
-
 class LazyDefaults(Mapping[str, Any]):
     """Defaults that depend on which servers there are; each is worked out when Celery asks for it."""
 
@@ -86,10 +82,6 @@ class LazyDefaults(Mapping[str, Any]):
             # As in redis-py, a timeout that is set holds for connecting too.
             "redis_socket_connect_timeout": lambda: self.said("redis_socket_timeout", 4.0),
         }
-        from celery.app.defaults import SETTING_KEYS  # an app is made, so Celery is imported
-
-        for name in _NOT_IN_CELERY_5_6 - set(SETTING_KEYS):
-            del self._resolve[name]
         self._app = app
         self.typed_limits: Pair = NOTHING
         """Time limits that the command line of this worker gives."""
@@ -166,6 +158,18 @@ class LazyDefaults(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._resolve)
+
+
+def by_new_names(conf: Any) -> dict[str, Any]:
+    """What the application sets by names from before Celery 4, under the newer ones.
+
+    Celery 5.6 looks for a setting by its newer name first, in all layers, and would find our default.
+    """
+    if conf.prefix or not conf._keys:  # noqa: SLF001 - Celery's functions from old names to new ones, and back
+        return {}
+    renamed, _ = conf._keys  # noqa: SLF001
+    layers = reversed(conf.maps[:-1])
+    return {renamed(name): value for layer in layers for name, value in layer.items() if name.isupper()}
 
 
 def _result_url(app: "Celery") -> str:
