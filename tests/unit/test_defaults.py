@@ -21,8 +21,8 @@ from kombu.exceptions import OperationalError
 
 from seawall import Seawall, install
 from seawall.delivery.bulk import _Batch
-from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker import older
+from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask
 from seawall.worker.time_limits import NAMES
 from support.nodes import ROOT
