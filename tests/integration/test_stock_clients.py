@@ -222,10 +222,11 @@ def test_what_a_stock_publisher_gives_no_priority_is_as_urgent_as_any_other(
     put("urgent", priority=int(Priority.HIGH))
     put("idle", priority=int(Priority.IDLE))
     taken: list[tuple[str, Priority]] = []
-    with Connection(redis_url, transport=OURS) as connection, connection.channel() as channel:
+    with Connection(redis_url, transport=OURS) as connection, connection.channel() as opened:
+        channel: Any = opened
         connection.Producer().publish("ours", routing_key="q", priority=int(Priority.LOW))
         for _ in range(7):
-            message: Any = channel.basic_get("q")
+            message = channel.basic_get("q")
             taken.append((message.payload, Priority(message.properties["priority"])))
             message.ack()
     assert taken == [
