@@ -525,7 +525,7 @@ def hear(name: str) -> Any:
             (BasePool, AsynPool): "a pool",
             type(None): "nobody",
         }
-        who = next((said for kind, said in kinds.items() if isinstance(sender, kind)), type(sender).__name__)
+        who = next((kinds[kind] for kind in kinds if isinstance(sender, kind)), type(sender).__name__)
         store.sadd(f"signal {name}", " ".join([who, *sorted(fields)]))
 
     return heard

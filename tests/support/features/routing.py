@@ -61,6 +61,8 @@ def a_topic_exchange(look: Look) -> Any:
 def a_broadcast(look: Look) -> Any:
     """Each worker takes a copy."""
     look.task("noted").apply_async((look.key,), queue="shouts")
+    look.notes(1)
+    look.settled()
     return look.notes(1)
 
 
