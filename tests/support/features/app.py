@@ -518,14 +518,14 @@ SIGNALS = sorted(name for name, each in vars(signals).items() if type(each).__na
 def hear(name: str) -> Any:
     def heard(sender: Any = None, **fields: Any) -> None:
         fields.pop("signal", None)
-        kinds = {
-            Celery: "an app",
-            Task: "a task",
-            Heart: "a heart",
-            (BasePool, AsynPool): "a pool",
-            type(None): "nobody",
-        }
-        who = next((kinds[kind] for kind in kinds if isinstance(sender, kind)), type(sender).__name__)
+        kinds: list[tuple[Any, str]] = [
+            (Celery, "an app"),
+            (Task, "a task"),
+            (Heart, "a heart"),
+            ((BasePool, AsynPool), "a pool"),
+            (type(None), "nobody"),
+        ]
+        who = next((said for kind, said in kinds if isinstance(sender, kind)), type(sender).__name__)
         store.sadd(f"signal {name}", " ".join([who, *sorted(fields)]))
 
     return heard

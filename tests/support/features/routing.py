@@ -59,8 +59,9 @@ def a_topic_exchange(look: Look) -> Any:
 
 @feature
 def a_broadcast(look: Look) -> Any:
-    """Each worker takes a copy."""
-    look.task("noted").apply_async((look.key,), queue="shouts")
+    """Each worker takes a copy, and each cell."""
+    exchange = app.amqp.queues["shouts"].exchange
+    look.task("noted").apply_async((look.key,), queue="shouts", declare=[exchange])
     look.notes(1)
     look.settled()
     return look.notes(1)
