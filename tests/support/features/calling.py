@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals, uuid
 
-from support.features.app import app
+from support.features.application import app
 from support.features.look import Look, feature, raised, short
 
 

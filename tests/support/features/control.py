@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from support.features.app import app, tell, waits
+from support.features.app import tell, waits
+from support.features.application import app
 from support.features.look import Look, feature, short
 from support.listening import kinds, listening
 

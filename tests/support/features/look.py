@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.features.app import app, store
+from support.features.application import app, store
 
 PATIENCE = 30.0  # seconds; longer on a busy machine, as run.py says
 

@@ -9,7 +9,7 @@ import time
 import traceback
 
 from support.features import calling, canvas, control, results, routing, tasks, workers
-from support.features.app import app
+from support.features.application import app
 from support.features.look import FEATURES, SHORT, Look, said
 
 __all__ = ["calling", "canvas", "control", "results", "routing", "tasks", "workers"]

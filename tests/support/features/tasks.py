@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from support.features.app import app
+from support.features.application import app
 from support.features.look import Look, feature, short
 
 

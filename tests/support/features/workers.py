@@ -7,7 +7,7 @@ worker -n two@features -Q second,third -X third --purge --max-tasks-per-child 2 
 
 from typing import Any
 
-from support.features.app import SIGNALS, app, store
+from support.features.application import SIGNALS, app, store
 from support.features.look import Look, feature
 
 TWO = ["two@features"]
