@@ -10,7 +10,7 @@ OLDEST ?= .venv-oldest
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --require-virtualenv
 # Of `test-matrix`: what stands on private names of others, and what every task passes through.
 MATRIX := tests/unit tests/acceptance tests/integration/test_cells*.py tests/integration/test_delivery*.py \
-	tests/integration/test_breaker*.py
+	tests/integration/test_breaker*.py tests/integration/test_stock_clients.py
 # Tests wait more than they compute: three at a time keep two cores busy.
 JOBS ?= 3
 MINUTES ?= 60

@@ -3,22 +3,28 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
-from support.processes import started
-from support.waiting import busyness
+from support.processes import Proc, started
+from support.waiting import busyness, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = pytest.mark.skipif(
     importlib.util.find_spec("django_celery_results") is None,
     reason="needs django-celery-results (make tools)",
+)
+BEAT = pytest.mark.skipif(
+    importlib.util.find_spec("django_celery_beat") is None, reason="needs django-celery-beat (make tools)"
 )
 WAYS = [
     pytest.param({"QUAY_POOL": "1"}, id="pool", marks=pytest.mark.slow),
@@ -106,3 +112,57 @@ def test_tasks_can_be_submitted_on_commit_however_the_application_was_made(made:
         [sys.executable, "-c", script], env=asked, capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith("True Policy("), done.stdout + done.stderr
+
+
+def sends(beat: Proc) -> int:
+    return beat.output.count("Sending due task often")
+
+
+@BEAT
+@pytest.mark.slow
+def test_one_beat_sends_what_its_tables_say_and_another_takes_over(
+    redis_url: str, database_url: str, tmp_path: Path
+) -> None:
+    asked = environment(
+        database_url, QUAY_BROKER=redis_url, SEAWALL_REDIS_URL=redis_url, SEAWALL_BEAT__LEASE="2s"
+    )
+    drive(asked, "prepare")
+    drive(asked, "schedule")
+
+    def start(name: str, *options: str) -> AbstractContextManager[Proc]:
+        argv = [sys.executable, "-m", "celery", "-A", "support.quay.celery", *options, "-l", "INFO"]
+        return started(argv, log=tmp_path / name, env=asked, cwd=tmp_path)
+
+    with (
+        psycopg.connect(database_url, autocommit=True) as connection,
+        start("worker", "worker", "-c", "1", "--without-mingle"),
+        start("first", "beat", "--pidfile=") as first,
+    ):
+
+        def ran(number: int) -> int:
+            count = "SELECT count(*) FROM orders_order WHERE number = %s"
+            return int(connection.execute(count, [number]).fetchall()[0][0])
+
+        def runs_on() -> None:
+            most = ran(1) + 2
+            wait_until(lambda: ran(1) >= most, timeout=60, what="more runs")
+
+        runs_on()
+        with start("second", "beat", "--pidfile=") as second:
+            second.wait_for("beat: waits while", timeout=60)
+            runs_on()
+            assert sends(second) == 0
+            first.signal(signal.SIGKILL)
+            runs_on()
+            assert sends(second) > 0
+            changes = second.output.count("Schedule changed")
+            drive(asked, "stop")
+            wait_until(
+                lambda: second.output.count("Schedule changed") > changes, timeout=60, what="it to be read"
+            )
+            sent = sends(second)
+            second.signal(signal.SIGTERM)
+            assert second.wait(60) == 0, second.output
+            assert sends(second) == sent
+        assert (ran(2), ran(3)) == (1, 0)
+    assert said(drive(asked, "scheduled"), "found")["often"] >= sent

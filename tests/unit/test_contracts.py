@@ -329,6 +329,7 @@ def test_the_fixup_for_django_tells_processes_by_the_name_of_their_pool() -> Non
     """Cells answer for it that they are processes that were forked."""
     celerys: Any = celerys_django
     fixup, app = celerys.DjangoWorkerFixup, Celery("contract", set_as_current=False)
-    assert "prefork" in inspect.getsource(fixup._is_prefork)
+    if hasattr(fixup, "_is_prefork"):  # Celery 5.6 closes a pool in every process
+        assert "prefork" in inspect.getsource(fixup._is_prefork)
     assert "close_pool" in inspect.getsource(fixup._close_database)
     assert vars(app)["_fixups"] is not None

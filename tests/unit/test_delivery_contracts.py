@@ -26,7 +26,10 @@ def test_the_redis_channel_has(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["_brpop_sent_at", "_flush_brpop_reauth", "keyprefix_binding_permanent", "prepare_queue_arguments"],
+    [
+        *("_brpop_sent_at", "_deliver_fanout_message", "_flush_brpop_reauth", "keyprefix_binding_permanent"),
+        "prepare_queue_arguments",
+    ],
 )
 def test_the_redis_channel_has_since_5_7_or_ours_has_it_for_older_ones(name: str) -> None:
     assert hasattr(older.Channel, name)

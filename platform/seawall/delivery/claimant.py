@@ -64,6 +64,11 @@ class Claimed(NamedTuple):
         """9 - priority: the lowest goes first."""
         return int(self.id[0])
 
+    @property
+    def of_stock(self) -> bool:
+        """Whether it was taken from a list of the stock transport (claim.lua)."""
+        return self.id[1:2] == "L"
+
 
 class Claimant:
     """The holder of leases behind one channel. Safe to use from any thread."""

@@ -10,6 +10,7 @@ from kombu.utils.json import loads as loads_extended
 from seawall.cluster import MICROSECONDS, micros
 from seawall.delivery.claimant import Claimed
 from seawall.errors import MessageTooLarge
+from seawall.priority import HIGHEST
 from seawall.quantity import parse_duration
 
 SUBMISSION = "seawall_submission"
@@ -21,6 +22,7 @@ SUBMITTED = "seawall-submitted"
 SHOWN_ARGUMENTS = ("argsrepr", "kwargsrepr")
 """Headers with a call's arguments as logs show them; Celery repeats them among the properties, for nobody."""
 
+_NO_PRIORITY = (None, 0)  # as the stock transport writes it; claim.lua gave the message one
 _NOT_SENT = frozenset({SUBMISSION, *SHOWN_ARGUMENTS})
 UNIQUE_FOR_DEFAULT = 86_400.0
 
@@ -133,6 +135,8 @@ def unwrap(claimed: Claimed) -> dict[str, Any]:
     properties = message["properties"]
     _check_frame(message, properties)
     properties["delivery_tag"] = claimed.id
+    if claimed.of_stock and properties.get("priority") in _NO_PRIORITY:
+        properties["priority"] = HIGHEST - claimed.level
     place = properties["delivery_info"] = properties.get("delivery_info") or {}
     place["queue"] = claimed.queue  # its routing key may be another
     if claimed.history:

@@ -3,6 +3,7 @@
 The private names are kombu's own; tests/unit/test_delivery_contracts.py holds them.
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from queue import Empty
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis as stock
 from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[attr-defined] # stubs lack it
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+logger = logging.getLogger(__name__)
 
 _EXPIRES: Final = "x-expires"
 
@@ -19,6 +24,12 @@ class _Channel(stock.Channel):
 
     keyprefix_binding_permanent = ""
     _brpop_sent_at: float | None = None
+
+    # Kombu's own, which the stubs lack.
+    connection: Any
+    connection_errors: tuple[type[Exception], ...]
+    _fanout_to_queue: dict[str, str]
+    _in_listen: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._expires: dict[str, int] = {}
@@ -35,6 +46,32 @@ class _Channel(stock.Channel):
             self._expires.pop(queue, None)
         else:
             self._expires[queue] = int(lasts)
+
+    def _receive_one(self, c: Any) -> Any:
+        """As kombu 5.7: a broadcast is handed over by a method of its own, which ours builds on."""
+        try:
+            response = c.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        if not isinstance(response, list | tuple):
+            return None
+        kind, name = bytes_to_str(response[0]), bytes_to_str(response[-2])
+        if kind.endswith("unsubscribe"):
+            c.handle_message(response)
+        if not kind.endswith("message") or not response[-1]:
+            return None
+        try:
+            message = loads(bytes_to_str(response[-1]))
+        except (TypeError, ValueError):
+            logger.warning("cannot read the broadcast on %r: %.4096r", name, response, exc_info=True)
+            raise Empty from None
+        exchange = (name.partition(".")[2] if name.startswith("/") else name).split("/", 1)[0]
+        return self._deliver_fanout_message(message, exchange)
+
+    def _deliver_fanout_message(self, message: dict[str, Any], exchange: str) -> bool:
+        self.connection._deliver(message, self._fanout_to_queue[exchange])  # noqa: SLF001
+        return True
 
     def _flush_brpop_reauth(self) -> None:
         """Kombu 5.6 takes no new credentials for a connection that stands."""
@@ -82,13 +119,14 @@ class _Transport(stock.Transport):
 
 
 def _forget(cycle: Any, loop: Any, connection: Any) -> None:
+    """Take a lost connection out of the loop. Any thread may lose one, beside the loop."""
     sockets, listeners = cycle._chan_to_sock, cycle._fd_to_chan  # noqa: SLF001
-    lost = [key for key in sockets if key[1].connection is connection]
+    lost = [key for key in list(sockets) if key[1].connection is connection]
     for channel, client, kind in lost:
-        del sockets[channel, client, kind]
-        for fileno in [each for each, known in listeners.items() if known == (channel, kind)]:
+        sockets.pop((channel, client, kind), None)
+        for fileno in [each for each, known in list(listeners.items()) if known == (channel, kind)]:
             loop.remove(fileno)
-            del listeners[fileno]
+            listeners.pop(fileno, None)
 
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from seawall.worker.defaults import (
     CELLS_POOL,
     PLAIN,
     LazyDefaults,
+    by_new_names,
     complete_result_options,
     transport_options,
 )
@@ -248,6 +249,7 @@ def _add_defaults(sender: Celery, **_: Any) -> None:
     """Just above Celery's own: `Celery.add_defaults` would put ours above what `config_from_object` says."""
     conf: Any = sender.conf
     ours = [
+        by_new_names(conf),
         LazyDefaults(sender),
         copy.deepcopy(dict(PLAIN)),
     ]  # of this application: it may change one in place

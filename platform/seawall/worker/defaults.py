@@ -160,6 +160,18 @@ class LazyDefaults(Mapping[str, Any]):
         return len(self._resolve)
 
 
+def by_new_names(conf: Any) -> dict[str, Any]:
+    """What the application sets by names from before Celery 4, under the newer ones.
+
+    Celery 5.6 looks for a setting by its newer name first, in all layers, and would find our default.
+    """
+    if conf.prefix or not conf._keys:  # noqa: SLF001 - Celery's functions from old names to new ones, and back
+        return {}
+    renamed, _ = conf._keys  # noqa: SLF001
+    layers = reversed(conf.maps[:-1])
+    return {renamed(name): value for layer in layers for name, value in layer.items() if name.isupper()}
+
+
 def _result_url(app: "Celery") -> str:
     """Beside the broker where that is Redis; otherwise the Redis of the settings."""
     broker = _broker(app)

@@ -1,4 +1,7 @@
-"""What a web process of the project does: `prepare` makes tables, `use` submits and says what came of it."""
+"""What a web process of the project does: `prepare` makes tables, `use` submits and says what came of it.
+
+`schedule`, `scheduled` and `stop` are about the tables of django-celery-beat.
+"""
 
 import importlib.util
 import json
@@ -24,6 +27,47 @@ def empty() -> None:
 
     django.setup()
     call_command("flush", interactive=False, verbosity=0)
+
+
+def schedule() -> None:
+    """Have rows written each second, one row once, and one never; as in Django's administration."""
+    import django
+
+    django.setup()
+    from django_celery_beat.models import IntervalSchedule, PeriodicTask
+
+    each_second, _ = IntervalSchedule.objects.get_or_create(every=1, period=IntervalSchedule.SECONDS)
+    for name, number, options in (
+        ("often", 1, {}),
+        ("once", 2, {"one_off": True}),
+        ("never", 3, {"enabled": False}),
+    ):
+        task = "support.quay.orders.tasks.record"
+        PeriodicTask.objects.create(
+            name=name, task=task, args=json.dumps([number]), interval=each_second, **options
+        )
+
+
+def scheduled() -> dict[str, int]:
+    """How often each has run, as the tables say."""
+    import django
+
+    django.setup()
+    from django_celery_beat.models import PeriodicTask
+
+    return dict(PeriodicTask.objects.values_list("name", "total_run_count"))
+
+
+def stop() -> None:
+    """Disable what runs often."""
+    import django
+
+    django.setup()
+    from django_celery_beat.models import PeriodicTask
+
+    often = PeriodicTask.objects.get(name="often")
+    often.enabled = False
+    often.save()
 
 
 def use(patience: float, *, all_of_it: bool) -> dict[str, Any]:
@@ -84,11 +128,14 @@ def until(condition: Any, patience: float) -> bool:
     return True
 
 
-if __name__ == "__main__":
-    if sys.argv[1] in {"prepare", "empty"}:
-        (prepare if sys.argv[1] == "prepare" else empty)()
+def main(what: str, patience: str = "0") -> None:
+    alone = {"prepare": prepare, "empty": empty, "schedule": schedule, "stop": stop}
+    if what in alone:
+        alone[what]()
     else:
-        print(
-            "found:",
-            json.dumps(use(float(sys.argv[2]), all_of_it=sys.argv[1] == "use"), default=str, sort_keys=True),
-        )
+        found = scheduled() if what == "scheduled" else use(float(patience), all_of_it=what == "use")
+        print("found:", json.dumps(found, default=str, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 STRUCTLOG = importlib.util.find_spec("django_structlog") is not None
 RESULTS = importlib.util.find_spec("django_celery_results") is not None
+BEAT = importlib.util.find_spec("django_celery_beat") is not None
 
 _database = urlsplit(os.environ.get("QUAY_POSTGRES", "postgresql://nobody@localhost/none"))
 
@@ -17,6 +18,7 @@ INSTALLED_APPS = [
     "support.quay.orders",
     *(["django_structlog"] if STRUCTLOG else []),
     *(["django_celery_results"] if RESULTS else []),
+    *(["django_celery_beat"] if BEAT else []),
 ]
 DATABASES: dict[str, Any] = {
     "default": {
@@ -38,3 +40,7 @@ CELERY_TASK_ALWAYS_EAGER = "QUAY_EAGER" in os.environ
 CELERY_TASK_EAGER_PROPAGATES = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_RESULT_EXTENDED = True
+CELERY_BEAT_SCHEDULER = (
+    "django_celery_beat.schedulers:DatabaseScheduler" if BEAT else "celery.beat:PersistentScheduler"
+)
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1

@@ -14,6 +14,7 @@ local wanted, ageing, share, below = tonumber(ARGV[4]), tonumber(ARGV[5]), tonum
 -- A claim holds the server up for milliseconds at most; what remains is the next claim's.
 local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE, RESTORED_AT_ONCE = 500, 100, 10
 local SUSPECTS_LOOKED_AT = 10
+local NORMAL = 5 -- Priority.NORMAL
 local LOOK_AGAIN_AFTER = 250000 -- us, while nothing may be taken for the sake of a suspect
 local ABOARD_FOR = 86400000 -- ms without a claim after which a worker's suspect is forgotten
 
@@ -73,7 +74,8 @@ local function restore(base, dead)
   end
 end
 
--- Messages of publishers that still use the stock transport: its four lists, most urgent first.
+-- Messages of publishers that still use the stock transport: its four lists, most urgent first. It writes 0 where
+-- nobody named a priority, and who names one reckons with 0 for all others: that is NORMAL here.
 local function adopt(base, list)
   for _, step in ipairs({ '', '\6\0223', '\6\0226', '\6\0229' }) do
     for _ = 1, ADOPTED_AT_ONCE do
@@ -84,10 +86,10 @@ local function adopt(base, list)
       local known, message = pcall(cjson.decode, body)
       local read = known and type(message) == 'table' and type(message.properties) == 'table'
       local priority = read and tonumber(message.properties.priority) or 0
-      if priority ~= priority then
-        priority = 0  -- not a number
+      if not (priority > 0) then -- nor is it NaN
+        priority = NORMAL
       end
-      local level = 9 - math.floor(math.max(0, math.min(9, priority)))
+      local level = 9 - math.floor(math.min(9, priority))
       local place = places(base, 1)
       local id = level .. 'L' .. digits(place)
       redis.call('HSET', base .. ':messages', id, body)

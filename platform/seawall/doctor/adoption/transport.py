@@ -157,7 +157,7 @@ def _priorities(application: Application) -> Iterator[Notice]:
 PRIORITIES: Final = (
     (
         "0 is the most urgent on the stock Redis transport; under Seawall 9 is, as on RabbitMQ, and what "
-        "names no priority has 5"
+        "names no priority has 5, wherever it was submitted"
     ),
     "write 9 - n for n, from 0 to 9 (or Priority.HIGH and the like), in the same release",
 )

@@ -188,7 +188,8 @@ class Deaths:
         if not self._leased and request.task.acks_late and death.killed is Killed.NOT:
             self._strike(request, death.reason)
         elif death.killed is Killed.HARD_LIMIT:
-            request.on_timeout(soft=False, timeout=task.hard)
+            whole = isinstance(task.hard, float) and task.hard.is_integer()
+            request.on_timeout(soft=False, timeout=int(task.hard) if whole else task.hard)  # as it was given
         elif death.killed is Killed.TERMINATED:
             request._announce_revoked("terminated", True, death.signum, False)  # noqa: FBT003, SLF001 - Celery's
         elif death.killed is Killed.SHUTDOWN:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from billiard.common import human_status
+from celery import signals
 from celery.concurrency.base import BasePool
 
 from seawall import identity
@@ -147,6 +148,7 @@ class Pool(BasePool):
         row.state = State.STARTING
         ours, theirs = Channel.pair()
         supervisor, worker, token = os.getpid(), identity.current().worker, identity.token()
+        signals.worker_before_create_process.send(sender=self)
         pid = os.fork()
         if not pid:
             run_cell(
