@@ -45,7 +45,7 @@ class Stage:
     def __init__(self, lines: pytest.LogCaptureFixture, groups: list[str]) -> None:
         self._lines = lines
         self.app = Celery("in", broker="memory://", backend="cache+memory://", set_as_current=False)
-        for name, options in (("act", {}), ("silent", {"send_events": False}), ("limited", {})):
+        for name, options in (("in.act", {}), ("in.silent", {"send_events": False}), ("in.limited", {})):
             self.app.task(name=name, Request=f"{Request.__module__}:Request", shared=False, **options)(act)
         self._queue = Queue(uuid.uuid4().hex)
         self._connection: Any = self.app.connection_for_read()
@@ -60,7 +60,7 @@ class Stage:
             qos=SimpleNamespace(increment_eventually=lambda: None),
             apply_eta_task=None,
             disable_rate_limits=False,
-            task_buckets=defaultdict(lambda: None, limited="a bucket"),
+            task_buckets=defaultdict(lambda: None, {"in.limited": "a bucket"}),
             on_task_request=lambda request: self._note("handled", request),
             on_task_message=(),
             _limit_task=lambda request, *_: self._note("limited", request),
@@ -129,7 +129,7 @@ def stage(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> I
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
-@pytest.mark.parametrize("name", ["act", "silent", "limited"])
+@pytest.mark.parametrize("name", ["in.act", "in.silent", "in.limited"])
 @pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: "+".join(headers) or "plain")
 def test_a_message_is_taken_in_as_by_celerys_strategy(
     stage: Stage, headers: dict[str, Any], name: str, level: int, caplog: pytest.LogCaptureFixture
