@@ -33,7 +33,6 @@ from typing import Any
 
 from celery import Celery
 from redis import Redis
-from worker import cpu_of
 
 from support.delivery import OURS, Server, own_server
 from support.processes import Proc
@@ -52,7 +51,8 @@ class Listener:
     """A subscriber to Celery's events as cheap as can be: what it heard is read when all is over."""
 
     def __init__(self, port: int, database: int) -> None:
-        self._pubsub = Redis(port=port).pubsub()
+        client: Any = Redis(port=port)
+        self._pubsub = client.pubsub()
         self._pubsub.psubscribe(f"/{database}.celeryev*")
         self._heard: list[bytes] = []
         self._read = 0
@@ -111,12 +111,12 @@ class System:
         """Run so many tasks in both ways."""
         self._operator.control.cancel_consumer(_QUEUE, reply=True, timeout=5)
         self._submit(tasks)
-        cpu, serving = cpu_of([self.worker]), self._server.cpu()
+        cpu, serving = self.worker.cpu(), self._server.cpu()
         begun = time.monotonic()
         self._operator.control.add_consumer(_QUEUE)
         waiting = self._last_result() - begun
         self._settle()
-        between, served = cpu_of([self.worker]), self._server.cpu()
+        between, served = self.worker.cpu(), self._server.cpu()
         begun = self._submit(tasks)
         end_to_end = self._last_result() - begun
         self._settle()
@@ -125,7 +125,7 @@ class System:
             "waiting: worker's CPU, us per task": (between - cpu) / tasks * 1e6,
             "waiting: server's CPU, us per task": (served - serving) / tasks * 1e6,
             "end to end: wall, s": end_to_end,
-            "end to end: worker's CPU, us per task": (cpu_of([self.worker]) - between) / tasks * 1e6,
+            "end to end: worker's CPU, us per task": (self.worker.cpu() - between) / tasks * 1e6,
         }
 
     def _submit(self, tasks: int) -> float:
