@@ -152,7 +152,7 @@ def _describe(record: logging.LogRecord, *, exact: bool) -> dict[str, Any]:
     own = hasattr(record, "_logger") and hasattr(record, "_name")
     added: dict[str, Any]
     if own:  # structlog's, which `wrap_for_formatter` has put there
-        added = dict(record.msg)  # type: ignore[call-overload]
+        added = dict(record.msg)  # type: ignore[arg-type]
         raised = added.pop("exc_info", None)
     else:
         added = {"event": record.getMessage()}

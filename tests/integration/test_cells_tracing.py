@@ -129,7 +129,7 @@ class Stage:
         self._lines.clear()
         fields = {"id": "id-1", "task": name, "delivery_info": FIRST, "hostname": HOST, "retries": 0, **more}
         try:
-            failed, result, runtime = trace([how], {}, fields)
+            failed, result, runtime, _ = trace([how], {}, fields)
         except BaseException as exc:  # noqa: BLE001 - it is what is compared
             ended: Any = type(exc)
         else:

@@ -36,7 +36,7 @@ def act(*_: Any, **__: Any) -> None:
 class Consumer(SimpleNamespace):
     """What messages are taken in for: signals have it as their sender."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 class Stage:
@@ -45,8 +45,10 @@ class Stage:
     def __init__(self, lines: pytest.LogCaptureFixture, groups: list[str]) -> None:
         self._lines = lines
         self.app = Celery("in", broker="memory://", backend="cache+memory://", set_as_current=False)
+        options: dict[str, Any]
         for name, options in (("in.act", {}), ("in.silent", {"send_events": False}), ("in.limited", {})):
-            self.app.task(name=name, Request=f"{Request.__module__}:Request", shared=False, **options)(act)
+            make: Any = self.app.task
+            make(name=name, Request=f"{Request.__module__}:Request", shared=False, **options)(act)
         self._queue = Queue(uuid.uuid4().hex)
         self._connection: Any = self.app.connection_for_read()
         self._eventer: Any = Dispatcher(
@@ -86,7 +88,8 @@ class Stage:
     def run(self, name: str, headers: dict[str, Any], *, quickly: bool) -> dict[str, Any]:
         """All that is seen of one message, which is taken in quickly or by Celery's strategy."""
         task = self.app.tasks[name]
-        default = celery_strategy.default(task, self.app, self.consumer)
+        celerys: Any = celery_strategy  # celery-types lacks half of it
+        default = celerys.default(task, self.app, self.consumer)
         asked: list[Any] = []
 
         def otherwise(*given: Any) -> None:
