@@ -83,11 +83,12 @@ soak: $(DEV) ## An hour of load with faults, and the account of every task; MINU
 fuzz: $(DEV) ## Mutated messages through workers of every pool, with an account of each; MESSAGES=1000 for fewer.
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz.run --messages $(MESSAGES)
 
-bench: $(DEV) ## Measure what was promised, delivery, workers, the database, failures and the ledger, texts, outages, breakers.
+bench: $(DEV) ## Measure what was promised, delivery, workers, all logs and events on, the database, failures and the ledger, texts, outages, breakers.
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/promises.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/delivery.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/submission.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/worker.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/everything.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/database.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/failures.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/texts.py

@@ -8,22 +8,18 @@ costs it one object; the fields are worked out when a line is written. No line h
 Levels, files and which handlers there are stay Celery's or the application's business. docs/logging.md
 """
 
-import functools
 import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from seawall.config import settings
-from seawall.redaction import FIELD, HIDDEN, LINE, ends, is_secret, redact, shortened
-
-if TYPE_CHECKING:
-    from structlog.stdlib import ProcessorFormatter
+from seawall.redaction import FIELD, HIDDEN, LINE, ends, is_plain, is_secret, redact, shortened
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "taskName", "data", "_logger", "_name", "_from_structlog",
@@ -38,6 +34,11 @@ _OURS: Final = frozenset(
     }
 )  # fmt: skip
 """The fields that every line means the same by (docs/logging.md)."""
+
+_UNSEARCHED: Final = frozenset({"timestamp", "level", "worker"})
+"""Fields that a process gives itself: in them only secret values are looked for."""
+
+_ATOMS: Final = (int, float, type(None))
 
 _DEEPEST: Final = 8
 """Levels of a field that are written; one that holds itself has no end."""
@@ -64,7 +65,7 @@ _worker: str | None = None
 def name_worker(name: str) -> None:
     """Every line of this process, and of those it forks, says so from now on."""
     global _worker  # noqa: PLW0603 - one per process
-    _worker = name
+    _worker = shortened(name, LINE)
 
 
 def secrets() -> tuple[str, ...]:
@@ -86,21 +87,35 @@ def setup() -> bool:
     return True
 
 
-def formatter_for(handler: logging.Handler) -> "ProcessorFormatter":
+def formatter_for(handler: logging.Handler) -> "Formatter":
     """The formatter for what `handler` writes to: JSON unless that is a terminal, or as the settings say."""
-    from structlog.stdlib import ProcessorFormatter
-
     stream = getattr(handler, "stream", None)
     terminal = bool(stream is not None and hasattr(stream, "isatty") and stream.isatty())
     chosen = settings().log.format
     as_json = chosen == "json" or (chosen == "auto" and not terminal)
     render = _render_json if as_json else _console(colours=_colours(terminal=terminal))
-    return ProcessorFormatter(processors=[functools.partial(_describe, exact=as_json), _redact, render])
+    return Formatter(render, exact=as_json)
 
 
 def formats(handler: logging.Handler) -> bool:
     """Whether `handler` has our formatter, which redacts by itself."""
-    return bool(getattr(handler.formatter, "processors", None)) and _redact in handler.formatter.processors  # type: ignore[union-attr]
+    return isinstance(handler.formatter, Formatter)
+
+
+class Formatter(logging.Formatter):
+    """What `structlog.stdlib.ProcessorFormatter` makes of a record with our processors, at a fraction of it.
+
+    tests/unit/test_logs.py holds the two side by side.
+    """
+
+    def __init__(self, render: Callable[[dict[str, Any]], str], *, exact: bool) -> None:
+        super().__init__()
+        self._render = render
+        self._exact = exact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or on a terminal several; the record stays as it is, for other handlers."""
+        return self._render(_redact(_describe(record, exact=self._exact)))
 
 
 def configure_structlog() -> None:
@@ -130,29 +145,36 @@ def forget_bound() -> None:
         module.clear_contextvars()
 
 
-def _describe(_logger: Any, _name: str, event: MutableMapping[str, Any], *, exact: bool) -> dict[str, Any]:
+def _describe(record: logging.LogRecord, *, exact: bool) -> dict[str, Any]:
     """The line's own fields first, then its context, then what its author added."""
-    import structlog
+    from structlog.contextvars import get_contextvars
 
-    record: logging.LogRecord = event.pop("_record")
-    own = event.pop("_from_structlog")
+    own = hasattr(record, "_logger") and hasattr(record, "_name")
+    added: dict[str, Any]
+    if own:  # structlog's, which `wrap_for_formatter` has put there
+        added = dict(record.msg)  # type: ignore[arg-type]
+        raised = added.pop("exc_info", None)
+    else:
+        added = {"event": record.getMessage()}
+        raised = record.exc_info
+        if record.stack_info:
+            added["stack_info"] = record.stack_info
     moment = datetime.fromtimestamp(record.created, UTC)
     line: dict[str, Any] = {
         "timestamp": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
         if exact
         else f"{moment.astimezone():%H:%M:%S}.{moment.microsecond // 1000:03}",
         "level": record.levelname.lower(),
-        "event": event.pop("event", ""),
+        "event": added.pop("event", ""),
         "logger": record.name,
     }
     line |= _context(record)
-    raised = event.pop("exc_info", None)
-    _add(line, structlog.contextvars.get_contextvars())
+    _add(line, get_contextvars())
     if not own:
         _add(line, {key: value for key, value in vars(record).items() if key not in _STANDARD})
-    if own and "exception" in event:  # rendered by structlog
-        line["exception"] = event.pop("exception")
-    _add(line, event)
+    if own and "exception" in added:  # rendered by structlog
+        line["exception"] = added.pop("exception")
+    _add(line, added)
     if raised:
         line["exception"] = _traceback(raised)
     return line
@@ -183,9 +205,28 @@ def _traceback(exc_info: Any) -> str:
     return logging.Formatter().formatException(exc_info)
 
 
-def _redact(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> dict[str, Any]:
+def _redact(line: dict[str, Any]) -> dict[str, Any]:
     hidden = secrets()
+    if _is_plain(line, hidden):
+        return line
     return {key: HIDDEN if is_secret(key) else _field(key, value, hidden) for key, value in line.items()}
+
+
+def _is_plain(line: Mapping[str, Any], hidden: tuple[str, ...]) -> bool:
+    """Whether there is nothing to be hidden or cut: one look at all texts together, as most lines are so."""
+    searched: list[str] = []
+    ours: list[str] = []
+    for key, value in line.items():
+        if type(value) is str:
+            (ours if key in _UNSEARCHED else searched).append(value)
+        elif not isinstance(value, _ATOMS):
+            return False
+        if is_secret(key):
+            return False
+    text = "\n".join(searched)
+    if len(text) > LINE or not is_plain(text, hidden):
+        return False
+    return not any(value in each for value in hidden for each in ours)
 
 
 def _field(key: str, value: Any, hidden: tuple[str, ...]) -> Any:
@@ -197,10 +238,10 @@ def _field(key: str, value: Any, hidden: tuple[str, ...]) -> Any:
         return f"unprintable: {type(exc).__name__}"
 
 
-def _render_json(_logger: Any, _name: str, line: MutableMapping[str, Any]) -> str:
+def _render_json(line: dict[str, Any]) -> str:
     """One object of JSON as its standard has it: no NaN, and no half of a surrogate pair but escaped."""
     try:
-        text = json.dumps(line, default=_shown, ensure_ascii=False, allow_nan=False)
+        text = _JSON.encode(line)
     except (ValueError, TypeError, RecursionError):
         text = json.dumps(_encodable(line, _DEEPEST), ensure_ascii=False, allow_nan=False)
     return _writable(text)
@@ -235,18 +276,21 @@ def _shown(value: object) -> str:
         return f"unprintable: {type(exc).__name__}"
 
 
-def _console(*, colours: bool) -> Any:
+_JSON: Final = json.JSONEncoder(default=_shown, ensure_ascii=False, allow_nan=False)
+
+
+def _console(*, colours: bool) -> Callable[[dict[str, Any]], str]:
     from structlog.dev import ConsoleRenderer, plain_traceback
 
     renderer = ConsoleRenderer(
         colors=colours, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
     )
 
-    def render(logger: Any, name: str, line: MutableMapping[str, Any]) -> str:
+    def render(line: dict[str, Any]) -> str:
         try:
-            return _writable(renderer(logger, name, dict(line)))
+            return _writable(renderer(None, "", dict(line)))
         except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
-            return _writable(renderer(logger, name, _encodable(line, _DEEPEST)))
+            return _writable(renderer(None, "", _encodable(line, _DEEPEST)))
 
     return render
 

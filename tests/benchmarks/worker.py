@@ -238,12 +238,7 @@ def _all(procs: list[Proc]) -> Iterator[psutil.Process]:
 
 def cpu_of(procs: list[Proc]) -> float:
     """Seconds of CPU of the workers and their children so far."""
-    total = 0.0
-    for process in _all(procs):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
+    return sum(proc.cpu() for proc in procs)
 
 
 def cpu_of_main(procs: list[Proc]) -> float:

@@ -1,6 +1,8 @@
 """A cell's tracer beside Celery's: the same tasks, the same signals, states, results and lines."""
 
+import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -66,6 +68,16 @@ def act(self: Any, how: str) -> Any:
     return object() if how == "unencodable" else [how, self.request.id, celery_state.get_current_task().name]
 
 
+VARIES = re.compile(r" in [\d.e-]+s| at 0x\w+")
+
+
+def said_beside(line: logging.LogRecord) -> Any:
+    """What handlers find in `data`, but for how long it took and where it failed."""
+    said = vars(line).get("data", {})
+    names = ("id", "name", "return_value", "args", "kwargs")
+    return [VARIES.sub("", str(said.get(name))) for name in names]
+
+
 def shown(value: Any) -> str:
     return repr(value) if isinstance(value, dict | list | tuple | str | None) else type(value).__name__
 
@@ -117,7 +129,7 @@ class Stage:
         self._lines.clear()
         fields = {"id": "id-1", "task": name, "delivery_info": FIRST, "hostname": HOST, "retries": 0, **more}
         try:
-            failed, result, runtime = trace([how], {}, fields)
+            failed, result, runtime, _ = trace([how], {}, fields)
         except BaseException as exc:  # noqa: BLE001 - it is what is compared
             ended: Any = type(exc)
         else:
@@ -133,7 +145,7 @@ class Stage:
                 for key in ("status", "result", "args", "name", "worker", "children")
             },
             "lines": [
-                (line.levelno, line.getMessage().partition("\n")[0])
+                (line.levelno, VARIES.sub("", line.getMessage().partition("\n")[0]), said_beside(line))
                 for line in self._lines.records
                 if line.thread == threading.get_ident()  # not what a client's thread says meanwhile
             ],
@@ -163,13 +175,19 @@ def stage(redis_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("how", [*HOWS, "exit"])
-@pytest.mark.parametrize("name", ["act", "tracked", "silent"])
-def test_a_task_ends_as_with_celerys_tracer(stage: Stage, how: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "level"), [("act", "WARNING"), ("act", "INFO"), ("tracked", "WARNING"), ("silent", "INFO")]
+)
+def test_a_task_ends_as_with_celerys_tracer(
+    stage: Stage, how: str, name: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(level, "celery.app.trace")
     expected = stage.run(celerys, how, name)
     assert stage.run(ours, how, name) == expected
     assert expected["running"] == (None, None)
     if how == "well":
         assert expected["told"][-1][0] == "task_postrun"
+        assert len(expected["lines"]) == (level == "INFO")
         assert expected["kept"]["status"] == repr("PENDING" if name == "silent" else "SUCCESS")
 
 
@@ -197,7 +215,7 @@ def test_a_backend_that_fails_counts_as_with_celerys_tracer(
     expected = stage.run(celerys, "well")
     seen = stage.run(ours, "well")
     if verb == "process_cleanup":  # that line is worded differently
-        assert [level for level, _ in seen.pop("lines")] == [level for level, _ in expected.pop("lines")]
+        assert [level for level, *_ in seen.pop("lines")] == [level for level, *_ in expected.pop("lines")]
     assert seen == expected
 
 

@@ -47,6 +47,15 @@ class Proc:
         except psutil.NoSuchProcess:
             return []
 
+    def cpu(self) -> float:
+        """Seconds of CPU of all of them so far."""
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
     def wait_for(self, text: str, *, timeout: float = 30.0) -> str:
         """Wait until the output holds `text`, or fail with the output."""
 

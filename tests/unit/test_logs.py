@@ -3,7 +3,10 @@
 import io
 import json
 import logging
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -11,6 +14,9 @@ import structlog
 
 from seawall import logs
 from seawall.config import settings
+from seawall.redaction import is_plain
+from support import secret_forms
+from support.harmless_fields import fields
 
 
 class Running:
@@ -188,3 +194,83 @@ def test_a_traceback_of_structlog_stays_the_line_s_own(written: Any) -> None:
             structlog.get_logger("tests.logs").exception("it failed")
 
     assert "ValueError: no" in json.loads(written("json", act))["exception"]
+
+
+def _records() -> list[logging.LogRecord]:
+    """Records of texts with secrets and without, of arguments, of fields and of errors."""
+    texts = [text for _, text, _ in islice(secret_forms.texts(), 0, None, 11)] + [*fields()[::11]]
+    added: list[dict[str, Any]] = [
+        {},
+        {"order": 17, "ratio": 0.5, "paid": True, "note": None},
+        {"password": "open sesame"},
+        {"note": "tell-nobody", "task": "mine"},
+        {"rows": ["tell-nobody", {"token": "abc"}]},
+        {"data": {"id": "4711", "name": "shop.charge"}},
+        {"note": "x" * 70_000},
+    ]
+    made = [
+        logging.makeLogRecord({"name": "shop", "levelno": 20, "levelname": "INFO", "msg": text, **more})
+        for number, text in enumerate(texts)
+        for more in (added[number % len(added)],)
+    ]
+    try:
+        raise ValueError("redis://:" + "word@cache is away")  # noqa: TRY301
+    except ValueError:
+        made.append(logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info(), "stack_info": "at"}))
+    made.append(logging.makeLogRecord({"msg": "%s of %(x)", "args": (), "name": "x" * 70_000}))
+    return made
+
+
+@pytest.mark.parametrize("scope", [None, Running()])
+def test_lines_are_the_same_with_the_quick_look_and_without(
+    scope: Running | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = logging.StreamHandler(io.StringIO())
+    formatter = logs.formatter_for(handler)
+    records = _records()
+    token = logs.scope.set(scope)
+    looks: list[bool] = []
+
+    def looked(*given: Any) -> bool:
+        looks.append(is_plain(*given))
+        return looks[-1]
+
+    try:
+        monkeypatch.setattr(logs, "is_plain", looked)
+        quick = [formatter.format(record) for record in records]
+        monkeypatch.setattr(logs, "is_plain", lambda *_: False)
+        assert [formatter.format(record) for record in records] == quick
+    finally:
+        logs.scope.reset(token)
+    assert min(Counter(looks).values()) > 20
+    assert set(looks) == {True, False}
+
+
+def test_a_line_holds_what_structlogs_formatter_finds_in_a_record(written: Any) -> None:
+    def render(_logger: Any, _name: str, event: Any) -> str:
+        record = event.pop("_record")
+        event.pop("_from_structlog")
+        if raised := event.pop("exc_info", None):
+            event["exception"] = logging.Formatter().formatException(raised)
+        return json.dumps({"logger": record.name, **event})
+
+    def act(logger: logging.Logger) -> None:
+        logs.configure_structlog()
+        reference.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[render]))
+        logger.addHandler(reference)
+        bound = structlog.get_logger("tests.logs").bind(order=17)
+        try:
+            raise ValueError("away")  # noqa: TRY301
+        except ValueError:
+            bound.exception("failed %s", "badly", stack_info=True)
+            logger.exception("failed %s", "badly", stack_info=True)
+        logger.info("said %(this)s", {"this": "that"})
+        logger.info("100 %")
+        bound.info("done", rows=3)
+
+    reference = logging.StreamHandler(io.StringIO())
+    ours = written("json", act).splitlines()
+    expected = reference.stream.getvalue().splitlines()
+    assert len(expected) == len(ours) == 5
+    for own, other in zip(map(json.loads, ours), map(json.loads, expected), strict=True):
+        assert own.items() >= other.items()

@@ -461,11 +461,19 @@ def test_measuring_keeps_to_its_share_however_many_names_there_are(
     board = Board.create(PLENTY)
     runs, free = Runs(board, lambda _: None), limited(MB)
     begun = time.monotonic()
-    for number in range(2000):
-        with runs.run("id", f"shop.name{number % names}", free, MB):
-            pass
-        runs.after()
+
+    def work() -> None:
+        for number in range(2000):
+            with runs.run("id", f"shop.name{number % names}", free, MB):
+                pass
+            runs.after()
+
+    work()
     assert len(collections) <= 27 + (time.monotonic() - begun)
+    collections.clear()
+    runs._born -= 3600  # an hour without work saves up next to nothing
+    work()
+    assert 1 <= len(collections) <= 4 + (time.monotonic() - begun)
 
 
 def test_reports_that_are_no_news_keep_to_their_share_however_many_names_there_are() -> None:

@@ -18,6 +18,7 @@ from seawall.redaction import (
     LONGEST,
     MESSAGE,
     ends,
+    is_plain,
     is_secret,
     names,
     redact,
@@ -72,6 +73,19 @@ def test_redacting_quickly_shows_what_redacting_slowly_shows(texts: int) -> None
     for seed in range(texts):
         text = mixed(seed)
         assert redact_text(text) == redact_slowly(text), f"mixed({seed})"
+
+
+@pytest.mark.usefixtures("_own_names")
+@pytest.mark.parametrize("own", [(), ("card number", "Zettel")])
+def test_what_a_quick_look_calls_plain_is_shown_as_it_is(own: tuple[str, ...]) -> None:
+    names.add(own)
+    texts = [*(text for _, text, _ in FORMS), *fields(), *corpus.HARMLESS, *map(mixed, range(500))]
+    texts += [f"card_number={S}", f"zettel: {S}", f"said {S}"]
+    values = (S,)
+    plain = [text for text in texts if is_plain(text, values)]
+    assert [redact_text(text, values) for text in plain] == plain
+    assert own or [redact_slowly(text) for text in plain] == plain
+    assert len(plain) > 100
 
 
 @pytest.mark.parametrize("secret", corpus.SECRETS)

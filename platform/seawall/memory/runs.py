@@ -32,6 +32,8 @@ SIGNAL: Final = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else None
 
 _SHARE_FOR_MEASURING: Final = 0.01
 _SHARE_FOR_TRIMS: Final = 0.05
+_SAVED: Final = 0.02
+"""Seconds of that share which an idle process saves up: what comes after a pause is not slowed down by it."""
 _FIRST: Final = 0.25
 """Seconds of CPU that a fresh process may spend on either, beside the share of its time."""
 
@@ -242,6 +244,8 @@ class Runs:
         """What the run kept, if the process was clean before it and that is within its share of the time."""
         lived, before = time.monotonic() - self._born, self._clean
         self._clean = None
+        if self._spent > _FIRST:
+            self._spent = max(self._spent, _FIRST + _SHARE_FOR_MEASURING * lived - _SAVED)
         if before is not None or self._spent <= _FIRST + _SHARE_FOR_MEASURING * lived:
             with self._timed():
                 cleanup.release()

@@ -9,7 +9,7 @@ from seawall.redaction.bounds import ARGUMENTS, FIELD, KEPT, LINE, MESSAGE, Boun
 from seawall.redaction.exceptions import redact_exception
 from seawall.redaction.lines import RedactingFilter
 from seawall.redaction.names import add, is_secret
-from seawall.redaction.texts import LONGEST, ends, hide_passwords, redact_text
+from seawall.redaction.texts import LONGEST, ends, hide_passwords, is_plain, redact_text
 from seawall.redaction.urls import HIDDEN
 from seawall.redaction.values import redact, redact_arguments, secret_values
 
@@ -26,6 +26,7 @@ __all__ = [
     "add",
     "ends",
     "hide_passwords",
+    "is_plain",
     "is_secret",
     "redact",
     "redact_arguments",

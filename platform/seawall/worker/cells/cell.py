@@ -141,7 +141,6 @@ class Cell:
         self.timer = Timer(max_interval=10.0)
         self.hub: Any = set_event_loop(Hub(self.timer))
         self.pool: Any = Solo(app=self.app, initargs=(self.app, self.hostname))
-        self.logs_received = logging.getLogger("celery.worker.strategy").isEnabledFor(logging.INFO)
         self._table = pool.table
         self._heard = pool.table.epoch
         self.share = pool.wanted  # cells that rate limits are shared by

@@ -22,7 +22,11 @@ from seawall.worker.task_events import passes
 logger = logging.getLogger(__name__)
 _EventsStep: Any = CeleryEvents  # celery-types lacks half of it
 
+_JSON: Final = json.JSONEncoder(default=repr)
 _SEND_EVERY: Final = 0.1
+_MOST: Final = 128
+"""Events that wait for that; a batch costs a round trip and what the table holds is written anew after it."""
+
 _SILENT: Final = ("worker",)  # the groups of events that pass while those of tasks do not
 
 
@@ -43,8 +47,8 @@ class Dispatcher(TaskDispatcher):
         with self._keeping:
             many = len(buffered)
             sent = super().send(type, *args, **fields)
-            if len(buffered) > many:
-                self.row.keep_event(_encode(buffered[-1]))
+            if len(buffered) > many and not self.row.keep_event(_encode(buffered[-1])):
+                self.flush(errors=False)  # what is not kept dies with the process
         return sent
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +60,7 @@ class Dispatcher(TaskDispatcher):
 
 
 def _encode(event: Any) -> bytes:
-    return json.dumps(event, default=repr).encode()
+    return _JSON.encode(event).encode()
 
 
 class Events(_EventsStep):  # type: ignore[misc]
@@ -85,6 +89,7 @@ class Events(_EventsStep):  # type: ignore[misc]
             hostname=c.hostname,
             groups=self.groups,
             buffer_group=["task"],
+            buffer_limit=_MOST,
         )
         if previous is not None:
             c.event_dispatcher.extend_buffer(previous)

@@ -4,6 +4,7 @@ What differs from Celery's solo pool is cost, not behaviour: a message is decode
 a turn of the loop in between, and its task is traced in place (`tracing`).
 """
 
+import logging
 import os
 import time
 from collections import deque
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
+from celery.app import trace as celery_trace
 from celery.app.task import Context
 from celery.utils.saferepr import saferepr
-from celery.worker import state
+from celery.worker import state, strategy
 from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery.channel import Channel as LeasedChannel
@@ -32,6 +34,7 @@ from seawall.worker.time_limits import limits_of
 if TYPE_CHECKING:
     from seawall.worker.cells.cell import Cell
 
+_celerys: Any = strategy  # celery-types lacks half of it
 _SETTLE_BESIDE: Final = (
     0.002  # seconds of work from which an acknowledgement is worth a round trip of its own
 )
@@ -92,7 +95,7 @@ class Execution:
             request.on_failure(ExceptionInfo())
         else:
             cell.catch_up()  # whether its end is to be told
-            shown = outcome.result if outcome.failed else self._shown(request, outcome.result)
+            shown = outcome.result if outcome.failed else self._shown(request, outcome)
             request.on_success((int(outcome.failed), shown, outcome.runtime))
             if not outcome.failed:
                 self._succeeded.append(request.id)
@@ -195,11 +198,11 @@ class Execution:
             tracer = self._tracers[task] = Tracer(task, pid=self._pid, hostname=self._hostname)
         return tracer
 
-    def _shown(self, request: Any, result: Any) -> str | None:
+    def _shown(self, request: Any, outcome: Outcome) -> str | None:
         """What a task returned, for those who are told."""
-        if type(request) is Request and not request.is_told:
-            return None
-        return saferepr(result, request.task.resultrepr_maxsize)
+        if outcome.shown is not None or (type(request) is Request and not request.is_told):
+            return outcome.shown
+        return saferepr(outcome.result, request.task.resultrepr_maxsize)
 
     def _marks_itself(self, kind: type) -> bool:
         """Whether the task's own code is told apart from ours, see `SeawallTask.__call__`."""
@@ -218,6 +221,7 @@ def build_handler(
     errors = consumer.connection_errors
     revoked, stamps, received = state.revoked, state.revoked_stamps, signals.task_received
     bucket_of = consumer.task_buckets
+    says = _celerys.logger.isEnabledFor(logging.INFO)
 
     def handle(message: Any) -> None:
         headers, payload = message.headers, message.payload
@@ -227,8 +231,6 @@ def build_handler(
             or not isinstance(payload, _SEQUENCES)
             or len(payload) != _PAYLOAD_PARTS
             or consumer.on_task_message
-            or passes(eventer)
-            or cell.logs_received
         ):
             otherwise(
                 message, None, message.ack_log_error, message.reject_log_error, consumer.on_task_message
@@ -245,10 +247,14 @@ def build_handler(
             connection_errors=errors,
         )
         request.parts = payload
+        if says:
+            _say_received(request)
         if (request.expires or revoked or stamps) and request.revoked():
             return
         if received.receivers:
             received.send(sender=consumer, request=request)
+        if task.send_events and passes(eventer):
+            _tell_received(eventer, request)
         bucket = None if consumer.disable_rate_limits else bucket_of[task.name]
         if bucket is not None:
             consumer._limit_task(request, bucket, 1)  # noqa: SLF001 - as Celery's strategy
@@ -257,3 +263,31 @@ def build_handler(
         consumer.on_task_request(request)
 
     return handle
+
+
+def _say_received(request: Any) -> None:
+    """The line of Celery's strategy."""
+    told = {
+        "id": request.id,
+        "name": request.name,
+        "args": request.argsrepr,
+        "kwargs": request.kwargsrepr,
+        "eta": request.eta,
+    }
+    _celerys.logger.info(celery_trace.LOG_RECEIVED, told, extra={"data": told})
+
+
+def _tell_received(eventer: Any, request: Any) -> None:
+    """The event of Celery's strategy."""
+    eventer.send(
+        "task-received",
+        uuid=request.id,
+        name=request.name,
+        args=request.argsrepr,
+        kwargs=request.kwargsrepr,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        retries=request.request_dict.get("retries", 0),
+        eta=request.eta and request.eta.isoformat(),
+        expires=request.expires and request.expires.isoformat(),
+    )

@@ -275,9 +275,9 @@ class Row(ctypes.Structure):
         for event in events:
             self.keep_event(event)
 
-    def keep_event(self, event: bytes) -> None:
-        """One more is not sent yet."""
-        self._add_line(_EVENTS_AT, _EVENTS_MAX, event)
+    def keep_event(self, event: bytes) -> bool:
+        """One more is not sent yet; False if there is no room to keep it until then."""
+        return self._add_line(_EVENTS_AT, _EVENTS_MAX, event) is not None
 
     def clear_gathered(self) -> None:
         """Nothing is gathered."""
@@ -286,15 +286,15 @@ class Row(ctypes.Structure):
     def add_gathered(self, line: bytes) -> bool:
         """One more message is kept until there are enough; whether there is room for the next one."""
         length = self._add_line(_GATHERED_AT, _GATHERED_MAX, line)
-        return length + _LONGEST_LINE <= _GATHERED_MAX
+        return length is not None and length + _LONGEST_LINE <= _GATHERED_MAX
 
-    def _add_line(self, at: int, most: int, line: bytes) -> int:
-        """Append a line if it has room; the bytes in use."""
+    def _add_line(self, at: int, most: int, line: bytes) -> int | None:
+        """Append a line; the bytes in use, or None if it has no room."""
         length_at = self.start + at
         (length,) = _LENGTH.unpack_from(self.memory, length_at)
         after: int = length + len(line) + 1
         if after > most:
-            return int(length)
+            return None
         place = length_at + _LENGTH.size + length
         self.memory[place : place + len(line) + 1] = line + b"\n"
         _LENGTH.pack_into(self.memory, length_at, after)

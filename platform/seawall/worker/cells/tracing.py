@@ -22,6 +22,7 @@ from celery.app.task import Context
 from celery.backends.base import Backend
 from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
+from celery.utils.saferepr import saferepr
 from kombu.exceptions import EncodeError
 
 from seawall.worker import older
@@ -41,6 +42,8 @@ class Outcome(NamedTuple):
     failed: bool
     result: Any
     runtime: float | None = None
+    shown: str | None = None
+    """What it returned as text, if somebody has asked for that already."""
 
 
 class Tracer:
@@ -50,8 +53,8 @@ class Tracer:
         self._task = task
         self._began = {"pid": pid, "hostname": hostname}
         self._loader = task.app.loader
-        hooked = any(_celerys.task_has_custom(task, hook) for hook in _HOOKS) or is_wrapped(task)
-        self._never = hooked or _celerys.logger.isEnabledFor(logging.INFO)
+        self._never = any(_celerys.task_has_custom(task, hook) for hook in _HOOKS) or is_wrapped(task)
+        self._does_info = _celerys.logger.isEnabledFor(logging.INFO)
         self._run = task if _celerys.task_has_custom(task, "__call__") else task.run
         cleanups = task.backend.process_cleanup, self._loader.on_process_cleanup
         self._cleanups = [each for each in cleanups if getattr(each, "__func__", None) not in _EMPTY]
@@ -108,14 +111,28 @@ class Tracer:
                 except EncodeError as exc:
                     state, value, failure = self._failed(context, exc)
                     return Outcome(failed=True, result=failure)
+            shown = saferepr(value, task.resultrepr_maxsize) if self._does_info else None
             runtime = time.monotonic() - started
             if signals.task_success.receivers:
                 signals.task_success.send(sender=task, result=value, runtime=runtime)
-            return Outcome(failed=False, result=value, runtime=runtime)
+            if self._does_info:
+                self._say(uuid, context, shown, runtime)
+            return Outcome(failed=False, result=value, runtime=runtime, shown=shown)
         finally:
             if signals.task_postrun.receivers:
                 said = {"args": args, "kwargs": kwargs, "retval": value, "state": state}
                 signals.task_postrun.send(sender=task, task_id=uuid, task=task, **said)
+
+    def _say(self, uuid: str, context: Context, shown: str | None, runtime: float) -> None:
+        told = {
+            "id": uuid,
+            "name": _celerys.get_task_name(context, self._task.name),
+            "return_value": shown,
+            "runtime": runtime,
+            "args": context.get("argsrepr") or _celerys.safe_repr(context.args),
+            "kwargs": context.get("kwargsrepr") or _celerys.safe_repr(context.kwargs),
+        }
+        _celerys.info(_celerys.LOG_SUCCESS, told)
 
     def _failed(self, context: Context, exc: Exception) -> tuple[str, Any, ExceptionInfo]:
         """What Celery does about an exception that is being handled: the state, the value, the report."""
