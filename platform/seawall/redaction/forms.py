@@ -12,6 +12,7 @@ from seawall.redaction.commands import without_typed
 from seawall.redaction.messages import without_messages
 from seawall.redaction.names import is_secret
 from seawall.redaction.protocols import without_said
+from seawall.redaction.sentences import without_sentences
 from seawall.redaction.urls import HIDDEN, hide_in_text
 
 _PEM: Final = re.compile(
@@ -63,7 +64,7 @@ def without_forms(text: str, seen: str) -> str:
         text = _PEM.sub(HIDDEN, text)
     text = hide_in_text(text)
     text = without_said(without_typed(without_messages(text, seen), seen), seen)
-    text = _marked(text, seen)
+    text = _marked(without_sentences(text, seen), seen)
     text = _TOKENS.sub(HIDDEN, _DSN.sub(rf"\1{HIDDEN}", text))
     text = _SCHEME.sub(lambda found: f"{found[found.lastindex or 0]} {HIDDEN}", text)
     return _USER.sub(rf"\1{HIDDEN}", _NETRC.sub(rf"\1{HIDDEN}", text))

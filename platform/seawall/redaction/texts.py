@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from seawall.redaction import commands, messages, protocols
+from seawall.redaction import commands, messages, protocols, sentences
 from seawall.redaction.forms import without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.urls import HIDDEN, hide_in_setting
@@ -31,7 +31,7 @@ _FORMS: Final = (
     "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
     "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
     "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=",
-    *commands.HINTS, *protocols.HINTS, *messages.HINTS,
+    *commands.HINTS, *protocols.HINTS, *messages.HINTS, *sentences.HINTS,
 )  # fmt: skip
 
 
@@ -134,8 +134,14 @@ def _holds(seen: str, parts: Iterable[str]) -> bool:
 
 
 def hide_passwords(text: str) -> str:
-    """`text`, which is nothing but a URL or several, as a setting holds them, without their passwords."""
-    return redact_text(hide_in_setting(text))
+    """`text`, which is nothing but a URL or several, as a setting holds them, without their passwords.
+
+    Of one that is longer than `LONGEST`, the beginning.
+    """
+    shown = hide_in_setting(text[:LONGEST])
+    if len(text) <= LONGEST:
+        return redact_text(shown)
+    return f"{beginning(shown, LONGEST - MARGIN, ())}... ({len(text)} characters)"
 
 
 def _without_named(text: str) -> str:
@@ -173,7 +179,7 @@ def _names_a_secret(found: re.Match[str]) -> bool:
     if found["markup"] and before != "<":
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
-        return False
+        return sentences.is_noun(found)
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
 
 
@@ -182,6 +188,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
     start = found.end()
     if done := _DONE.match(text, start):
         return done.end(), done.end()
+    if found["flag"] and found["name"][0] != "-":
+        return sentences.spoken(text, start, found["name"])
     if found[0].rstrip(" \t").endswith(":") and (end := _end_of_block(text, found)):
         return start, end
     call = _CALL.match(text, start)
