@@ -19,23 +19,46 @@ _OPTIONS: Final = (
     # programs, a word that must follow, options; a last character says that the secret begins behind it in
     # the value (`-u ann:S`), and `!` that it stands in the same word (`-pS`)
     ("curl", "", "-[A-Za-z]{0,8}u: -[A-Za-z]{0,8}U: -u:! -U:! -E: --cert: -[a-zA-Z]{0,8}b= --cookie="),
-    ("http https xh", "", "-a: --auth:"),
+    ("http https xh httpie", "", "-a: --auth:"),
+    ("http https xh httpie", "bearer", "-a --auth"),
+    ("ab", "", "-A: -P:"),
+    ("ttyd", "", "-c: --credential:"),
     ("jenkins-cli jenkins-cli.jar", "", "-auth:"),
     ("skopeo", "", "--src-creds: --dest-creds: --creds:"),
     ("lftp", "", "-u, -u,!"),
-    ("smbclient smbget rpcclient", "", "-U%"),
+    ("smbclient smbget rpcclient net winexe", "", "-U%"),
     ("kubectl oc", "secret", "--from-literal="),
     ("docker podman buildah skopeo crane helm oc nerdctl az", "login", "-p"),
+    ("az", "create", "-p"),
+    ("az", "user", "-p"),
+    ("az", "keys", "--key-value"),
+    ("cf ilorest", "login", "-p"),
+    ("cypher-shell beeline evil-winrm hydra crackmapexec mutool snowsql racadm", "", "-p"),
+    ("altool ncftpput ncftpget uv add-user.sh aircrack rdesktop", "", "-p -p!"),
+    ("security", "", "-w -P -p -k"),
+    ("dsadd dsmod", "", "-pwd"),
     ("mysql mysqldump mysqladmin mysqlimport mysqlshow mysqlcheck mysqlbinlog mysqlsh", "", "-p!"),
     ("mariadb mariadb-dump mariadb-admin 7z 7za 7zr unrar rar", "", "-p! -hp!"),
     ("sshpass twine poetry smbmap rdesktop mongo mongosh mongodump mongorestore cqlsh", "", "-p"),
     ("rabbitmqadmin psexec useradd usermod", "", "-p"),
-    ("sshpass", "", "-p!"),
-    ("sqlcmd bcp ipmitool", "", "-P"),
+    ("sshpass twine cqlsh mongosh mongo mongodump mongorestore", "", "-p!"),
+    ("sqlcmd bcp tsql", "", "-P -P!"),
+    ("ipmitool knife mosquitto_pub mosquitto_sub", "", "-P"),
+    ("vsql", "", "-w"),
+    ("stomp", "", "-W"),
+    ("swaks", "", "-ap"),
+    ("sendemail", "", "-xp"),
+    ("nodetool", "", "-pw"),
+    ("caddy", "hash", "-p --plaintext"),
+    ("slappasswd ldappasswd", "", "-s -a"),
+    ("signtool", "", "/p"),
+    ("influx anaconda k3s rancher vagrant uv", "", "-t"),
+    ("ffmpeg", "", "-decryption_key -encryption_key"),
+    ("qpdf", "", "--encrypt"),
     ("zip unzip", "", "-P -P!"),
     ("ssh-keygen", "", "-N -P"),
-    ("redis-cli", "", "-a"),
-    ("openssl", "", "-k -K -psk -hmac"),
+    ("redis-cli", "", "-a -a!"),
+    ("openssl", "", "-k -K -psk -hmac -macopt:"),
     ("ldapsearch ldapmodify ldapadd ldapdelete ldappasswd ldapwhoami", "", "-w -w!"),
     ("plink pscp psftp putty", "", "-pw"),
     ("pdftotext pdftoppm pdfinfo", "", "-upw -opw"),
@@ -47,11 +70,16 @@ _OPTIONS: Final = (
     ("az", "keyvault", "--value"),
     ("schtasks", "", "/rp"),
     ("xfreerdp", "", "/p:!"),
-    ("fly flyctl", "secrets", "set="),
-    ("heroku", "config:set", "config:set="),
-    ("vault", "kv", "put="),
+    ("fly flyctl supabase doppler", "secrets", "set="),
+    ("heroku dokku", "config:set", "config:set="),
+    ("eb", "setenv", "setenv="),
+    ("railway", "variables", "set="),
+    ("vault", "put", "put="),
+    ("vault", "patch", "patch="),
+    ("vault", "write", "write="),
+    ("netsh", "set", "set="),
 )  # fmt: skip
-_ASSIGNMENTS: Final = frozenset({"set=", "config:set=", "put="})
+_ASSIGNMENTS: Final = frozenset({"set=", "config:set=", "put=", "patch=", "write=", "setenv="})
 """Not options but words, behind which every `name=value` is a secret."""
 
 _BETWEEN: Final = """(?:[ ]|['"],[ ]?['"])"""
@@ -59,16 +87,39 @@ _BETWEEN: Final = """(?:[ ]|['"],[ ]?['"])"""
 _WORDS: Final = re.compile(
     r"""(
     (?<![\w.-])(?:
-        (?:vault|cargo)[ ]login[ ](?!-|token=)
+        (?:vault|cargo)[ ]login[ ](?!token=)(?:-no-\w{1,16}+[ ]|--?registry[ ][^\s'"]{1,64}+[ ])?(?!-)
+        |vault[ ](?:token[ ](?:lookup|revoke|renew)|operator[ ]unseal|unwrap)[ ](?!-)
+        |consul[ ]acl[ ]token[ ]read[ ]-id[ ]|etcdctl[ ]user[ ]add[ ][^\s:'"]{1,64}+:|bw[ ](?:unlock|login[ ][^\s'"]{1,64}+)[ ](?!-)
+        |(?:consul[ ]kv|etcdctl)[ ]put[ ][^\s'"]{0,128}?(?:passw|token|secret)[^\s'"]{0,64}+[ ]
+        |lpass[ ]login[ ]--plaintext[ ][^\s'"]{1,64}+[ ]|cf[ ]auth[ ][^\s'"]{1,64}+[ ]
+        |pulumi[ ]config[ ]set[ ](?:--secret[ ])?[^\s'"]{1,64}+[ ]
+        |neo4j-admin[ ](?:dbms[ ])?set-initial-password[ ]|ansible-vault[ ]encrypt_string[ ](?:--name[ ][^\s'"]{1,64}+[ ])?['"]?(?!-)
+        |salt[ ][^\s]{1,64}+[ ](?:shadow\.set_password[ ][^\s]{1,64}+|mysql\.user_create[ ][^\s]{1,64}+[ ][^\s]{1,64}+)[ ]
+        |openssl[ ]passwd[ ](?:-salt[ ][^\s'"]{1,64}+[ ]|-\w{1,6}+[ ]){0,4}(?!-)
+        |mkpasswd[ ](?:-m[ ][^\s'"]{1,32}+[ ])?(?!-)|samba-tool[ ]user[ ]create[ ][^\s'"]{1,64}+[ ](?!-)
+        |htpasswd[ ]-[a-zA-Z]{0,4}?n[a-zA-Z]{0,4}+[ ](?:\d{1,2}+[ ])?[^\s'"]{1,64}+[ ]
+        |smbclient[ ]//[^\s'"]{1,128}+[ ](?!-)
+        |rclone[ ]config[ ]create[ ][^\n]{0,256}?[ ](?:pass|secret_access_key)[ ]
+        |mc[ ]admin[ ]user[ ]add[ ][^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]
+        |kubectl[ ]create[ ]token[ ]|(?:npm|pnpm)[ ]set[ ][^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
+        |bundle[ ]config[ ](?:set[ ])?(?:--global[ ])?[^\s'"]{1,128}+[ ][^\s:'"]{1,64}+:
+        |composer[ ]config[ ](?:--global[ ])?(?:http-basic\.[^\s]{1,64}+[ ][^\s]{1,64}+|[a-z]{1,16}+-(?:oauth|token)\.[^\s]{1,64}+|bearer\.[^\s]{1,64}+)[ ]
+        |nuget[ ]setapikey[ ]|dotnet[ ]user-secrets[ ]set[ ]['"]?[^\s'"]{1,64}+['"]?[ ]['"]?
+        |db2[ ]connect[ ]to[ ][^\s]{1,64}+[ ]user[ ][^\s]{1,64}+[ ]using[ ]['"]?
+        |isql[ ](?:-\w[ ])?[^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]|mosquitto_passwd[ ]-[bc]{1,2}+[ ][^\s]{1,64}+[ ][^\s]{1,64}+[ ]
+        |add-user\.sh[ ](?!-)[^\s'"]{1,64}+[ ]|locksettings[ ]set-(?:pin|password)[ ]|adb[ ]pair[ ][^\s]{1,64}+[ ]
+        |aws[ ]rds[ ]generate-db-auth-token[ ]\|[ ]|wpa_cli[ ]set_network[ ]\d{1,3}+[ ]psk[ ]['"]{0,2}
+        |curl[^\n]{0,128}?[ ](?:-x|--proxy|--socks5)[ ][^\s:@/]{1,64}+:(?=[^\s@]{1,128}+@)
+        |(?:curlftpfs|impacket-\w{1,32}+|\w{1,32}+\.py)[ ][\w./-]{1,64}+:(?=[^\s@/]{1,128}+@)
         |ngrok[ ](?:config[ ]add-)?authtoken[ ]|snyk[ ]auth[ ]|rclone[ ]obscure[ ]
         |vncpasswd[ ]|redis-cli[ ]auth[ ]
         |wpa_passphrase[ ][^\s'"]{1,64}+[ ]
-        |rabbitmqctl[ ](?:add_user|change_password)[ ][^\s'"]{1,64}+[ ]
+        |rabbitmqctl[ ](?:add_user|change_password|authenticate_user)[ ]['"]?[^\s'"]{1,64}+['"]?[ ]['"]?
         |mysqladmin\b[^\n]{0,128}?[ ]password[ ]
-        |aws[ ]configure[ ]set[ ](?:aws_secret_access_key|aws_session_token)[ ]
+        |aws[ ]configure[ ]set[ ](?:[\w-]{1,32}+\.)?(?:aws_secret_access_key|aws_session_token)[ ]
         |(?:npm|yarn|poetry)[ ]config[ ](?:set[ ])?[^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
         |poetry[ ]config[ ]http-basic\.[^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]
-        |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ](?![/*])(?:/user:[^\s'"]{1,64}+[ ])?
+        |net[ ]use[ ](?:[a-z]:[ ])?(?:\\\\|https?:)[^\s]{1,256}+[ ](?![/*])(?:/user:[^\s'"]{1,64}+[ ])?
         |net[ ]use[ ](?:[a-z]:[ ])?\\\\[^\s]{1,256}+[ ]/user:[^\s'"]{1,64}+[ ](?!/)
         |net[ ]user[ ][^\s/]{1,64}+[ ](?![/*])
         |mc[ ](?:alias[ ]set|config[ ]host[ ]add)[ ][^\s'"]{1,64}+[ ][^\s'"]{1,256}+[ ][^\s'"]{1,256}+[ ]
@@ -76,9 +127,10 @@ _WORDS: Final = re.compile(
             (?:[^\s'"]{1,256}+[ ](?=[^\s'"]{1,256}+[ ]\S))?[^\s'"]{1,64}+[ ]
         |pdftk\b[^\n]{0,256}?[ ]\w{2,5}put_pw[ ]|nmcli\b[^\n]{0,128}?[ ]password[ ]
         |(?:sftp|scp)\b[^\n]{0,128}?[ ][\w.]{1,64}+:(?=[^\s@/]{1,128}+@)
-        |(?:sqlplus|impdp|expdp)[ ][\w.]{1,64}+/
+        |(?:sqlplus|impdp|expdp|sqlldr|(?:exp|imp)(?=[ ][^\s/]{1,64}+/\S{1,256}+[ ]\w{1,16}+=)|rman[ ]target)[ ](?:-\w[ ])?(?:userid=)?[\w.]{1,64}+/(?!/)
+        |connect-az\w{1,16}+[ ]-credential[ ][^\s]{1,64}+[ ]
         |convertto-securestring[ ](?:-string[ ])?['"]?
-        |pscredential\(['"][^'"\n]{0,128}+['"],[ ]?['"]
+        |pscredential\]?(?:::new)?\(['"][^'"\n]{0,128}+['"],[ ]?['"]
     )
     |jdbc:oracle:thin:[\w.]{1,64}+/
     )[^\s'"@|;]++""".replace("[ ]", _BETWEEN),
@@ -86,10 +138,17 @@ _WORDS: Final = re.compile(
 )
 _PIPED: Final = re.compile(
     r"(?<![\w.-])((?:echo|printf)[ ](?:(?:-\w{1,3}|['\"]%s(?:\\n)?['\"])[ ])?)[^|\n]{1,512}+"
-    r"(?=\|[^\n]{0,256}?(?:stdin|with-token|sudo -\w{0,3}S|chpasswd|kinit|passwd))"
+    r"(?=\|[^\n]{0,256}?(?:stdin|with-token|sudo -\w{0,3}S|chpasswd|kinit|passw|passphrase|secret|token|login|vault|luks|twine"
+    r"|cryptsetup|ssh-add|kubeseal|kubectl apply|pass insert|pubkey))"
 )
+_WRITTEN: Final = re.compile(
+    r"(<\((?:echo|printf)[ ](?:-\w{1,3}[ ])?)[^)\n]{1,512}+"
+    r"|(?<![\w.-])((?:echo|printf)[ ](?:-\w{1,3}[ ])?)[^|<>\n]{1,512}+"
+    r"(?=>{1,2}[ ]?[^\s]{0,128}?(?:passw|token|secret|credential|pgpass|netrc))"
+)
+_CONNECT: Final = re.compile(r"(\bconnect[ ]['\"]?\w{1,64}+/)[^\s'\"@/]{1,256}+(?=@|['\"]?[ ]as[ ])", re.IGNORECASE)
 _HERE: Final = re.compile(
-    r"((?:stdin|token|passwd|secret|kinit|key-file)[^\n<]{0,128}+<<<[ ]?)"
+    r"((?:stdin|token|passw|secret|kinit|key-file|login|keystore|pass insert|keyring|borg init|kubeseal|pwprompt|askpass|user = )[^\n<]{0,128}+<<<[ ]?)"
     r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|[^\s|;]++)"
 )
 _EXPORTED: Final = re.compile(
@@ -102,6 +161,9 @@ _KNOWN: Final = frozenset(
     {
         *_PROGRAMS, "vault", "cargo", "ngrok", "snyk", "rclone", "vncpasswd", "wpa_passphrase", "rabbitmqctl",
         "npm", "yarn", "net", "mc", "htpasswd", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "sftp", "scp",
+        "consul", "etcdctl", "bw", "lpass", "pulumi", "neo4j-admin", "ansible-vault", "salt", "mkpasswd", "samba-tool",
+        "pnpm", "bundle", "composer", "nuget", "db2", "isql", "mosquitto_passwd", "adb", "wpa_cli", "curlftpfs", "sqlldr",
+        "exp", "imp", "rman",
     }
 )  # fmt: skip
 _WRAPPED: Final = 4
@@ -115,7 +177,10 @@ HINTS: Final = (
     "authtoken", "snyk", "rclone", "vncpasswd", "redis-cli", "wpa_pass", "rabbitmqctl", "aws", " config ",
     "mc alias", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "securestring", "pscredential", "jdbc:oracle",
     "<<<", "echo ", "printf ", "setx ", "setenv ", "export ", "set -gx ", "env ", "sftp ", "scp ",
-    "mysqladmin",
+    "mysqladmin", "vault ", "consul", "etcdctl", "bw ", "lpass", "cf auth", "pulumi", "neo4j-admin", "encrypt_string",
+    "salt ", "openssl", "mkpasswd", "samba-tool", "smbclient", "kubectl", "npm set", "user-secrets", "nuget", "db2 ",
+    "isql", "mosquitto", "add-user", "locksettings", "adb pair", "db-auth-token", "wpa_cli", "curlftpfs", "impacket",
+    ".py ", "sqlldr", "exp ", "imp ", "rman ", "mc admin", "connect ",
 )  # fmt: skip
 """One of these is in every command line that is known here."""
 
@@ -123,7 +188,7 @@ HINTS: Final = (
 def _option(option: str) -> str:
     """A pattern of what an option of `_OPTIONS` hides: a group that is kept, and the secret behind it."""
     if option in _ASSIGNMENTS:
-        return rf"(?<![\w-]){option[:-1]}['\"]?[,\s][^\n=]{{0,128}}?=|(?<=\s)[A-Z]\w{{0,64}}+="
+        return rf"(?<![\w-]){option[:-1]}['\"]?[,\s][^\n=]{{0,128}}?=|(?<=[\s'\"])[A-Za-z_]\w{{0,64}}+="
     glued = option.endswith("!")
     option = option.removesuffix("!")
     option, separator = (
@@ -151,7 +216,11 @@ def without_typed(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
     if not any(hint in seen for hint in HINTS):
         return text
+    if "connect " in seen and "/" in seen:
+        text = _CONNECT.sub(rf"\1{HIDDEN}", text)
     text = _HERE.sub(rf"\1{HIDDEN}", _PIPED.sub(rf"\1{HIDDEN} ", text))
+    if "echo " in seen or "printf " in seen:
+        text = _WRITTEN.sub(lambda each: f"{each[1] or each[2]}{HIDDEN}", text)
     text = _EXPORTED.sub(lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2]) else each[0], text)
     return _without_options(_WORDS.sub(rf"\1{HIDDEN}", text))
 

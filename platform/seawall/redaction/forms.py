@@ -14,6 +14,7 @@ from seawall.redaction.names import is_secret
 from seawall.redaction.protocols import without_said
 from seawall.redaction.sentences import without_sentences
 from seawall.redaction.urls import HIDDEN, hide_in_text
+from seawall.redaction.words import is_plain
 
 _PEM: Final = re.compile(
     r"-{4,5} ?BEGIN[ +%20]{1,3}"
@@ -43,6 +44,14 @@ _TOKENS: Final = re.compile(
     )""",
     re.VERBOSE,
 )
+_QUERY: Final = re.compile(
+    r"((?:[?&#;]|%3F|%26|\\u0026|&amp;)(?:code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy)(?:=|%3D))"
+    r"([^\s&#'\"<>;%]{4,}+)",
+    re.IGNORECASE,
+)
+"""Fields of a query that are secret if what they hold is no word and no number."""
+_GRANT: Final = re.compile(r"((?<![\w.-])code['\"]?\s?[=:]\s?['\"]?)[^\s&,'\"}]{4,}+")
+"""The code of OAuth, beside `grant_type`."""
 _NETRC: Final = re.compile(r"(\blogin[ \t]{1,4}+\S{1,64}+[ \t]{1,4}+password[ \t]{1,4}+)\S++")
 _USER: Final = re.compile(
     r"((?<![\w-])(?:-u|--user|--proxy-user)(?:[ =]{1,2}|['\"],[ ]?)['\"]?[^\s:'\"]{1,128}+:)[^\s'\"]++"
@@ -63,6 +72,10 @@ def without_forms(text: str, seen: str) -> str:
     if "private" in seen or "static key" in seen:
         text = _PEM.sub(HIDDEN, text)
     text = hide_in_text(text)
+    if "=" in seen or "%3d" in seen:
+        text = _QUERY.sub(lambda found: found[0] if is_plain(found[2]) else f"{found[1]}{HIDDEN}", text)
+    if "grant_type" in seen:
+        text = _GRANT.sub(rf"\1{HIDDEN}", text)
     text = without_said(without_typed(without_messages(text, seen), seen), seen)
     text = _marked(without_sentences(text, seen), seen)
     text = _TOKENS.sub(HIDDEN, _DSN.sub(rf"\1{HIDDEN}", text))

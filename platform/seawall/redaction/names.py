@@ -35,7 +35,8 @@ _LAST: Final = frozenset({"pass", "auth"})
 _OF_PASS: Final = frozenset(
     {
         "db", "user", "my", "root", "admin", "smtp", "mail", "email", "mysql", "pg", "redis", "ftp", "ldap",
-        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require",
+        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require", "import", "srcstore",
+        "deststore", "srckey", "destkey",
     }
 )  # fmt: skip
 """What `pass` is short for a password of: `dbpass`, but not `compass`."""
@@ -43,7 +44,7 @@ _OF_PASS: Final = frozenset(
 _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
     r"|client|functions?|application|preshared|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
-    r"|saml_?response)(?:_|$)"
+    r"|saml_?response|(?:device|user|authorization|verification|login|recovery|backup)_code)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
 """What a signature that opens something begins with, or, in `SignatureProvided`, is."""

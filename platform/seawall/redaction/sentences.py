@@ -13,60 +13,30 @@ from typing import Final
 
 from seawall.redaction.names import is_secret
 from seawall.redaction.urls import HIDDEN
+from seawall.redaction.words import is_plain
 
-_PLAIN: Final = re.compile(
-    r"""
-    [^\W\d_]{1,64}+(?:['’][^\W\d_]{1,2}+)?+(?:[-_/][^\W\d_]{1,64}+){0,16}+[_?!]?+   # words, and joined ones
-    |(?:[a-z]{1,16}+|[A-Z]{1,16}+)[-_]?+\d{1,3}+[a-z]?+                            # sha256, v2
-    |[+-]?\d{1,5}+[a-z%°€$]{0,3}+                                                   # 5, 30d
-    |(?=\d{0,32}+\D)[\d.,:/+TZ-]{1,64}+[a-z%]{0,3}+                                 # 0.5s, a date, an address
-    |v?\d{1,9}+(?:\.\w{1,9}+){1,8}+
-    |[\w.+-]{1,128}+@[\w-]{1,64}+(?:\.[\w-]{1,64}+){1,8}+
-    |[\w-]{1,64}+\.(?:py|js|ts|json|ya?ml|toml|txt|pem|key|crt|env|md|go|rs|java|html|cfg|ini|conf|csv|log|sh|sql
-        |org|com|net|io|local|example)
-    |[*.…_=\W]{1,64}+ | %\(?\w{1,64}+(?:\)\w)?+ | \$\{?\w{1,64}+\}? | \{\w{0,64}+\}
-    """,
-    re.VERBOSE,
-)
-_CODE: Final = frozenset("()[]{}<>|=\\")
-_LEADING: Final = ("-", "/", "~", "./", "../", "*", "%", "$", "#", "@", "http", "&")
-_LONGEST: Final = 512
-
-
-def is_plain(word: str) -> bool:
-    """Whether that may be a word, a number, a path, a placeholder or a piece of code, and so no secret."""
-    core = word.rstrip("=")
-    return (
-        len(word) > _LONGEST
-        or word.startswith(_LEADING)
-        or "://" in word
-        or not _CODE.isdisjoint(core)
-        or _PLAIN.fullmatch(word) is not None
-    )
-
-
-_BARE: Final = frozenset({"pass", "auth", "passwords", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic", "credential"})
+_LONGEST_NAME: Final = 128
+_BARE: Final = frozenset({"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic", "credential"})
 """Names that are rather something else in a sentence, or say that there are several."""
-_KEYS: Final = frozenset({"key", "code", "id"})
-_CODED: Final = frozenset({"verification", "confirmation", "security", "login", "one-time", "access", "recovery", "backup", "activation"})
 _REACH: Final = 40
 _LEADS: Final = frozenset(
     {
         "is", "was", "are", "now", "be", "will", "set", "changed", "reset", "to", "has", "have", "value", "the", "a", "an", "new",
         "given", "provided", "supplied", "mismatch", "expected", "like", "with", "->", "<-", "=", "==", "!=", "||", "??",
-        "or", "::=", "=>", "||=", "?=", "+=", ".=", ":", "-", "!=", "»", "such", "as", "hash", "generated", "error", "incorrect",
+        "or", "::=", "=>", "||=", "?=", "+=", ".=", ":", "-", "!=", "»", "such", "as", "hash", "generated", "error", "incorrect", "decode", "key",
     }
 )  # fmt: skip
 """Words after which the secret is still to come."""
-_OF: Final = frozenset({"for", "of", "user", "from", "account", "role", "key", "database", "host"})
+_OF: Final = frozenset({"for", "of", "user", "from", "account", "role", "database", "host"})
 """Words behind which stands whose it is."""
+_SKIPPED: Final = _OF | {"key"}
 _MOST_WORDS: Final = 8
 _NEXT: Final = re.compile(
     r"""[ \t]{0,8}+(?:
         (?P<quote>\\?['"`])(?P<quoted>[^'"`\n]{0,512}+)['"`]?+
         |[‘“«](?P<curled>[^’”»\n]{0,512}+)
         |(?P<open>[(\[<{])(?P<inner>[^\s(\[<{)\]>}]{1,512}+)(?=[)\]>}])
-        |(?P<word>[^\s'"`(\[<{][^\s'"`<]{0,511}+)
+        |(?P<word><-|[^\s'"`(\[<{][^\s'"`<]{0,511}+)
     )""",
     re.VERBOSE,
 )
@@ -92,15 +62,19 @@ _SHORT: Final = re.compile(r"\d{4,5}")
 def is_noun(found: re.Match[str]) -> bool:
     """Whether the name that is followed by a blank may be followed by its value."""
     name = found["name"].lower()
-    if found["close"] or found["bracket"] or name in _BARE or name.startswith("-") or len(name) > _LONGEST:
+    if found["close"] or found["bracket"] or name in _BARE or name.startswith("-") or len(name) > _LONGEST_NAME:
         return False
     before = found.string[max(0, found.start() - _REACH) : found.start()]
     last = before.rsplit(None, 1)[-1].lower() if before[-1:] == " " and before.strip() else ""
     if last == "unexpected" or before.endswith("<"):
         return False
-    if name in _KEYS:
-        return name == "code" and last in _CODED or is_secret(f"{last}_{name}")
-    return is_secret(found["name"])
+    return is_secret(f"{last}_{name}") if name == "key" else is_secret(found["name"])
+
+
+def is_key(found: re.Match[str]) -> bool:
+    """Whether the name is `key` behind what it opens: `License key: S`."""
+    before = found.string[max(0, found.start() - _REACH) : found.start()]
+    return found["name"].lower() == "key" and bool(before[-1:] == " " and before.strip()) and is_secret(f"{before.split()[-1]}_key")
 
 
 def spoken(text: str, start: int, name: str) -> tuple[int, int]:
@@ -112,7 +86,7 @@ def spoken(text: str, start: int, name: str) -> tuple[int, int]:
         if found is None:
             break
         if skip and found.lastgroup != "inner":
-            skip = _lower(found) in _OF
+            skip = _lower(found) in _SKIPPED
             place = found.end()
             continue
         if (word := found["word"]) is None:
@@ -141,7 +115,7 @@ def _enclosed(found: re.Match[str], start: int) -> tuple[int, int]:
 def _judged(text: str, found: re.Match[str], name: str) -> tuple[int, int] | None:
     word = found["word"].lstrip(">#").rstrip(",.;:!?)]}>'\"")
     begin = found.start("word") + found["word"].find(word)
-    short = name.lower() in {"pin", "otp", "code"} and _SHORT.fullmatch(word)
+    short = name.lower() in {"pin", "otp"} and _SHORT.fullmatch(word)
     if found["word"].endswith(":") or not word:
         return None
     if not is_plain(word) or short:
@@ -161,18 +135,19 @@ _FORE: Final = re.compile(
 )
 _PAIRED: Final = re.compile(
     r"(\b(?:credentials?|creds|login|logg(?:ed|ing)[ ]in[ ]as|(?:user|username)[:/]password|basic[ ]auth|auth(?:entication)?)"
-    r"(?:[ ](?:failed|for|as)){0,2}+[: ]{1,2}+\(?(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?)([^\s'\",;)]{4,512}+)",
+    r"(?:[ ](?:failed|for|as|are)){0,2}+[: ]{1,2}+\(?(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?)([^\s'\",;)]{4,512}+)",
     re.IGNORECASE,
 )
 _OTHERWISE: Final = re.compile(
-    r"(\b(?:your[ ](?:\w{1,16}+[- ]){0,2}code(?:[ ]is|:)|(?:verification|confirmation|security|login|one-time)[ ]code[ ]?:"
+    r"(\b(?:your[ ](?:\w{1,16}+[- ]){0,2}code(?:[ ]is|:)|(?:verification|confirmation|security|login|one-time)[ ]code(?:[ ]is|:)?+"
+    r"|session(?:[ ]id)?+|cookie[ ]['\"]?[\w-]{1,64}+['\"]?[ ](?:is|=)|cookie[ ][\w-]{1,64}+|(?:user|login)[ ][^\s'\"]{1,64}+[ ]pass"
     r"|temporary[ ]password[ ]is[ ]generated[ ]for[ ]\S{1,128}+:|client[ ]secret[ ]provided:|connection[ ]string"
     r"|(?:authorization|cookie)[ ]header:?|got[ ]header[ ][\w-]{1,64}+[ ]with[ ]value|(?:rw|ro)community|snmp-server[ ]community"
     r"|(?:tacacs|radius)-server[ ]key|isakmp[ ]key)[ ](?:\d[ ])?['\"]?)([^\s'\",]{4,512}+)"
     r"|(\b(?:use|enter)[ ])(\S{4,64}+)(?=[ ]as[ ]your\b)",
     re.IGNORECASE,
 )
-HINTS: Final = (" code", "creden", "creds", "community", "connection string", "in as ", " as your", "-server key", "login ")
+HINTS: Final = (" code", "-code", " pass ", "creden", "creds", "community", "connection string", "in as ", " as your", "-server key", "login ")
 """One of these, or of the secret names', is in all that is found here."""
 
 

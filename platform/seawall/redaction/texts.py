@@ -23,14 +23,15 @@ from seawall.redaction.urls import HIDDEN, hide_in_setting
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
     "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "samlresponse", "psk",
-    "hmac", "ticket", "kennwort",
+    "hmac", "ticket", "kennwort", "_code",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
 _FORMS: Final = (
     "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
     "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
-    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=",
+    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "hash=", "mac=", "digest=",
+    "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type",
     *commands.HINTS, *protocols.HINTS, *messages.HINTS, *sentences.HINTS,
 )  # fmt: skip
 
@@ -43,10 +44,11 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:\\{{0,15}}+['"]value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
+            \s?,\s?(?:\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
             |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
             |[ \t]{{1,8}}+(?:is|was|to)(?:[ \t:]{{1,8}}+(?=['"])|:[ \t]{{1,8}}+)
+            |(?P<call>\((?=[bfru]{{0,2}}\\{{0,15}}+['"]))
             |(?P<markup>>)
             |(?P<flag>[ \t]{{1,8}}+)
         )
@@ -71,12 +73,13 @@ _UNQUOTED: Final = re.compile(
 )
 _MEMBER: Final = re.compile(r"[^,}\])\n]*+")
 _LINE: Final = {quote: re.compile(rf"[^\r\n{quote}]*+") for quote in ("", "'", '"')}
-_ELEMENT: Final = re.compile(r"[^<]*+")
+_ELEMENT: Final = re.compile(r"\s{0,64}+(?:<!\[CDATA\[)?+[^<]*+")
 _WORD: Final = re.compile(r"[^\s'\"]*+")
 _DONE: Final = re.compile(r"\*\*\*(?=[\s,;:&)\]}>'\"\\<@]|\Z)")
 _HEADERS: Final = ("authorization", "cookie", "stripe-signature", "sentry-auth")
 _FLAG: Final = re.compile(r"-[A-Za-z]\w{3,}")
 """`-Password`, `-storepass`: of PowerShell, Java, Go and others, with one dash."""
+_PREFIXED: Final = re.compile(r"<[\w-]{1,32}+:\Z")
 _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion", "ticket"})
 """Secret as a field of a query, where a text of its own would rather speak of something else."""
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
@@ -172,14 +175,18 @@ def _names_a_secret(found: re.Match[str]) -> bool:
     quoted = bool(found["close"])
     if found["pair"] is not None and (not quoted or found["bracket"]):
         return False
-    if before in {"?", "&"} and name.lower() in _IN_QUERIES:
+    if before in {"?", "&", "~"} and name.lower() in _IN_QUERIES:
         return True
     if before == "%" and name[:2].upper() in _ESCAPED:  # ?, & and ; in a URL within a URL
         return is_secret(name[2:])
-    if found["markup"] and before != "<":
+    if found["call"] is not None:
+        return is_secret(name)
+    if found["markup"] and before != "<" and not _PREFIXED.search(found.string, max(0, found.start() - _INDENTED), found.start()):
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
         return sentences.is_noun(found)
+    if sentences.is_key(found) or (name.startswith("-D") and is_secret(name[2:])):
+        return True
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
 
 
@@ -188,6 +195,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
     start = found.end()
     if done := _DONE.match(text, start):
         return done.end(), done.end()
+    if found["call"] is not None:
+        return start, max(start, _end_of_container(text, start - 1) - 1)
     if found["flag"] and found["name"][0] != "-":
         return sentences.spoken(text, start, found["name"])
     if found[0].rstrip(" \t").endswith(":") and (end := _end_of_block(text, found)):
