@@ -180,7 +180,7 @@ HINTS: Final = (
     "mysqladmin", "vault ", "consul", "etcdctl", "bw ", "lpass", "cf auth", "pulumi", "neo4j-admin", "encrypt_string",
     "salt ", "openssl", "mkpasswd", "samba-tool", "smbclient", "kubectl", "npm set", "user-secrets", "nuget", "db2 ",
     "isql", "mosquitto", "add-user", "locksettings", "adb pair", "db-auth-token", "wpa_cli", "curlftpfs", "impacket",
-    ".py ", "sqlldr", "exp ", "imp ", "rman ", "mc admin", "connect ",
+    ".py ", "sqlldr", "exp ", "imp ", "rman ", "mc admin", "connect ", "netsh", "/p ", "keytool",
 )  # fmt: skip
 """One of these is in every command line that is known here."""
 
@@ -195,7 +195,7 @@ def _option(option: str) -> str:
         (option[:-1], option[-1]) if option[-1] in ":=,%" and option != "/p:" else (option, "")
     )
     gap = "['\"]?" if glued else r"(?:['\"],\s?[bu]?['\"]|[\s=]{1,2}['\"]?)"
-    kept = rf"[^\s'\"{separator}]{{1,128}}+{separator}" if separator else ""
+    kept = rf"[^\s'\"{separator}]{{1,128}}+{separator}['\"]?" if separator else ""
     return rf"(?<![\w-]){option}{gap}{kept}"
 
 
