@@ -146,10 +146,12 @@ _WRITTEN: Final = re.compile(
     r"|(?<![\w.-])((?:echo|printf)[ ](?:-\w{1,3}[ ])?)[^|<>\n]{1,512}+"
     r"(?=>{1,2}[ ]?[^\s]{0,128}?(?:passw|token|secret|credential|pgpass|netrc))"
 )
-_CONNECT: Final = re.compile(r"(\bconnect[ ]['\"]?\w{1,64}+/)[^\s'\"@/]{1,256}+(?=@|['\"]?[ ]as[ ])", re.IGNORECASE)
+_CONNECT: Final = re.compile(
+    r"(\bconnect[ ]['\"]?\w{1,64}+/)[^\s'\"@/]{1,256}+(?=@|['\"]?[ ]as[ ])", re.IGNORECASE
+)
 _HERE: Final = re.compile(
     r"((?:stdin|token|passw|secret|kinit|key-file|login|keystore|pass insert|keyring|borg init|kubeseal|pwprompt|askpass|user = )[^\n<]{0,128}+<<<[ ]?)"
-    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|[^\s|;]++)"
+    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|[^\s|;)]++)"
 )
 _EXPORTED: Final = re.compile(
     r"(?<![\w.-])((?:setx|setenv|export|set -gx|ENV)[ ]{1,4}+([A-Za-z_]\w{1,64}+)[ ]{1,4}+)[^\s=][^\n;]*+"

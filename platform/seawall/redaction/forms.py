@@ -45,7 +45,7 @@ _TOKENS: Final = re.compile(
     re.VERBOSE,
 )
 _QUERY: Final = re.compile(
-    r"((?:[?&#;]|%3F|%26|\\u0026|&amp;)(?:code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy)(?:=|%3D))"
+    r"((?:[?&#;]|%3F|%26|\\u0026|&amp;)(?:code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy|ott)(?:=|%3D))"
     r"([^\s&#'\"<>;%]{4,}+)",
     re.IGNORECASE,
 )
@@ -70,11 +70,12 @@ _PLIST: Final = re.compile(
 )
 _MANIFEST: Final = re.compile(r"\bkind['\"]?:\s?['\"]?secret\b|\bpatch secret\b", re.IGNORECASE)
 _DATA: Final = re.compile(
-    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{[^{}]*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)", re.IGNORECASE
+    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{[^{}]*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
+    re.IGNORECASE,
 )
 _CALLED: Final = re.compile(
     r"((?<![\w-])(?:login|authenticate|fernet|stripe|telegrambot|getconnection|(?:hashpw|checkpw)|hmac\.new|jwt\.(?:en|de)code"
-    r"|cookies\.set|set_cookie|(?:pymysql|mysqldb|psycopg2?|asyncpg)\.connect|require\('stripe'\)"
+    r"|cookies\.set|set_cookie|check_password_hash|(?:pymysql|mysqldb|psycopg2?|asyncpg)\.connect|require\('stripe'\)"
     r"|connect(?=\(['\"][^'\"\n]{0,128}['\"],\s?['\"][^'\"\n]{0,128}['\"],\s?['\"]))\()([^'\"()\n]{0,128}+"
     r"(?:['\"][^'\"\n]{0,256}+['\"][^'\"()\n]{0,128}+){1,5}+)",
     re.IGNORECASE,
@@ -121,10 +122,12 @@ def _marked(text: str, seen: str) -> str:
     if "<" in text and ('="' in text or "='" in text):
         text = _TAG.sub(_tag, text)
     if "<key>" in seen or "<name>" in seen or "<value>" in seen:
-        text = _PLIST.sub(lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2] or each[3]) else each[0], text)
+        text = _PLIST.sub(
+            lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2] or each[3]) else each[0], text
+        )
     if "secret" in seen and "data" in seen and _MANIFEST.search(text):
         text = _DATA.sub(rf"\1{HIDDEN}\n", text)
-    if "('" in text or '("' in text or ", '" in text or ', "' in text or "b'" in text:
+    if "('" in text or '("' in text or ", '" in text or 'b"' in text or ', "' in text or "b'" in text:
         text = _CALLED.sub(lambda each: each[1] + _QUOTED.sub(rf"\1{HIDDEN}\1", each[2]), text)
     return text
 
@@ -132,7 +135,9 @@ def _marked(text: str, seen: str) -> str:
 def _tag(found: re.Match[str]) -> str:
     """An element that says by an attribute what its value or its content is."""
     head, end, content = found[0].rpartition(">")
-    named = is_secret(head[1:129].split(None, 1)[0].rpartition(":")[2]) or any(each[1].lower() in _NAMING and is_secret(each[3]) for each in _ATTRIBUTE.finditer(head))
+    named = is_secret(head[1:129].split(None, 1)[0].rpartition(":")[2]) or any(
+        each[1].lower() in _NAMING and is_secret(each[3]) for each in _ATTRIBUTE.finditer(head)
+    )
     if not named:
         return found[0]
     hidden = _ATTRIBUTE.sub(

@@ -50,9 +50,12 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 _VALUE_FIRST: Final = re.compile(
-    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key)['"]:\s?['"]([\w.-]{1,64}+)['"])""", re.IGNORECASE
+    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key)['"]:\s?['"]([\w.-]{1,64}+)['"])""",
+    re.IGNORECASE,
 )
-_DEFAULT: Final = re.compile(r"""(\bvariable\s"([\w-]{1,64}+)"\s\{[^}]{0,512}?\bdefault\s{0,8}=\s{0,8})"[^"]*+\"?""")
+_DEFAULT: Final = re.compile(
+    r"""(\bvariable\s"([\w-]{1,64}+)"\s\{[^}]{0,512}?\bdefault\s{0,8}=\s{0,8})"[^"]*+\"?"""
+)
 _SUBMITTED: Final = re.compile(
     r"(\bInvalid value for ['\"]?(-{0,2}[\w-]{1,128}+)['\"]?(?: / ['\"]-\w{1,32}+['\"]){0,2}: )(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|\S++)"
 )

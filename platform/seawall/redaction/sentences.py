@@ -16,7 +16,9 @@ from seawall.redaction.urls import HIDDEN
 from seawall.redaction.words import is_plain
 
 _LONGEST_NAME: Final = 128
-_BARE: Final = frozenset({"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic", "credential"})
+_BARE: Final = frozenset(
+    {"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic", "credential"}
+)
 """Names that are rather something else in a sentence, or say that there are several."""
 _REACH: Final = 40
 _LEADS: Final = frozenset(
@@ -35,8 +37,8 @@ _NEXT: Final = re.compile(
     r"""[ \t]{0,8}+(?:
         (?P<quote>\\?['"`])(?P<quoted>[^'"`\n]{0,512}+)['"`]?+
         |[‘“«](?P<curled>[^’”»\n]{0,512}+)
-        |(?P<open>[(\[<{])(?P<inner>[^\s(\[<{)\]>}]{1,512}+)(?=[)\]>}])
-        |(?P<word><-|[^\s'"`(\[<{][^\s'"`<]{0,511}+)
+        |(?P<open>[(\[<{])(?P<inner>[^\s(\[<{)\]>}]{1,512}+)(?=[)\]>}](?:[\s.,;:)]|\Z))
+        |(?:\{\w{2,16}+\})?+(?P<word><-|[^\s'"`(\[<{][^\s'"`<]{0,511}+)
     )""",
     re.VERBOSE,
 )
@@ -62,7 +64,9 @@ _SHORT: Final = re.compile(r"\d{4,5}")
 def is_noun(found: re.Match[str]) -> bool:
     """Whether the name that is followed by a blank may be followed by its value."""
     name = found["name"].lower()
-    if found["close"] or found["bracket"] or name in _BARE or name.startswith("-") or len(name) > _LONGEST_NAME:
+    if found["close"] or found["bracket"]:  # `["password"] "x"`
+        return found["bracket"] == "]" and found.string[found.end() : found.end() + 1] in {"'", '"'}
+    if name in _BARE or name.startswith("-") or len(name) > _LONGEST_NAME:
         return False
     before = found.string[max(0, found.start() - _REACH) : found.start()]
     last = before.rsplit(None, 1)[-1].lower() if before[-1:] == " " and before.strip() else ""
@@ -74,7 +78,11 @@ def is_noun(found: re.Match[str]) -> bool:
 def is_key(found: re.Match[str]) -> bool:
     """Whether the name is `key` behind what it opens: `License key: S`."""
     before = found.string[max(0, found.start() - _REACH) : found.start()]
-    return found["name"].lower() == "key" and bool(before[-1:] == " " and before.strip()) and is_secret(f"{before.split()[-1]}_key")
+    return (
+        found["name"].lower() == "key"
+        and bool(before[-1:] == " " and before.strip())
+        and is_secret(f"{before.split()[-1]}_key")
+    )
 
 
 def spoken(text: str, start: int, name: str) -> tuple[int, int]:
@@ -129,7 +137,7 @@ _NOUN: Final = (
     r"|(?:verification|login|security|one-time|confirmation|[A-Z]-)[ ]?code|one-time[ ]code|credential|pin|otp)"
 )
 _FORE: Final = re.compile(
-    r"(?<![^\s(\[=:'\"`])(['\"`]?+)([^\s'\"`]{4,512}+)(['\"`]?+[ ](?:is|as|for|!=|==)[ ](?:not[ ])?(?:an?[ ]|the[ ]|your[ ])?"
+    r"(?<![^\s(\[=:'\"`])(['\"`]?+)([^\s'\"`(\[][^\s'\"`]{3,511}+)(['\"`]?+[ ](?:is|as|for|!=|==)[ ](?:not[ ])?(?:an?[ ]|the[ ]|your[ ])?"
     rf"(?:valid[ ]|field[ ]|login[ ])?(?:settings\.)?{_NOUN}\b)",
     re.IGNORECASE,
 )
@@ -144,10 +152,22 @@ _OTHERWISE: Final = re.compile(
     r"|temporary[ ]password[ ]is[ ]generated[ ]for[ ]\S{1,128}+:|client[ ]secret[ ]provided:|connection[ ]string"
     r"|(?:authorization|cookie)[ ]header:?|got[ ]header[ ][\w-]{1,64}+[ ]with[ ]value|(?:rw|ro)community|snmp-server[ ]community"
     r"|(?:tacacs|radius)-server[ ]key|isakmp[ ]key)[ ](?:\d[ ])?['\"]?)([^\s'\",]{4,512}+)"
-    r"|(\b(?:use|enter)[ ])(\S{4,64}+)(?=[ ]as[ ]your\b)",
+    r"|(\b(?:use|enter|with)[ ])(\S{4,64}+)(?=[ ](?:as[ ]your|token|password)\b)",
     re.IGNORECASE,
 )
-HINTS: Final = (" code", "-code", " pass ", "creden", "creds", "community", "connection string", "in as ", " as your", "-server key", "login ")
+HINTS: Final = (
+    " code",
+    "-code",
+    " pass ",
+    "creden",
+    "creds",
+    "community",
+    "connection string",
+    "in as ",
+    " as your",
+    "-server key",
+    "login ",
+)
 """One of these, or of the secret names', is in all that is found here."""
 
 

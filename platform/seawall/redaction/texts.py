@@ -45,8 +45,8 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
-            |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:))[ \t]{{0,8}}+
+            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
+            |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:)|::(?=[ \t]))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
             |[ \t]{{1,8}}+(?:is|was|to)(?:[ \t:]{{1,8}}+(?=['"])|:[ \t]{{1,8}}+)
             |(?P<call>\((?=[bfru]{{0,2}}\\{{0,15}}+['"]))
@@ -62,6 +62,8 @@ _HEAD: Final = _head(_HINTS)
 _OPENER: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)(['\"])|[\[({]")
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _QUOTES: Final = {quote: re.compile(rf"(?:\\{{0,15}}+){quote}") for quote in "'\""}
+_CHANGED: Final = re.compile(r"[ ]->[ ]\"[^\"\n]*+")
+"""What a plan of Terraform's sets in place of the quoted value before it."""
 _BRACKETS: Final = re.compile(r"'(?:[^'\\]|\\.)*+'?|\"(?:[^\"\\]|\\.)*+\"?|[\[({\])}]", re.DOTALL)
 _NESTED: Final = re.compile(r"[\[({\])}]")
 _UNQUOTED: Final = re.compile(
@@ -182,7 +184,11 @@ def _names_a_secret(found: re.Match[str]) -> bool:
         return is_secret(name[2:])
     if found["call"] is not None:
         return is_secret(name)
-    if found["markup"] and before != "<" and not _PREFIXED.search(found.string, max(0, found.start() - _INDENTED), found.start()):
+    if (
+        found["markup"]
+        and before != "<"
+        and not _PREFIXED.search(found.string, max(0, found.start() - _INDENTED), found.start())
+    ):
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
         return sentences.is_noun(found)
@@ -208,6 +214,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
         return start, _end_unquoted(text, start, found)
     if opener[2]:
         begin, (end, after) = opener.end(), _end_of_quoted(text, opener)
+        if changed := _CHANGED.match(text, after):
+            return begin, changed.end()
     else:
         begin, end = start, _end_of_container(text, opener.start())
         after = end
@@ -219,6 +227,9 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
 def _end_of_quoted(text: str, opener: re.Match[str]) -> tuple[int, int]:
     """Where quoted text ends, and its quote: the first with as many backslashes as it began with."""
     depth = len(opener[1])
+    if not depth and text.startswith(three := opener[2] * 3, opener.end() - 1):
+        end = text.find(three, opener.end() + 2)
+        return (end, end + 3) if end >= 0 else (len(text), len(text))
     for mark in _QUOTES[opener[2]].finditer(text, opener.end()):
         backslashes = len(mark[0]) - 1
         if backslashes <= depth if depth else backslashes % 2 == 0:

@@ -72,7 +72,12 @@ def _linked(found: re.Match[str]) -> str:
 
 
 def _is_webhook(host: str, place: str) -> bool:
-    return host.startswith(("hook.", "hooks.")) or "webhook" in host or host in _DROPS or _WEBHOOK.search(place) is not None
+    return (
+        host.startswith(("hook.", "hooks."))
+        or "webhook" in host
+        or host in _DROPS
+        or _WEBHOOK.search(place) is not None
+    )
 
 
 def _end_of_user(scheme: str, rest: str) -> int:
