@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table of command lines
 """Secrets on command lines, as shells, `subprocess` and `ps` show them.
 
 A program is known by its name; `_OPTIONS` says which of its options are followed by a secret, and `_WORDS`
@@ -101,7 +102,7 @@ _WORDS: Final = re.compile(
         |smbclient[ ]//[^\s'"]{1,128}+[ ](?!-)
         |rclone[ ]config[ ]create[ ][^\n]{0,256}?[ ](?:pass|secret_access_key)[ ]
         |mc[ ]admin[ ]user[ ]add[ ][^\s'"]{1,64}+[ ][^\s'"]{1,64}+[ ]
-        |kubectl[ ]create[ ]token[ ]|(?:npm|pnpm)[ ]set[ ][^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
+        |(?:npm|pnpm)[ ]set[ ][^\s=]{0,256}?(?:token|_password)[\w.-]{0,64}+[ ]
         |bundle[ ]config[ ](?:set[ ])?(?:--global[ ])?[^\s'"]{1,128}+[ ][^\s:'"]{1,64}+:
         |composer[ ]config[ ](?:--global[ ])?(?:http-basic\.[^\s]{1,64}+[ ][^\s]{1,64}+|[a-z]{1,16}+-(?:oauth|token)\.[^\s]{1,64}+|bearer\.[^\s]{1,64}+)[ ]
         |nuget[ ]setapikey[ ]|dotnet[ ]user-secrets[ ]set[ ]['"]?[^\s'"]{1,64}+['"]?[ ]['"]?
@@ -179,10 +180,13 @@ HINTS: Final = (
     "authtoken", "snyk", "rclone", "vncpasswd", "redis-cli", "wpa_pass", "rabbitmqctl", "aws", " config ",
     "mc alias", "pdftk", "nmcli", "sqlplus", "impdp", "expdp", "securestring", "pscredential", "jdbc:oracle",
     "<<<", "echo ", "printf ", "setx ", "setenv ", "export ", "set -gx ", "env ", "sftp ", "scp ",
-    "mysqladmin", "vault ", "consul", "etcdctl", "bw ", "lpass", "cf auth", "pulumi", "neo4j-admin", "encrypt_string",
-    "salt ", "openssl", "mkpasswd", "samba-tool", "smbclient", "kubectl", "npm set", "user-secrets", "nuget", "db2 ",
-    "isql", "mosquitto", "add-user", "locksettings", "adb pair", "db-auth-token", "wpa_cli", "curlftpfs", "impacket",
-    ".py ", "sqlldr", "exp ", "imp ", "rman ", "mc admin", "connect ", "netsh", "/p ", "keytool",
+    "mysqladmin", "consul", "etcdctl", "lpass", "pulumi", "neo4j-admin", "encrypt_string",
+    "openssl", "mkpasswd", "samba-tool", "smbclient", "kubectl", "user-secrets", "nuget", 
+    "isql", "mosquitto", "add-user", "locksettings", "db-auth-token", "wpa_cli", "curlftpfs", "impacket",
+    "sqlldr", "connect ", "netsh", "/p ", "keytool",
+    *(f"{word}{end}" for word in ("vault", "bw", "salt", "db2", "exp", "imp", "rman", ".py") for end in (" ", "'", '"')),
+    *(f"{first}{end}{second}" for first, second in (("cf", "auth"), ("npm", "set"), ("mc", "admin"), ("adb", "pair"))
+      for end in (" ", "', '", '", "')),
 )  # fmt: skip
 """One of these is in every command line that is known here."""
 

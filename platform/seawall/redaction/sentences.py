@@ -143,7 +143,7 @@ _FORE: Final = re.compile(
 )
 _PAIRED: Final = re.compile(
     r"(\b(?:credentials?|creds|login|logg(?:ed|ing)[ ]in[ ]as|(?:user|username)[:/]password|basic[ ]auth|auth(?:entication)?)"
-    r"(?:[ ](?:failed|for|as|are)){0,2}+[: ]{1,2}+\(?(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?)([^\s'\",;)]{4,512}+)",
+    r"(?:[ ](?:failed|for|as|are)){0,2}+[: ]{1,2}+\(?(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?+)([^\s'\",;)]{4,512}+)",
     re.IGNORECASE,
 )
 _OTHERWISE: Final = re.compile(
@@ -175,7 +175,7 @@ def without_sentences(text: str, seen: str) -> str:
     """`text` without those that stand before what says that they are secret, and pairs of a user and a secret."""
     if " is " in seen or " as " in seen or " for " in seen or "=" in seen:
         text = _FORE.sub(_unless_plain(2), text)
-    if any(each in seen for each in ("creden", "creds", "login", "in as ", "auth", "password ")):
+    if any(each in seen for each in ("creden", "creds", "login", "in as ", "auth", "password")):
         text = _PAIRED.sub(_unless_plain(2), text)
     return _OTHERWISE.sub(_unless_plain(None), text)
 
