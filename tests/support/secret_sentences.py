@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - a table of texts
+# ruff: noqa: E501, Q003, RUF001 - a table of texts
 """How secrets stand in queries, in sentences, in more command lines and in files of settings. `S` is the secret.
 
 Nothing but the words around it tells that it is one: OAuth 2.0 and OpenID providers, Django's and Rails' links,

@@ -57,7 +57,8 @@ _DEFAULT: Final = re.compile(
     r"""(\bvariable\s"([\w-]{1,64}+)"\s\{[^}]{0,512}?\bdefault\s{0,8}=\s{0,8})"[^"]*+\"?"""
 )
 _SUBMITTED: Final = re.compile(
-    r"(\bInvalid value for ['\"]?(-{0,2}[\w-]{1,128}+)['\"]?(?: / ['\"]-\w{1,32}+['\"]){0,2}: )(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|\S++)"
+    r"(\bInvalid value for ['\"]?(-{0,2}[\w-]{1,128}+)['\"]?(?: / ['\"]-\w{1,32}+['\"]){0,2}: )"
+    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|\S++)"
 )
 _ROW: Final = re.compile(r"(Failing row contains \()([^\n]*+)")
 _INPUT: Final = re.compile(r"(?<=input_value=)[^\n]++")

@@ -35,7 +35,8 @@ _LAST: Final = frozenset({"pass", "auth"})
 _OF_PASS: Final = frozenset(
     {
         "db", "user", "my", "root", "admin", "smtp", "mail", "email", "mysql", "pg", "redis", "ftp", "ldap",
-        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require", "import", "srcstore",
+        "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require",
+        "import", "srcstore",
         "deststore", "srckey", "destkey",
     }
 )  # fmt: skip

@@ -1,10 +1,11 @@
-"""Secrets in sentences and in settings without a sign of equality: `password S was rejected`, `enable secret 5 S`.
+# ruff: noqa: E501 - patterns of sentences
+"""Secrets in sentences, and in settings like them: `password S was rejected`, `enable secret 5 S`.
 
 Behind a name that is secret (`names`), a few words may stand that lead on (`is`, `set to`, `for ann`). What
-comes then is hidden if it is quoted, or if it is no word: it has a digit, an inner capital or a sign in it that
-words, numbers, dates, addresses and names of files do not have. A word is hidden where the sentence says that
-it was refused, as long as it is none that goes with such a name (`password policy is invalid`). So an ordinary
-word without quotes is shown where nothing says that it is a secret: `the password is wrong`.
+comes then is hidden if it is quoted, or if it is no word: it has a digit, an inner capital or a sign in it
+that words, numbers, dates, addresses and names of files do not have. A word is hidden where the sentence says
+that it was refused, unless it goes with such a name (`password policy is invalid`). So an ordinary word without
+quotes is shown where nothing says it is a secret: `the password is wrong`.
 """
 
 import re
@@ -16,16 +17,15 @@ from seawall.redaction.urls import HIDDEN
 from seawall.redaction.words import is_plain
 
 _LONGEST_NAME: Final = 128
-_BARE: Final = frozenset(
-    {"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic", "credential"}
-)
+_BARE: Final = frozenset({"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic"})
 """Names that are rather something else in a sentence, or say that there are several."""
 _REACH: Final = 40
 _LEADS: Final = frozenset(
     {
-        "is", "was", "are", "now", "be", "will", "set", "changed", "reset", "to", "has", "have", "value", "the", "a", "an", "new",
-        "given", "provided", "supplied", "mismatch", "expected", "like", "with", "->", "<-", "=", "==", "!=", "||", "??",
-        "or", "::=", "=>", "||=", "?=", "+=", ".=", ":", "-", "!=", "»", "such", "as", "hash", "generated", "error", "incorrect", "decode", "key",
+        "is", "was", "are", "now", "be", "will", "set", "changed", "reset", "to", "has", "have", "value",
+        "the", "a", "an", "new", "given", "provided", "supplied", "mismatch", "expected", "like", "with",
+        "->", "<-", "=", "==", "!=", "||", "??", "or", "::=", "=>", "||=", "?=", "+=", ".=", ":", "-", "»",
+        "such", "as", "hash", "generated", "error", "incorrect", "decode", "key",
     }
 )  # fmt: skip
 """Words after which the secret is still to come."""
@@ -36,7 +36,7 @@ _MOST_WORDS: Final = 8
 _NEXT: Final = re.compile(
     r"""[ \t]{0,8}+(?:
         (?P<quote>\\?['"`])(?P<quoted>[^'"`\n]{0,512}+)['"`]?+
-        |[‘“«](?P<curled>[^’”»\n]{0,512}+)
+        |[\u2018\u201c\u00ab](?P<curled>[^\u2019\u201d\u00bb\n]{0,512}+)
         |(?P<open>[(\[<{])(?P<inner>[^\s(\[<{)\]>}]{1,512}+)(?=[)\]>}](?:[\s.,;:)]|\Z))
         |(?:\{\w{2,16}+\})?+(?P<word><-|[^\s'"`(\[<{][^\s'"`<]{0,511}+)
     )""",
@@ -48,13 +48,15 @@ _REFUSED: Final = re.compile(
 )
 _COMPANIONS: Final = frozenset(
     {
-        "reset", "change", "policy", "authentication", "file", "hash", "field", "length", "grant", "prompt", "login", "update", "recovery",
-        "request", "rotation", "check", "validation", "verification", "manager", "expiry", "entry", "input", "value", "strength",
-        "confirmation", "signature", "issuer", "audience", "header", "format", "type", "exchange", "endpoint", "refresh", "scope",
-        "bucket", "name", "parameter", "argument", "key", "id", "code", "claim", "encoding", "payload", "response", "algorithm",
-        "setting", "option", "you", "that", "which", "it", "he", "she", "they", "and", "or", "but", "must", "may", "can", "should",
-        "still", "already", "also", "again", "always", "never", "not", "no", "this", "length.", "since", "because", "if", "when", "in",
-        "provider", "store", "user", "generation", "introspection", "size", "at", "on", "by",
+        "reset", "change", "policy", "authentication", "file", "hash", "field", "length", "grant", "prompt",
+        "login", "update", "recovery", "request", "rotation", "check", "validation", "verification",
+        "manager", "expiry", "entry", "input", "value", "strength", "confirmation", "signature", "issuer",
+        "audience", "header", "format", "type", "exchange", "endpoint", "refresh", "scope", "bucket",
+        "name", "parameter", "argument", "key", "id", "code", "claim", "encoding", "payload", "response",
+        "algorithm", "setting", "option", "you", "that", "which", "it", "he", "she", "they", "and", "or",
+        "but", "must", "may", "can", "should", "still", "already", "also", "again", "always", "never",
+        "not", "no", "this", "length.", "since", "because", "if", "when", "in", "provider", "store", "user",
+        "generation", "introspection", "size", "at", "on", "by",
     }
 )  # fmt: skip
 """Words that follow upon such a name and are part of what it names, or lead the sentence on."""
@@ -137,20 +139,25 @@ _NOUN: Final = (
     r"|(?:verification|login|security|one-time|confirmation|[A-Z]-)[ ]?code|one-time[ ]code|credential|pin|otp)"
 )
 _FORE: Final = re.compile(
-    r"(?<![^\s(\[=:'\"`])(['\"`]?+)([^\s'\"`(\[][^\s'\"`]{3,511}+)(['\"`]?+[ ](?:is|as|for|!=|==)[ ](?:not[ ])?(?:an?[ ]|the[ ]|your[ ])?"
+    r"(?<![^\s(\['\"`])(['\"`]?+)([^\s'\"`(\[][^\s'\"`]{3,511}+)"
+    r"(['\"`]?+[ ](?:is|as|for|!=|==)[ ](?:not[ ])?(?:an?[ ]|the[ ]|your[ ])?"
     rf"(?:valid[ ]|field[ ]|login[ ])?(?:settings\.)?{_NOUN}\b)",
     re.IGNORECASE,
 )
 _PAIRED: Final = re.compile(
-    r"(\b(?:credentials?|creds|login|logg(?:ed|ing)[ ]in[ ]as|(?:user|username)[:/]password|basic[ ]auth|auth(?:entication)?)"
-    r"(?:[ ](?:failed|for|as|are)){0,2}+[: ]{1,2}+\(?(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?+)([^\s'\",;)]{4,512}+)",
+    r"(\b(?:credentials?|creds|login|logg(?:ed|ing)[ ]in[ ]as|(?:user|username)[:/]password|basic[ ]auth"
+    r"|auth(?:entication)?)(?:[ ](?:failed|for|as|are)){0,2}+[: ]{1,2}+\(?"
+    r"(?:[\w.@-]{1,64}+(?:[ ]?[:/,][ ]?|[ ](?:and[ ])?))?+)([^\s'\",;)]{4,512}+)",
     re.IGNORECASE,
 )
 _OTHERWISE: Final = re.compile(
-    r"(\b(?:your[ ](?:\w{1,16}+[- ]){0,2}code(?:[ ]is|:)|(?:verification|confirmation|security|login|one-time)[ ]code(?:[ ]is|:)?+"
-    r"|session(?:[ ]id)?+|cookie[ ]['\"]?[\w-]{1,64}+['\"]?[ ](?:is|=)|cookie[ ][\w-]{1,64}+|(?:user|login)[ ][^\s'\"]{1,64}+[ ]pass"
+    r"(\b(?:your[ ](?:\w{1,16}+[- ]){0,2}code(?:[ ]is|:)"
+    r"|(?:verification|confirmation|security|login|one-time)[ ]code(?:[ ]is|:)?+"
+    r"|session(?:[ ]id)?+|cookie[ ]['\"]?[\w-]{1,64}+['\"]?[ ](?:is|=)|cookie[ ][\w-]{1,64}+"
+    r"|(?:user|login)[ ][^\s'\"]{1,64}+[ ]pass"
     r"|temporary[ ]password[ ]is[ ]generated[ ]for[ ]\S{1,128}+:|client[ ]secret[ ]provided:|connection[ ]string"
-    r"|(?:authorization|cookie)[ ]header:?|got[ ]header[ ][\w-]{1,64}+[ ]with[ ]value|(?:rw|ro)community|snmp-server[ ]community"
+    r"|(?:authorization|cookie)[ ]header:?|got[ ]header[ ][\w-]{1,64}+[ ]with[ ]value"
+    r"|(?:rw|ro)community|snmp-server[ ]community"
     r"|(?:tacacs|radius)-server[ ]key|isakmp[ ]key)[ ](?:\d[ ])?['\"]?)([^\s'\",]{4,512}+)"
     r"|(\b(?:use|enter|with)[ ])(\S{4,64}+)(?=[ ](?:as[ ]your|token|password)\b)",
     re.IGNORECASE,
@@ -172,7 +179,7 @@ HINTS: Final = (
 
 
 def without_sentences(text: str, seen: str) -> str:
-    """`text` without those that stand before what says that they are secret, and pairs of a user and a secret."""
+    """`text` without those before what says that they are secret, and pairs of a user and a secret."""
     if " is " in seen or " as " in seen or " for " in seen or "=" in seen:
         text = _FORE.sub(_unless_plain(2), text)
     if any(each in seen for each in ("creden", "creds", "login", "in as ", "auth", "password")):

@@ -30,8 +30,9 @@ _HINTS: Final = (
 _FORMS: Final = (
     "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
     "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
-    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "hash=", "mac=", "digest=",
-    "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type", "login(", "authenticate(", "fernet(", "stripe", "telegrambot(", "connect", "hashpw(",
+    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "hash=", "mac=",
+    "digest=", "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type", "login(",
+    "authenticate(", "fernet(", "stripe", "telegrambot(", "connect", "hashpw(",
     "checkpw(", "hmac.", "user = ", ":*:", "5432:",
     *commands.HINTS, *protocols.HINTS, *messages.HINTS, *sentences.HINTS,
 )  # fmt: skip
@@ -45,7 +46,8 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
+            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
+                (?=[bu]?\\{{0,15}}+['"])(?P<pair>)
             |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:)|::(?=[ \t]))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
             |[ \t]{{1,8}}+(?:is|was|to)(?:[ \t:]{{1,8}}+(?=['"])|:[ \t]{{1,8}}+)
@@ -173,7 +175,7 @@ def _head_with(names: frozenset[str]) -> re.Pattern[str]:
     return _head((*_HINTS, *(name[:2] for name in sorted(names))))
 
 
-def _names_a_secret(found: re.Match[str]) -> bool:
+def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form each
     name, before = found["name"], found.string[max(0, found.start() - 1) : found.start()]
     quoted = bool(found["close"])
     if found["pair"] is not None and (not quoted or found["bracket"]):
@@ -197,7 +199,7 @@ def _names_a_secret(found: re.Match[str]) -> bool:
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
 
 
-def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
+def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911 - a form each
     """Where the value begins and ends of which `found` is the name."""
     start = found.end()
     if done := _DONE.match(text, start):
