@@ -67,7 +67,11 @@ def is_noun(found: re.Match[str]) -> bool:
     """Whether the name that is followed by a blank may be followed by its value."""
     name = found["name"].lower()
     if found["close"] or found["bracket"]:  # `["password"] "x"`
-        return found["bracket"] == "]" and found.string[found.end() : found.end() + 1] in {"'", '"'}
+        return (
+            is_secret(name)
+            and found["bracket"] == "]"
+            and found.string[found.end() : found.end() + 1] in {"'", '"'}
+        )
     if name in _BARE or name.startswith("-") or len(name) > _LONGEST_NAME:
         return False
     before = found.string[max(0, found.start() - _REACH) : found.start()]
