@@ -72,6 +72,7 @@ def commands(app: Celery, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -
         ["dead", "list", "--json"],
         ["dead", "show", letter.id],
         ["errors", "list"],
+        ["errors", "list", "--json"],
         ["errors", "show", fingerprint],
     ):
         result = CliRunner().invoke(group, command, obj=SimpleNamespace(app=app))

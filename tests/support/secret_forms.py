@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from support.secret_lines import SAID, TYPED
+from support.secret_sentences import ASKED, KEPT, RUN, SPOKEN
 
 SECRETS: Final = ("Xk9vQ2mZ7rT4", "correct-horse.battery", "9182736455", "Zm9vYmFyOmJheg==")
 
@@ -129,7 +130,7 @@ PRINTED: Final = (
 )  # fmt: skip
 """The same, as clouds sign, keys are stored, shells are used, and pydantic, requests, httpx and aiohttp print."""
 
-UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID)
+UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID, *ASKED, *SPOKEN, *RUN, *KEPT)
 """The forms that have no name of their own to be put in."""
 
 TOKENS: Final = (
@@ -172,7 +173,7 @@ def _filled(form: str, secret: str, name: str = "N") -> str:
     """`form` with the secret for each S that stands alone, and the name for each such N."""
     put_in = {"S": secret, "N": name}
     return re.sub(
-        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\\n)S",
+        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\\n)S|(?<=/bot|MTI-)S|(?<=private-)S|(?<=:-)S|(?<=cli -a)S",
         lambda found: put_in[found[0]],
         form,
     )

@@ -19,7 +19,19 @@ import pytest
 
 import seawall
 from seawall import failure, redaction
-from seawall.redaction import LONGEST, forms, names, redact_text, texts, urls, values
+from seawall.redaction import (
+    LONGEST,
+    commands,
+    forms,
+    messages,
+    names,
+    protocols,
+    redact_text,
+    sentences,
+    texts,
+    urls,
+    values,
+)
 from support.adversarial import PIECES
 from support.adversarial import texts as adversarial
 from support.regex_steps import Steps, near_misses
@@ -170,7 +182,7 @@ FUNCTIONS: Final[dict[str, Callable[[str], object]]] = {
     ],
 )
 def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (texts, forms, urls, names, values, failure):
+    for module in (commands, forms, messages, names, protocols, sentences, texts, urls, values, failure):
         for each, value in list(vars(module).items()):
             if isinstance(value, re.Pattern) or each in {"_QUOTES", "_LINE"}:
                 monkeypatch.setattr(module, each, counting(value))
@@ -180,6 +192,7 @@ def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.Mo
 
     def cost(first: str, piece: str, last: str, times: int) -> int:
         failure._without_variables.cache_clear()
+        names._judge.cache_clear()
         COUNTED[0] = 0
         FUNCTIONS[name](first + piece * times + last)
         return COUNTED[0]

@@ -46,7 +46,19 @@ _FIELD: Final = re.compile(
     r"""(['"]loc['"]:\s?[(\[]([^)\]\n]{0,512}+)[)\]][^{}\n]{0,512}?['"]input['"]:\s?)[^}\n]*+"""
 )
 _NAMED: Final = re.compile(
-    r"""(\b(?:name|key|id|field|header)(?:=['"]|:\s{0,4}['"]?)([\w.-]{1,64}+)['"]?[^\n>]{0,64}?\s{1,20}value(?:=|:\s?)['"]?)[^\s'">]++"""
+    r"""(\b(?:parameter)?(?:name|key|id|field|header)(?:=['"]?|:\s{0,4}['"]?)([\w.-]{1,64}+)['"]?[^\n>]{0,64}?[\s,](?:\s{0,20}|parameter)value(?:=|:\s?)['"]?)[^\s'">]++""",
+    re.IGNORECASE,
+)
+_VALUE_FIRST: Final = re.compile(
+    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key)['"]:\s?['"]([\w.-]{1,64}+)['"])""",
+    re.IGNORECASE,
+)
+_DEFAULT: Final = re.compile(
+    r"""(\bvariable\s"([\w-]{1,64}+)"\s\{[^}]{0,512}?\bdefault\s{0,8}=\s{0,8})"[^"]*+\"?"""
+)
+_SUBMITTED: Final = re.compile(
+    r"(\bInvalid value for ['\"]?(-{0,2}[\w-]{1,128}+)['\"]?(?: / ['\"]-\w{1,32}+['\"]){0,2}: )"
+    r"(?:'[^'\n]*+'?|\"[^\"\n]*+\"?|\S++)"
 )
 _ROW: Final = re.compile(r"(Failing row contains \()([^\n]*+)")
 _INPUT: Final = re.compile(r"(?<=input_value=)[^\n]++")
@@ -62,7 +74,11 @@ def without_messages(text: str, seen: str) -> str:
     if "key (" in seen:
         text = _KEY.sub(_columns, text)
     if "value" in seen or "input" in seen:
-        text = _FIELD.sub(_named, _NAMED.sub(_named, text))
+        text = _VALUE_FIRST.sub(_named, _FIELD.sub(_named, _NAMED.sub(_named, text)))
+    if "invalid value for" in seen:
+        text = _SUBMITTED.sub(_named, text)
+    if "variable" in seen:
+        text = _DEFAULT.sub(_defaulted, text)
     if "@" in text:
         text = _BAD_URL.sub(rf"\1{HIDDEN}", text)
     if "header" in seen:
@@ -101,6 +117,10 @@ def _input(found: re.Match[str]) -> str:
 def _named(found: re.Match[str]) -> str:
     """A value that is named elsewhere: by pydantic's `loc`, by a form's or a manifest's `name`."""
     return f"{found[1]}{HIDDEN}" if _names(found[2]) else found[0]
+
+
+def _defaulted(found: re.Match[str]) -> str:
+    return f'{found[1]}"{HIDDEN}"' if is_secret(found[2]) else found[0]
 
 
 def _columns(found: re.Match[str]) -> str:

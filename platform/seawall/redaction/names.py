@@ -27,7 +27,7 @@ _SPELT: Final = re.compile(r"p[a4][s5]{2}w[o0]?r?d(?![a-z])", re.IGNORECASE)
 """`passw0rd`, `pa55word`: digits for letters."""
 _ENDINGS: Final = (
     "secret", "token", "cookie", "jwt", "pwd", "credential", "authorization", "passcode",
-    "apikey", "accesskey", "secretkey", "privatekey", "authkey", "sessionid", "sessid",
+    "pw", "apikey", "accesskey", "secretkey", "privatekey", "authkey", "sessionid", "sessid",
 )  # fmt: skip
 _LAST: Final = frozenset({"pass", "auth"})
 """Secret only where a name ends with them: `smtp_pass`, `basic_auth`; not `pass_rate`, `auth_url`."""
@@ -36,14 +36,16 @@ _OF_PASS: Final = frozenset(
     {
         "db", "user", "my", "root", "admin", "smtp", "mail", "email", "mysql", "pg", "redis", "ftp", "ldap",
         "http", "proxy", "login", "sql", "ssh", "store", "keystore", "key", "cert", "require",
+        "import", "srcstore",
+        "deststore", "srckey", "destkey",
     }
 )  # fmt: skip
 """What `pass` is short for a password of: `dbpass`, but not `compass`."""
 
 _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
-    r"|client|functions?|application|preshared|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
-    r"|saml_?response)(?:_|$)"
+    r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
+    r"|auth_ident|saml_?response|(?:device|user|authorization|verification|login|recovery|backup)_code)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
 """What a signature that opens something begins with, or, in `SignatureProvided`, is."""

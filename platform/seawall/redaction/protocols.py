@@ -10,9 +10,10 @@ _SQL: Final = re.compile(
     r"\b((?:(?:password|secret)[ \t]{1,4}+E?"
     r"|identified[ \t]{1,4}+(?:with[ \t]{1,4}+[\w'\"]{1,64}+[ \t]{1,4}+)?(?:by|as)[ \t]{1,4}+"
     r"|set[ \t]{1,4}+password[^=;\n]{0,128}+=[ \t]{0,4}+(?:password[ \t]{0,4}+\()?"
+    r"|set[ \t]{1,4}+password[ \t]{1,4}+from[^;\n]{1,128}?[ \t]to[ \t]{1,4}+"
     r"|pgp_(?:sym|pub)_(?:en|de)crypt(?:_bytea)?\([^\n']{0,512}+(?:'(?:[^'\n]|''){0,512}+',[ \t]{0,4}+)?"
     r"|(?<!\w)crypt\([ \t]{0,4}+))"
-    r"(?:'(?:[^']|'')*+'?|(?<=by )\"[^\"\n]*+\"?)",
+    r"(?:'(?:[^']|'')*+'?|(?<=by )\"[^\"\n]*+\"?|(?<=password\()\"[^\"\n]*+\"?)",
     re.IGNORECASE,
 )
 _INSERT: Final = re.compile(
@@ -29,7 +30,7 @@ _REDIS: Final = re.compile(
     r"(\bAUTH(?=[ ]\S{1,256}+[ ]?\S{0,256}+\)|[ ]default[ ]|[ ]\w{1,64}+[ ]\S{1,256}+\Z)[ ](?:default[ ])?"
     r"|(?:\A|(?<=['\"])|(?<=[ ]3[ ]))AUTH[ ]"
     r"(?!failed|required|error|succe|ok\b|is\b|not\b|was\b)(?:(?!PLAIN|LOGIN)\w{1,64}+[ ](?=\S))?"
-    r"|\b(?:requirepass|masterauth)[ ]+|\bACL SETUSER\b[^\n]{0,256}?[ ]>"
+    r"|\b(?:requirepass|masterauth)[ ]+|\b(?:ACL SETUSER|user \w{1,64}+ on)\b[^\n]{0,256}?[ ]['\"]?[>#]"
     r"|\bunknown command [`'\"](?:AUTH|HELLO|ACL|CONFIG)[`'\"], with args beginning with: )"
     r"[^\s'\")][^\n'\")]{0,512}+",
     re.IGNORECASE,
@@ -42,7 +43,7 @@ _MAIL: Final = re.compile(
     r"|\bPASS[ ](?=[^\s'\"\\]{1,256}+(?:['\"]|\\r|\r))|\bUSERPASS[ ])(?:\"[^\"\n]*+\"?|[^\s'\"\\]++)"
 )
 _SENT: Final = (
-    "auth", "requirepass", "setuser", "with args beginning", "login", "pass ", "userpass",
+    "auth", "requirepass", "setuser", " on >", " on #", "with args beginning", "login", "pass ", "userpass",
 )  # fmt: skip
 HINTS: Final = (*_SENT, "identified", "crypt(")
 """One of these, or of the secret names', is in all that is found here."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from seawall.redaction import commands, messages, protocols
+from seawall.redaction import commands, messages, protocols, sentences
 from seawall.redaction.forms import without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.urls import HIDDEN, hide_in_setting
@@ -23,15 +23,18 @@ from seawall.redaction.urls import HIDDEN, hide_in_setting
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
     "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "samlresponse", "psk",
-    "hmac", "ticket", "kennwort",
+    "hmac", "ticket", "kennwort", "_code",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
 _FORMS: Final = (
     "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
     "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
-    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=",
-    *commands.HINTS, *protocols.HINTS, *messages.HINTS,
+    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "hash=", "mac=",
+    "digest=", "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type", "login(",
+    "authenticate(", "fernet(", "stripe", "telegrambot(", "connect", "hashpw(",
+    "checkpw(", "hmac.", "user = ", ":*:", "5432:",
+    *commands.HINTS, *protocols.HINTS, *messages.HINTS, *sentences.HINTS,
 )  # fmt: skip
 
 _SUSPICIOUS: Final = tuple(
@@ -50,10 +53,12 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:\\{{0,15}}+['"]value\\{{0,15}}+['"]\s?:\s?)?(?=[bu]?\\{{0,15}}+['"])(?P<pair>)
-            |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:))[ \t]{{0,8}}+
+            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
+                (?=[bu]?\\{{0,15}}+['"])(?P<pair>)
+            |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:)|::(?=[ \t]))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
             |[ \t]{{1,8}}+(?:is|was|to)(?:[ \t:]{{1,8}}+(?=['"])|:[ \t]{{1,8}}+)
+            |(?P<call>\((?=[bfru]{{0,2}}\\{{0,15}}+['"]))
             |(?P<markup>>)
             |(?P<flag>[ \t]{{1,8}}+)
         )
@@ -66,6 +71,8 @@ _HEAD: Final = _head(_HINTS)
 _OPENER: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)(['\"])|[\[({]")
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _QUOTES: Final = {quote: re.compile(rf"(?:\\{{0,15}}+){quote}") for quote in "'\""}
+_CHANGED: Final = re.compile(r"[ ]->[ ]\"[^\"\n]*+")
+"""What a plan of Terraform's sets in place of the quoted value before it."""
 _BRACKETS: Final = re.compile(r"'(?:[^'\\]|\\.)*+'?|\"(?:[^\"\\]|\\.)*+\"?|[\[({\])}]", re.DOTALL)
 _NESTED: Final = re.compile(r"[\[({\])}]")
 _UNQUOTED: Final = re.compile(
@@ -78,12 +85,13 @@ _UNQUOTED: Final = re.compile(
 )
 _MEMBER: Final = re.compile(r"[^,}\])\n]*+")
 _LINE: Final = {quote: re.compile(rf"[^\r\n{quote}]*+") for quote in ("", "'", '"')}
-_ELEMENT: Final = re.compile(r"[^<]*+")
+_ELEMENT: Final = re.compile(r"\s{0,64}+(?:<!\[CDATA\[)?+[^<]*+")
 _WORD: Final = re.compile(r"[^\s'\"]*+")
 _DONE: Final = re.compile(r"\*\*\*(?=[\s,;:&)\]}>'\"\\<@]|\Z)")
 _HEADERS: Final = ("authorization", "cookie", "stripe-signature", "sentry-auth")
 _FLAG: Final = re.compile(r"-[A-Za-z]\w{3,}")
 """`-Password`, `-storepass`: of PowerShell, Java, Go and others, with one dash."""
+_PREFIXED: Final = re.compile(r"<[\w-]{1,32}+:\Z")
 _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion", "ticket"})
 """Secret as a field of a query, where a text of its own would rather speak of something else."""
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
@@ -149,8 +157,14 @@ def is_plain(text: str, values: Iterable[str] = ()) -> bool:
 
 
 def hide_passwords(text: str) -> str:
-    """`text`, which is nothing but a URL or several, as a setting holds them, without their passwords."""
-    return redact_text(hide_in_setting(text))
+    """`text`, which is nothing but a URL or several, as a setting holds them, without their passwords.
+
+    Of one that is longer than `LONGEST`, the beginning.
+    """
+    shown = hide_in_setting(text[:LONGEST])
+    if len(text) <= LONGEST:
+        return redact_text(shown)
+    return f"{beginning(shown, LONGEST - MARGIN, ())}... ({len(text)} characters)"
 
 
 def _without_named(text: str) -> str:
@@ -176,27 +190,39 @@ def _head_with(names: frozenset[str]) -> re.Pattern[str]:
     return _head((*_HINTS, *(name[:2] for name in sorted(names))))
 
 
-def _names_a_secret(found: re.Match[str]) -> bool:
+def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form each
     name, before = found["name"], found.string[max(0, found.start() - 1) : found.start()]
     quoted = bool(found["close"])
     if found["pair"] is not None and (not quoted or found["bracket"]):
         return False
-    if before in {"?", "&"} and name.lower() in _IN_QUERIES:
+    if before in {"?", "&", "~"} and name.lower() in _IN_QUERIES:
         return True
     if before == "%" and name[:2].upper() in _ESCAPED:  # ?, & and ; in a URL within a URL
         return is_secret(name[2:])
-    if found["markup"] and before != "<":
+    if found["call"] is not None:
+        return is_secret(name)
+    if (
+        found["markup"]
+        and before != "<"
+        and not _PREFIXED.search(found.string, max(0, found.start() - _INDENTED), found.start())
+    ):
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
-        return False
+        return sentences.is_noun(found)
+    if sentences.is_key(found) or (name.startswith("-D") and is_secret(name[2:])):
+        return True
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
 
 
-def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
+def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911 - a form each
     """Where the value begins and ends of which `found` is the name."""
     start = found.end()
     if done := _DONE.match(text, start):
         return done.end(), done.end()
+    if found["call"] is not None:
+        return start, max(start, _end_of_container(text, start - 1) - 1)
+    if found["flag"] and found["name"][0] != "-":
+        return sentences.spoken(text, start, found["name"])
     if found[0].rstrip(" \t").endswith(":") and (end := _end_of_block(text, found)):
         return start, end
     call = _CALL.match(text, start)
@@ -205,6 +231,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
         return start, _end_unquoted(text, start, found)
     if opener[2]:
         begin, (end, after) = opener.end(), _end_of_quoted(text, opener)
+        if changed := _CHANGED.match(text, after):
+            return begin, changed.end()
     else:
         begin, end = start, _end_of_container(text, opener.start())
         after = end
@@ -216,6 +244,9 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:
 def _end_of_quoted(text: str, opener: re.Match[str]) -> tuple[int, int]:
     """Where quoted text ends, and its quote: the first with as many backslashes as it began with."""
     depth = len(opener[1])
+    if not depth and text.startswith(three := opener[2] * 3, opener.end() - 1):
+        end = text.find(three, opener.end() + 2)
+        return (end, end + 3) if end >= 0 else (len(text), len(text))
     for mark in _QUOTES[opener[2]].finditer(text, opener.end()):
         backslashes = len(mark[0]) - 1
         if backslashes <= depth if depth else backslashes % 2 == 0:

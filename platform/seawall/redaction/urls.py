@@ -9,6 +9,8 @@ password.
 import re
 from typing import Final
 
+from seawall.redaction.words import is_plain
+
 HIDDEN: Final = "***"
 
 _URL: Final = re.compile(r"://(?:(?!://)[^\s\"<>])*+")
@@ -20,6 +22,15 @@ _WEBHOOK: Final = re.compile(
     r"/(?:webhook\w{0,16}+|with/key|v\d/hook|reset-password|password-reset|password/reset)/[^/\s]",
     re.IGNORECASE,
 )
+_LINK: Final = re.compile(
+    r"/(?:[\w-]{0,32}?(?:reset|verify|confirm|activat|invit|magic)[\w-]{0,32}+|unsubscribe|login|auth|token|key|hooks|ping"
+    r"|integration|macros/s)/(?:confirm/)?(?:(?=[\w-]{1,8}/[^/\s])[\w-]{1,8}+/)?([^/\s?#]{6,}+)",
+    re.IGNORECASE,
+)
+"""A link that is a password: whoever has it may do what it says."""
+_BOT: Final = re.compile(r"/bot[^/\s]{6,}+(?=/)|/private-[^/\s]{6,}+(?=/)")
+_DROPS: Final = frozenset({"ntfy.sh", "hc-ping.com", "webhook.site"})
+"""Hosts whose paths are known only to those who may send there."""
 _LOOKED_AT: Final = 256
 _WEB: Final = frozenset({"http", "https", "ws", "wss"})
 _NAMELESS: Final = _WEB | {"redis", "rediss", "valkey", "valkeys", "sentinel", "nats", "unix"}
@@ -51,11 +62,22 @@ def _without_password(scheme: str, rest: str) -> str:
     host = place[: _AUTHORITY.match(place).end()]  # type: ignore[union-attr]
     if scheme in _WEB and _is_webhook(host.lower(), place[:_LOOKED_AT]) and len(place) > len(host) + 1:
         place = f"{host}/{HIDDEN}"
+    elif scheme in _WEB:
+        place = _BOT.sub(f"/{HIDDEN}", _LINK.sub(_linked, place))
     return shown + place
 
 
+def _linked(found: re.Match[str]) -> str:
+    return found[0] if is_plain(found[1]) else found[0][: found.start(1) - found.start()] + HIDDEN
+
+
 def _is_webhook(host: str, place: str) -> bool:
-    return host.startswith(("hook.", "hooks.")) or "webhook" in host or _WEBHOOK.search(place) is not None
+    return (
+        host.startswith(("hook.", "hooks."))
+        or "webhook" in host
+        or host in _DROPS
+        or _WEBHOOK.search(place) is not None
+    )
 
 
 def _end_of_user(scheme: str, rest: str) -> int:
