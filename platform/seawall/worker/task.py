@@ -128,7 +128,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         """Apply the policy, then `task_annotations`: the operator has the last word."""
         for attribute, value in cls._from_policy.items():
             setattr(cls, attribute, value)
-        acks = {name: getattr(cls, name, None) for name in _ACKS}  # Celery 5.6 has the first alone
+        acks = {name: getattr(cls, name) for name in _ACKS}
         for name in (*NAMES, *_ACKS):
             setattr(cls, name, None)
         super().annotate()
