@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from seawall import ConfigError, Priority, Retry, Seawall, install, policy
 from seawall.worker import older
+from seawall.worker.defaults import LazyDefaults
 from seawall.worker.task import SeawallTask
 from seawall.worker.time_limits import limits_of
 from support.nodes import ROOT
@@ -133,6 +134,16 @@ def test_what_the_application_sets_wins_over_the_defaults() -> None:
     assert app.conf.accept_content == ["json", "yaml"]
     assert app.conf.worker_prefetch_multiplier == 1
     assert app.conf.broker_url == NOWHERE
+
+
+def test_an_app_without_its_defaults_is_no_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("task_acks_on_failure")  # as with a version of Celery that nobody knew
+
+    monkeypatch.setattr(LazyDefaults, "__init__", fail)
+    app = Seawall("shop", set_as_current=False)
+    with pytest.raises(ConfigError, match="task_acks_on_failure"):
+        _ = app.conf.task_acks_late
 
 
 @pytest.mark.parametrize(("namespace", "key"), [(None, "task_time_limit"), ("SHOP", "SHOP_TASK_TIME_LIMIT")])

@@ -70,6 +70,19 @@ class Seawall(Celery):
         if "services" in vars(self):
             _prepare(self)
 
+    def _load_config(self) -> Any:
+        """As Celery's, which goes on when a receiver of its signals fails; not so without our defaults."""
+        conf: Any = super()._load_config()  # type: ignore[misc]
+        if not any(isinstance(layer, LazyDefaults) for layer in conf.maps):
+            try:
+                _add_defaults(self)
+            except (
+                LookupError,
+                AttributeError,
+            ) as exc:  # which reading a setting has meanings of its own for
+                raise ConfigError(f"Seawall's defaults do not fit this Celery ({exc!r})") from exc
+        return conf
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """As `Celery.send_task`; every submission passes here.
 
