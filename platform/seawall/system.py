@@ -151,8 +151,11 @@ class System:
 
     def _platform(self) -> list[Declaration]:
         """The declarations of what is switched on."""
-        features, declared = self.features, [startup.embedded_servers()]
-        ground = declared[0].name
+        features, servers_of_ours = self.features, startup.embedded_servers()
+        ground = servers_of_ours.name
+        declared: list[Declaration] = []
+        if features.redis or features.broker or features.database:
+            declared.append(servers_of_ours)
         if features.health and (address := settings().health.address):
             # Several processes may share one environment: the others do without.
             declared.append(
