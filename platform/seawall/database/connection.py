@@ -35,7 +35,7 @@ from seawall.database.events import (
     StatementWasSlow,
 )
 from seawall.database.forks import ForkSafe
-from seawall.database.sessions import RENEWAL, plain
+from seawall.database.sessions import KNOWN, RENEWAL, plain
 from seawall.database.sqlstate import Kind, kind_of
 
 logger = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ class Cursor(psycopg.Cursor[DictRow]):
         Raises:
             psycopg.DataError: there is one.
         """
-        as_before = plain(query)
+        as_before = KNOWN[query] if query.__class__ is str else plain(query)
         started = time.monotonic()
         if prepare and self._conn.renewable:
             self._conn.prepare_threshold = sys.maxsize  # without one it does not prepare at all

@@ -47,8 +47,22 @@ _WORDS: Final = frozenset((_NO_CALLS + _HARMLESS).split())
 
 
 _MOST_KNOWN: Final = 1024
-_known: dict[str, bool] = {}
-"""Statements that were looked at; a task's are few, and each is asked about every time it runs."""
+
+
+class _Known(dict[str, bool]):
+    def __missing__(self, text: str) -> bool:
+        if "\0" in text:
+            raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
+        if len(text) > _LONGEST:
+            return False
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[text] = found = _plain(text)
+        return found
+
+
+KNOWN: Final = _Known()
+"""Whether texts are `plain`: a task has few statements, and each is asked about whenever it runs."""
 
 
 def plain(query: Any) -> bool:
@@ -58,24 +72,12 @@ def plain(query: Any) -> bool:
         psycopg.DataError: there is a NUL in it, and PostgreSQL would run what stands before that.
     """
     if query.__class__ is str:
-        found = _known.get(query)
-        return _look_at(query) if found is None else found
+        return KNOWN[query]
     if isinstance(query, str):
         return plain(str.__str__(query))
     if isinstance(query, bytes):
         return plain(query.decode(errors="replace"))
     return isinstance(query, Composable) and plain(query.as_string())
-
-
-def _look_at(text: str) -> bool:
-    if "\0" in text:
-        raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
-    if len(text) > _LONGEST:
-        return False
-    if len(_known) >= _MOST_KNOWN:
-        _known.clear()
-    _known[text] = found = _plain(text)
-    return found
 
 
 def _plain(text: str) -> bool:
