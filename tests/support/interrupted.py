@@ -94,6 +94,7 @@ def _often(
                 ):  # all are taken until the task ends
                     way()
             disarm()
+            time.sleep(0.001)  # what has rung by now is heard here
         except (Exception, Stop):  # noqa: BLE001 - a library may answer an interruption with an error of its own
             interrupted += 1
         else:
