@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+from celery import Celery
 from click.testing import CliRunner
 from psycopg import sql
 
@@ -21,7 +22,7 @@ from seawall import Seawall
 from seawall.cli import group
 from seawall.config import settings
 from seawall.database.migrations import Migrations
-from seawall.doctor import Machine, Severity, audit_redis, audit_versions, examine
+from seawall.doctor import Machine, Severity, audit_celery, audit_redis, audit_versions, examine
 from seawall.fleet import FleetSpec
 from seawall.startup import histories
 from support.proxy import proxy
@@ -311,6 +312,14 @@ def test_clocks_that_differ_and_servers_that_are_away_are_named(redis_url: str) 
         way.die()
         [finding] = audit_redis(way.url, clients=1)
     assert (finding.check, finding.severity) == ("redis.reach", Severity.ERROR)
+
+
+@pytest.mark.parametrize("accepted", ["msgpack", "application/x-msgpack"])
+def test_a_serializer_is_accepted_by_its_name_and_by_its_content_type(accepted: str) -> None:
+    app = Celery("shop", broker="memory://", set_as_current=False)
+    app.conf.update(task_serializer="msgpack", result_serializer="msgpack", accept_content=[accepted])
+    found = {each.check for each in audit_celery(app)}
+    assert not found & {"celery.serializer", "celery.result_serializer"}
 
 
 def test_an_old_python_is_named() -> None:

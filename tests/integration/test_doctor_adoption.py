@@ -114,6 +114,26 @@ USING_SEAWALL = (
     .replace('/1")', '/1"))')
     .replace("from celery", "import seawall\nfrom celery")
 )
+SIGNING = (
+    FITTING
+    + '''
+from kombu.serialization import register
+
+
+def dumps(message):
+    """Sign it: CELERY_WORKER_MAX_TASKS_PER_CHILD=1, and worker_max_tasks_per_child=1 of old."""
+    return message  # worker_max_tasks_per_child = 1
+
+
+register("signed", dumps, dumps, content_type="application/x-signed", content_encoding="utf-8")
+app.conf.update(
+    task_serializer="signed",
+    result_serializer="signed",
+    accept_content=["application/json", "application/x-signed"],
+    worker_max_tasks_per_child=1,
+)
+'''
+)
 
 
 def doctor(directory: Path, app: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -195,7 +215,9 @@ def test_the_report_for_people_has_the_groups_and_the_same_notices(moving: list[
         assert f"    {each['reason']}" in lines
 
 
-@pytest.mark.parametrize("source", [FITTING, USING_SEAWALL], ids=["plain", "with Seawall"])
+@pytest.mark.parametrize(
+    "source", [FITTING, USING_SEAWALL, SIGNING], ids=["plain", "with Seawall", "a serializer of its own"]
+)
 def test_of_an_application_that_fits_nothing_else_is_said_and_nothing_is_left_behind(
     tmp_path: Path, source: str
 ) -> None:
@@ -203,6 +225,14 @@ def test_of_an_application_that_fits_nothing_else_is_said_and_nothing_is_left_be
     found = [each for each in notices(tmp_path, "fit") if not depends_on_others(each["check"])]
     assert {each["group"] for each in found} == {"fits"}
     assert {path.name for path in tmp_path.iterdir()} <= {"fit.py", "__pycache__"}
+
+
+def test_the_place_of_a_setting_is_where_the_program_sets_it_and_no_line_of_prose(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text(SIGNING)
+    found = {each["check"]: each for each in notices(tmp_path, "fit")}
+    [where] = found["settings.max_tasks_per_child"]["where"]
+    [(_, line)] = PLACE.findall(where)
+    assert SIGNING.splitlines()[int(line) - 1] == "    worker_max_tasks_per_child=1,"
 
 
 def test_an_extension_that_asks_for_another_celery_is_named(tmp_path: Path) -> None:

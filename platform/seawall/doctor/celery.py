@@ -1,7 +1,9 @@
 """The application: Celery settings that contradict each other, and what it promises and cannot keep."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from kombu import serialization
 
 from seawall.config import settings
 from seawall.doctor.finding import Finding, error, warning
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from seawall.fleet import FleetSpec
 
+_serializers: Any = serialization
 _STOCK_REDIS: Final = frozenset({"redis", "rediss"})
 _STOCK_VISIBILITY: Final = 3600.0
 _UNSAFE: Final = frozenset({"pickle", "application/x-python-serialize", "yaml", "application/x-yaml"})
@@ -87,9 +90,7 @@ def _acknowledgement(conf: Any) -> Iterator[Finding]:
 
 def _serialization(conf: Any) -> Iterator[Finding]:
     accepted = set(conf.accept_content or ())
-    if conf.task_serializer not in accepted and not any(
-        word.endswith(f"/{conf.task_serializer}") for word in accepted
-    ):
+    if not is_accepted(conf.task_serializer, accepted):
         yield error(
             "celery.serializer",
             f"task_serializer={conf.task_serializer!r} is not in accept_content={sorted(accepted)}: "
@@ -102,12 +103,18 @@ def _serialization(conf: Any) -> Iterator[Finding]:
             f"accept_content has {min(unsafe)!r}: who can write to the broker can run code in workers",
             "accept json only",
         )
-    if conf.result_serializer not in set(conf.result_accept_content or accepted):
+    if not is_accepted(conf.result_serializer, conf.result_accept_content or accepted):
         yield error(
             "celery.result_serializer",
             f"result_serializer={conf.result_serializer!r} is not accepted: no result can be read",
             "name it in result_accept_content",
         )
+
+
+def is_accepted(serializer: str, accepted: Iterable[str]) -> bool:
+    """Whether a list names a serializer, by its name or by its content type."""
+    content_type = _serializers.registry.name_to_type.get(serializer)
+    return any(each in {serializer, content_type} for each in accepted)
 
 
 def _submission(conf: Any) -> Iterator[Finding]:

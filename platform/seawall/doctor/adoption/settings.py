@@ -9,6 +9,7 @@ from celery.app import defaults
 from seawall.doctor.adoption.application import Application
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
 from seawall.doctor.adoption.tasks import REJECT_ON_WORKER_LOST
+from seawall.doctor.celery import is_accepted
 from seawall.worker.defaults import CELLS
 from seawall.worker.unkept import EVERYTHING, kept_by, pool_name
 
@@ -140,7 +141,7 @@ def _serializers(application: Application) -> Iterator[Notice]:
             )
     accepted = application.after("result_accept_content") or application.after("accept_content")
     serializer = application.after("result_serializer")
-    if serializer not in accepted and not any(each.endswith(f"/{serializer}") for each in accepted):
+    if not is_accepted(serializer, accepted):
         yield refused(
             "settings.result_accept_content",
             [application.place("result_serializer")],

@@ -1,8 +1,12 @@
 """The application's files: its source, to find places in, and the files that start its workers."""
 
+import contextlib
+import io
+import itertools
 import os
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Final
 _PACKAGE: Final = Path(__file__).parents[2]  # ours: an example of a setting is no setting
 _LARGEST: Final = 2_000_000  # bytes of a file that is read
 _MOST: Final = 50_000  # files that are looked at
+_QUOTE: Final = 2  # characters before the text of a key: r"
 _LIBRARIES: Final = frozenset({"site-packages", "dist-packages", "node_modules", "__pycache__"})
 
 
@@ -74,7 +79,7 @@ class Sources:
         words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
         given = re.compile(rf"\b(?:{words})\b[\"']?\]?\s*(?::[^=\n]*)?[=:](?!=)")
         for path, text in self.loaded.items():
-            if match := given.search(text):
+            if match := next((each for each in given.finditer(text) if _is_code(text, each.start())), None):
                 return f"{shown} ({self.at(path, line_at(text, match.start()))})"
         return shown
 
@@ -90,6 +95,17 @@ class Sources:
 def line_at(text: str, offset: int) -> int:
     """The number of the line that has a character."""
     return text.count("\n", 0, offset) + 1
+
+
+def _is_code(text: str, offset: int) -> bool:
+    """Whether a name in a module is one of its program, or a key in quotes, and not a word of its prose."""
+    starts = list(itertools.accumulate(map(len, io.StringIO(text)), initial=0))
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            start = starts[token.start[0] - 1] + token.start[1]
+            if start <= offset < start + len(token.string):
+                return token.type != tokenize.COMMENT and offset - start <= _QUOTE
+    return True
 
 
 def read_text(path: Path) -> str | None:
