@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import extract_tb
 from types import CodeType
 from typing import Final
 
@@ -81,6 +82,12 @@ class Sources:
     def line_of(self, code: CodeType) -> str:
         """The file and line of a function."""
         return self.at(Path(code.co_filename), code.co_firstlineno)
+
+    def raised_at(self, exc: BaseException) -> str | None:
+        """The last file and line of the application that an exception came through, if there is one."""
+        steps = ((Path(each.filename), each.lineno or 0) for each in extract_tb(exc.__traceback__))
+        own = [self.at(path, line) for path, line in steps if self.is_ours(path)]
+        return own[-1] if own else None
 
     def at(self, path: Path, line: int) -> str:
         """`shop/tasks.py:12`."""
