@@ -96,7 +96,8 @@ def test_the_exit_of_a_task_is_told_in_celerys_words(
 ) -> None:
     """`worker/older.py`: what Celery 5.7 says, with Celery 5.6 too, so that one alert finds both."""
     monkeypatch.setattr(older, "TELLS_TIMEOUTS", False)
-    told = str(older.storable(end, raised(end)).exception.exc)
+    lost: Any = older.storable(end, raised(ValueError()))
+    told = str(lost.exception.exc)
     assert told == f"Worker exited prematurely: {said}."
     if (celery := getattr(Request, "_worker_lost_info", None)) is not None:
         assert str(celery(None, end).exception.exc) == told
