@@ -236,7 +236,9 @@ def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys
         "CELERYBEAT_SCHEDUL": {},
         "task_time_limt": 5,
     }
-    (tmp_path / "fit.py").write_text(FITTING + f"\n\napp.conf.update({shared})\n")
+    prose = '"""Nobody has set task_time_limt\n:since: 2019\n"""\n'
+    source = prose + FITTING + f"\n\napp.conf.update({shared})\n"
+    (tmp_path / "fit.py").write_text(source)
     found = {
         each["where"][0]: each for each in notices(tmp_path, "fit") if each["check"] == "settings.unknown"
     }
@@ -245,7 +247,9 @@ def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys
         "CELERYBEAT_SCHEDUL",
         "task_time_limt",
     }
-    [passed] = [each for name, each in found.items() if name.startswith("CELERY_TASK_TRACK_STARTED")]
+    line = len(source.splitlines())
+    assert f"task_time_limt (fit.py:{line})" in found
+    passed = found[f"CELERY_TASK_TRACK_STARTED (fit.py:{line})"]
     assert "task_track_started is meant?" in passed["reason"]
 
 

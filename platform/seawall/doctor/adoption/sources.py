@@ -73,7 +73,7 @@ class Sources:
     def name(self, shown: str, names: set[str]) -> str:
         """`shown` with the file and line where one of `names` is given a value, if that is found."""
         words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-        given = re.compile(rf"\b(?:{words})\b[\"']?\]?\s*(?::[^=\n]*)?[=:](?!=)")
+        given = re.compile(rf"\b(?:{words})\b[\"']?\]?[^\S\n]*(?::[^=\n]*)?[=:](?!=)")
         for path, text in self.loaded.items():
             if match := given.search(text):
                 return f"{shown} ({self.at(path, line_at(text, match.start()))})"
