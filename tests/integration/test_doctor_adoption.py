@@ -257,6 +257,51 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_rest_is_read(tmp_path
     assert found["tasks"]["where"] == ["shop.double (shop.py:10)"]
 
 
+def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys(tmp_path: Path) -> None:
+    shared = {
+        "SQLALCHEMY_POOL_SIZE": 5,
+        "DEBUG": False,
+        "CELERY_BROKER_URL": "redis://cache.example/0",
+        "CELERY_TASK_TRACK_STARTED": True,
+        "CELERYBEAT_SCHEDUL": {},
+        "task_time_limt": 5,
+    }
+    prose = '"""Nobody has set task_time_limt\n:since: 2019\n"""\n'
+    source = prose + FITTING + f"\n\napp.conf.update({shared})\n"
+    (tmp_path / "fit.py").write_text(source)
+    found = {
+        each["where"][0]: each for each in notices(tmp_path, "fit") if each["check"] == "settings.unknown"
+    }
+    assert {PLACE.sub("", name) for name in found} == {
+        "CELERY_TASK_TRACK_STARTED",
+        "CELERYBEAT_SCHEDUL",
+        "task_time_limt",
+    }
+    line = len(source.splitlines())
+    assert f"task_time_limt (fit.py:{line})" in found
+    passed = found[f"CELERY_TASK_TRACK_STARTED (fit.py:{line})"]
+    assert "task_track_started is meant?" in passed["reason"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("json.loads('')", "Expecting value"),
+        ("string.Template('$nowhere').substitute()", "KeyError: 'nowhere'"),
+    ],
+    ids=["a ValueError", "another"],
+)
+def test_an_import_that_fails_in_a_library_is_told_with_the_line_of_the_application(
+    tmp_path: Path, call: str, error: str
+) -> None:
+    (tmp_path / "broken.py").write_text(f"import json\nimport string\n\n{call}\n")
+    done = doctor(tmp_path, "broken")
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert "broken.py:4" in done.stderr
+    assert "name a module" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -42,6 +42,7 @@ from seawall.priority import HIGHEST, LOWEST
 from seawall.worker import lifecycle, older, result_clients
 from seawall.worker.cells.cell import Consumer
 from seawall.worker.defaults import PLAIN, LazyDefaults
+from seawall.worker.deferral import raised
 from support.nodes import ROOT
 
 PINNED = ("celery", "kombu", "redis", "psycopg", "psycopg-pool", "structlog")
@@ -77,6 +78,29 @@ def test_celery_tells_of_a_hard_time_limit_where_we_leave_it_to_celery() -> None
     ending = inspect.getsource(Request.on_failure)
     assert ("if not exc.requeue" in ending) == older.TELLS_TIMEOUTS
     assert ("SystemExit" in ending) == older.TELLS_TIMEOUTS
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (SystemExit(), "exitcode 0"),
+        (SystemExit(3), "exitcode 3"),
+        (SystemExit("the catalogue is closed"), "exitcode 1"),
+        (SystemExit(-9), "signal 9 (SIGKILL)"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+    ids=repr,
+)
+def test_the_exit_of_a_task_is_told_in_celerys_words(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, said: str
+) -> None:
+    """`worker/older.py`: what Celery 5.7 says, with Celery 5.6 too, so that one alert finds both."""
+    monkeypatch.setattr(older, "TELLS_TIMEOUTS", False)
+    lost: Any = older.storable(end, raised(ValueError()))
+    told = str(lost.exception.exc)
+    assert told == f"Worker exited prematurely: {said}."
+    if (celery := getattr(Request, "_worker_lost_info", None)) is not None:
+        assert str(celery(None, end).exception.exc) == told
 
 
 def test_redis_py_reads_with_a_timeout_of_the_call_or_of_the_socket() -> None:

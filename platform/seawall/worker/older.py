@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals, states
@@ -86,8 +87,11 @@ def storable(error: BaseException | None, failure: ExceptionInfo) -> ExceptionIn
     """A failure that can be stored: the exit of a task's process as its loss, as Celery 5.7 has it."""
     if TELLS_TIMEOUTS or not isinstance(error, (SystemExit, KeyboardInterrupt)):
         return failure
-    code = error.code if isinstance(error, SystemExit) else type(error).__name__
-    return raised(WorkerLostError(f"Worker exited prematurely: {code}."))
+    end = type(error).__name__
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+        end = human_status(code if isinstance(code, int) else 1)
+    return raised(WorkerLostError(f"Worker exited prematurely: {end}."))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import extract_tb
 from types import CodeType
 from typing import Any, Final
 
@@ -77,17 +78,23 @@ class Application:
         return found
 
     def unknown(self) -> Iterator[tuple[str, str]]:
-        """Names among the settings that Celery does not know, each with the name without its namespace."""
+        """Names among the settings that Celery does not know, each with the name without its namespace.
+
+        A module and the configuration of a framework (`app.conf.update(flask_app.config)`) hold names of
+        their own, which are left out. So is a name whose value the application gives under Celery's name too.
+        """
         prefix = self.app.conf.prefix or ""
         for layer in self._layers():
             plain = isinstance(layer, dict)
             for key in layer:
                 if key.startswith("_") or self._setting(key) is not None or key == "deprecated_settings":
                     continue
-                if prefix and key.startswith(prefix):
-                    yield key, key.removeprefix(prefix).lower()
-                elif not prefix and (plain or _looks_like_one(key)):
-                    yield key, key.lower()
+                bare = key.removeprefix(prefix or "CELERY_").lower()
+                named = (
+                    key.startswith(prefix) if prefix else _looks_like_one(key) or (plain and key.islower())
+                )
+                if named and not (bare in _KNOWN and self.said(bare) == layer[key]):
+                    yield key, bare
 
     def place(self, setting: str) -> str:
         """A setting with its file and line, if the application gives it."""
@@ -279,14 +286,13 @@ def _says_something(attribute: str) -> bool:
 
 
 def _looks_like_one(key: str) -> bool:
-    """Whether a name of a module, which holds anything, is meant as a setting."""
-    return key.startswith(("CELERY_", "CELERYD_", "CELERYBEAT_", "task_", "worker_", "result_", "broker_"))
+    """Whether a name of a module or of another framework's configuration is meant as a setting."""
+    starts = ("CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_", "task_", "worker_", "result_", "broker_")
+    return key.startswith(starts)
 
 
 def _in_words(exc: BaseException) -> str:
-    """An exception in one line, with the place that raised it."""
-    trace, place = exc.__traceback__, ""
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
+    """An exception in one line, with the place that raised it: one of the application, if it came there."""
+    last = extract_tb(exc.__traceback__)[-1:]
+    place = Sources().raised_at(exc) or "".join(f"{each.filename}:{each.lineno}" for each in last)
     return f"{type(exc).__name__}: {' '.join(str(exc).split())} ({place})"

@@ -10,6 +10,7 @@ import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import extract_tb
 from types import CodeType
 from typing import Final
 
@@ -77,7 +78,7 @@ class Sources:
     def name(self, shown: str, names: set[str]) -> str:
         """`shown` with the file and line where one of `names` is given a value, if that is found."""
         words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-        given = re.compile(rf"\b(?:{words})\b[\"']?\]?\s*(?::[^=\n]*)?[=:](?!=)")
+        given = re.compile(rf"\b(?:{words})\b[\"']?\]?[^\S\n]*(?::[^=\n]*)?[=:](?!=)")
         for path, text in self.loaded.items():
             if match := next((each for each in given.finditer(text) if _is_code(text, each.start())), None):
                 return f"{shown} ({self.at(path, line_at(text, match.start()))})"
@@ -86,6 +87,12 @@ class Sources:
     def line_of(self, code: CodeType) -> str:
         """The file and line of a function."""
         return self.at(Path(code.co_filename), code.co_firstlineno)
+
+    def raised_at(self, exc: BaseException) -> str | None:
+        """The last file and line of the application that an exception came through, if there is one."""
+        steps = ((Path(each.filename), each.lineno or 0) for each in extract_tb(exc.__traceback__))
+        own = [self.at(path, line) for path, line in steps if self.is_ours(path)]
+        return own[-1] if own else None
 
     def at(self, path: Path, line: int) -> str:
         """`shop/tasks.py:12`."""
