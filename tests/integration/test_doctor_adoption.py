@@ -56,6 +56,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("loses its meaning", "commands.O"): {"celery -O"},
     ("loses its meaning", "commands.prefetch-multiplier"): {"celery --prefetch-multiplier"},
     ("check", "settings.unknown"): {"CELERY_WORKER_PREFETCH_MULTIPLER"},
+    ("check", "apps"): {"app", "reports"},
     ("check", "settings.accept_content"): {"accept_content"},
     ("check", "settings.result_serializer"): {"result_serializer"},
     ("check", "settings.always_eager"): {"task_always_eager"},
@@ -203,6 +204,16 @@ def test_of_an_application_that_fits_nothing_else_is_said_and_nothing_is_left_be
     found = [each for each in notices(tmp_path, "fit") if not depends_on_others(each["check"])]
     assert {each["group"] for each in found} == {"fits"}
     assert {path.name for path in tmp_path.iterdir()} <= {"fit.py", "__pycache__"}
+
+
+def test_an_app_that_was_left_plain_beside_one_with_seawall_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text(USING_SEAWALL + '\napp.conf.include = ["jobs"]\n')
+    (tmp_path / "jobs.py").write_text(
+        "from celery import Celery, current_app\n\nown: Celery = Celery('jobs')\n"
+    )
+    found = {each["check"]: each for each in notices(tmp_path, "fit")}
+    assert found["apps"]["where"] == ["own (jobs.py:3)"]
+    assert found["apps"]["group"] == "check"
 
 
 def test_an_extension_that_asks_for_another_celery_is_named(tmp_path: Path) -> None:
