@@ -56,6 +56,7 @@ EXPECTED: dict[tuple[str, str], set[str]] = {
     ("loses its meaning", "commands.O"): {"celery -O"},
     ("loses its meaning", "commands.prefetch-multiplier"): {"celery --prefetch-multiplier"},
     ("check", "settings.unknown"): {"CELERY_WORKER_PREFETCH_MULTIPLER"},
+    ("check", "apps"): {"app", "reports"},
     ("check", "settings.accept_content"): {"accept_content"},
     ("check", "settings.result_serializer"): {"result_serializer"},
     ("check", "settings.always_eager"): {"task_always_eager"},
@@ -233,6 +234,16 @@ def test_the_place_of_a_setting_is_where_the_program_sets_it_and_no_line_of_pros
     [where] = found["settings.max_tasks_per_child"]["where"]
     [(_, line)] = PLACE.findall(where)
     assert SIGNING.splitlines()[int(line) - 1] == "    worker_max_tasks_per_child=1,"
+
+
+def test_an_app_that_was_left_plain_beside_one_with_seawall_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text(USING_SEAWALL + '\napp.conf.include = ["jobs"]\n')
+    (tmp_path / "jobs.py").write_text(
+        "from celery import Celery, current_app\n\nown: Celery = Celery('jobs')\n"
+    )
+    found = {each["check"]: each for each in notices(tmp_path, "fit")}
+    assert found["apps"]["where"] == ["own (jobs.py:3)"]
+    assert found["apps"]["group"] == "check"
 
 
 def test_an_extension_that_asks_for_another_celery_is_named(tmp_path: Path) -> None:

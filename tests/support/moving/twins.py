@@ -1,6 +1,10 @@
-"""A second task of a name."""
+"""A second task of a name, and a second app."""
+
+from celery import Celery
 
 from support.moving.app import app
+
+reports = Celery("reports", set_as_current=False)
 
 
 @app.task(name="mart.twin")

@@ -16,11 +16,12 @@ from seawall.doctor import audit_versions
 from seawall.doctor.adoption.application import Application, read
 from seawall.doctor.adoption.calls import audit_calls
 from seawall.doctor.adoption.commands import audit_commands
-from seawall.doctor.adoption.notice import Group, Notice, fits, refused
+from seawall.doctor.adoption.notice import Group, Notice, fits, look, refused
 from seawall.doctor.adoption.settings import audit_settings
 from seawall.doctor.adoption.tasks import audit_tasks
 from seawall.doctor.adoption.transport import audit_transport
 from seawall.doctor.finding import Severity
+from seawall.worker.app import Seawall
 
 __all__ = ["Group", "Notice", "examine_application"]
 
@@ -38,6 +39,7 @@ def examine_application(load: Callable[[], Celery]) -> list[Notice]:
     found = [
         *_imports(application),
         *_versions(),
+        *_apps(application),
         *audit_settings(application),
         *audit_transport(application),
         *audit_tasks(application),
@@ -79,6 +81,20 @@ def _versions() -> Iterator[Notice]:
             f"it asks for {wanted.name}{wanted.specifier}, and Seawall needs "
             f"{installed[canonicalize_name(wanted.name)]}, which is installed",
             "a release of it that allows that version, or another extension",
+        )
+
+
+def _apps(application: Application) -> Iterator[Notice]:
+    """Plain apps of a project that has several: tasks may submit through another than their workers'."""
+    apps = application.apps()
+    plain = [place for place, app in apps.items() if not isinstance(app, Seawall)]
+    if plain and len({id(app) for app in apps.values()}) > 1:
+        yield look(
+            "apps",
+            plain,
+            "the project has more than one app: Seawall's workers take over what a plain one submits, and "
+            "plain workers do not see what one with Seawall submits",
+            "seawall.install(...) around each of them",
         )
 
 

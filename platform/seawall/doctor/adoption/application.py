@@ -5,10 +5,12 @@ Celery fills in what nobody said, in its settings and on its tasks; here the two
 
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from traceback import extract_tb
 from types import CodeType
 from typing import Any, Final
@@ -113,6 +115,17 @@ class Application:
             named = sorted(self.app.tasks.items())
             self._tasks = [TaskView(self, task) for name, task in named if not name.startswith("celery.")]
         return self._tasks
+
+    def apps(self) -> dict[str, Any]:
+        """Every Celery app that one of the application's modules makes, by its place."""
+        found: dict[str, Any] = {}
+        for module in list(sys.modules.values()):
+            path = Path(getattr(module, "__file__", None) or "")
+            for name, value in list(vars(module).items()) if path in self.sources.loaded else ():
+                # A proxy such as current_app only claims to be an app; an import is no assignment.
+                if issubclass(type(value), Celery) and (line := self.sources.assignment(path, name)):
+                    found[f"{name} ({self.sources.at(path, line)})"] = value
+        return found
 
     def _layers(self) -> Iterator[Any]:
         for layer in self.app.conf.maps[:-1]:

@@ -123,7 +123,8 @@ def _said(application: Application, found: Mapping[str, list[str]]) -> Iterator[
             "calls.list",
             found["list"],
             "they read a queue's list in Redis, where Seawall keeps no messages: it looks empty",
-            "`seawall queues list`, or seawall.delivery.Queues: counts(), purge(), pause()",
+            "`seawall queues list`, or with seawall.delivery.Queues.open(app.connection_for_write()): "
+            "counts(), purge(), pause()",
         )
     if found["serializer"]:
         yield look(

@@ -84,6 +84,12 @@ class Sources:
                 return f"{shown} ({self.at(path, line_at(text, match.start()))})"
         return shown
 
+    def assignment(self, path: Path, name: str) -> int | None:
+        """The line where a loaded module gives a global name its value, or None if it does not."""
+        text = self.loaded[path]
+        match = re.search(rf"^{re.escape(name)}\b\s*(?::[^=\n]*)?=(?!=)", text, re.MULTILINE)
+        return match and line_at(text, match.start())
+
     def line_of(self, code: CodeType) -> str:
         """The file and line of a function."""
         return self.at(Path(code.co_filename), code.co_firstlineno)
