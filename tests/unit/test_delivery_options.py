@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from seawall.delivery import Options, transport_for
-from seawall.delivery.claimant import Claimant, Claimed
+from seawall.delivery.claimant import Claimant
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap, wrap
 from seawall.delivery.line import Line
 from seawall.delivery.server import warnings_about

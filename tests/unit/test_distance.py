@@ -3,7 +3,8 @@
 import pytest
 
 from seawall.delivery import Options
-from seawall.delivery.claimant import Claimant, Claimed
+from seawall.delivery.claimant import Claimant
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.distance import Distance, Work
 from seawall.delivery.line import Line
 from support.claimants import Clock

@@ -19,7 +19,7 @@ from seawall.breaker.face import _short
 from seawall.cli import columns, group
 from seawall.cluster import Packer
 from seawall.database.label import _shown
-from seawall.delivery.claimant import Claimed
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.delivery.queues import _readable
 from seawall.records.journal import line, quoted

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -39,6 +39,7 @@ from redis.exceptions import RedisError, ResponseError
 from seawall import identity
 from seawall.cluster import Script, micros
 from seawall.delivery import scripts
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.distance import Distance, Work
 from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
@@ -49,25 +50,6 @@ _serial = count(1)
 
 Settlements = dict[str, dict[str, str]]
 """By queue, by message id: the settlement as the scripts read it."""
-
-
-class Claimed(NamedTuple):
-    """One leased message as it came from the server; `history` is empty for one never lost."""
-
-    queue: str
-    id: str
-    body: bytes
-    history: bytes
-
-    @property
-    def level(self) -> int:
-        """9 - priority: the lowest goes first."""
-        return int(self.id[0])
-
-    @property
-    def of_stock(self) -> bool:
-        """Whether it was taken from a list of the stock transport (claim.lua)."""
-        return self.id[1:2] == "L"
 
 
 class Claimant:

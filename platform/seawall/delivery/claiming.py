@@ -26,7 +26,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from seawall import silence
 from seawall.cluster import MICROSECONDS
 from seawall.delivery import older, scripts
-from seawall.delivery.claimant import Claimant, Claimed
+from seawall.delivery.claimant import Claimant
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.delivery.keeper import keeper
 from seawall.delivery.line import Line

@@ -8,7 +8,7 @@ from kombu.utils.json import dumps as dumps_extended
 from kombu.utils.json import loads as loads_extended
 
 from seawall.cluster import MICROSECONDS, micros
-from seawall.delivery.claimant import Claimed
+from seawall.delivery.claimed import Claimed
 from seawall.errors import MessageTooLarge
 from seawall.priority import HIGHEST
 from seawall.quantity import parse_duration

@@ -15,7 +15,7 @@ from kombu.transport.virtual import Message
 from seawall.cluster import Argument, micros
 from seawall.delivery import scripts
 from seawall.delivery.channel import Channel
-from seawall.delivery.claimant import Claimed
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.delivery.messages import tell_poisoned
 from seawall.delivery.window import REQUEUED

@@ -29,7 +29,8 @@ from redis.exceptions import NoScriptError
 
 from seawall.cluster import MICROSECONDS, Argument, micros
 from seawall.delivery import scripts
-from seawall.delivery.claimant import Claimant, Claimed, Settlements
+from seawall.delivery.claimant import Claimant, Settlements
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.revocation import tell_worker
 from seawall.delivery.scripts import WAKE
 from seawall.silence import SILENCE

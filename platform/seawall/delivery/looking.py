@@ -9,7 +9,7 @@ from kombu.transport.virtual import Message
 
 from seawall.cluster import MICROSECONDS
 from seawall.delivery.channel import Channel
-from seawall.delivery.claimant import Claimed
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.identity import process_of
 

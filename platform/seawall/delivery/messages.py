@@ -10,7 +10,8 @@ from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from seawall.delivery import events
-from seawall.delivery.claimant import Claimant, Claimed
+from seawall.delivery.claimant import Claimant
+from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import from_json, unwrap
 
 if TYPE_CHECKING:
