@@ -14,7 +14,7 @@ from seawall.redaction.names import is_secret
 from seawall.redaction.protocols import without_said
 from seawall.redaction.sentences import without_sentences
 from seawall.redaction.urls import HIDDEN, hide_in_text
-from seawall.redaction.words import is_plain
+from seawall.redaction.words import is_ordinary
 
 _PEM: Final = re.compile(
     r"-{4,5} ?BEGIN[ +%20]{1,3}"
@@ -97,7 +97,7 @@ def without_forms(text: str, seen: str) -> str:
         text = _PEM.sub(HIDDEN, text)
     text = hide_in_text(text)
     if "=" in seen or "%3d" in seen:
-        text = _QUERY.sub(lambda found: found[0] if is_plain(found[2]) else f"{found[1]}{HIDDEN}", text)
+        text = _QUERY.sub(lambda found: found[0] if is_ordinary(found[2]) else f"{found[1]}{HIDDEN}", text)
     if _GRANTED.search(text):
         text = _GRANT.sub(rf"\1{HIDDEN}", text)
     text = without_said(without_typed(without_messages(text, seen), seen), seen)
@@ -105,7 +105,7 @@ def without_forms(text: str, seen: str) -> str:
     text = _TOKENS.sub(HIDDEN, _DSN.sub(rf"\1{HIDDEN}", text))
     text = _SCHEME.sub(lambda found: f"{found[found.lastindex or 0]} {HIDDEN}", text)
     if ":" in text:
-        text = _PGPASS.sub(lambda each: each[0] if is_plain(each[2]) else f"{each[1]}{HIDDEN}", text)
+        text = _PGPASS.sub(lambda each: each[0] if is_ordinary(each[2]) else f"{each[1]}{HIDDEN}", text)
         text = _CURLRC.sub(rf"\1{HIDDEN}", text)
     return _USER.sub(rf"\1{HIDDEN}", _NETRC.sub(rf"\1{HIDDEN}", text))
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from seawall.redaction.names import is_secret
 from seawall.redaction.urls import HIDDEN
-from seawall.redaction.words import is_plain
+from seawall.redaction.words import is_ordinary
 
 _LONGEST_NAME: Final = 128
 _BARE: Final = frozenset({"pass", "auth", "tokens", "secrets", "cookies", "sig", "keys", "bearer", "basic"})
@@ -121,7 +121,7 @@ def _lower(found: re.Match[str]) -> str:
 def _enclosed(found: re.Match[str], start: int) -> tuple[int, int]:
     group = next(each for each in ("quoted", "curled", "inner") if found[each] is not None)
     content = found[group]
-    if not any(map(str.isalnum, content)) or (group == "inner" and is_plain(content)):
+    if not any(map(str.isalnum, content)) or (group == "inner" and is_ordinary(content)):
         return start, start
     return found.span(group)
 
@@ -132,7 +132,7 @@ def _judged(text: str, found: re.Match[str], name: str) -> tuple[int, int] | Non
     short = name.lower() in {"pin", "otp"} and _SHORT.fullmatch(word)
     if found["word"].endswith(":") or not word:
         return None
-    if not is_plain(word) or short:
+    if not is_ordinary(word) or short:
         return begin, begin + len(word)
     refused = word.lower() not in _COMPANIONS and word.isalnum() and _REFUSED.match(text, found.end())
     return (begin, begin + len(word)) if refused else None
@@ -185,17 +185,17 @@ HINTS: Final = (
 def without_sentences(text: str, seen: str) -> str:
     """`text` without those before what says that they are secret, and pairs of a user and a secret."""
     if " is " in seen or " as " in seen or " for " in seen or "=" in seen:
-        text = _FORE.sub(_unless_plain(2), text)
+        text = _FORE.sub(_unless_ordinary(2), text)
     if any(each in seen for each in ("creden", "creds", "login", "in as ", "auth", "password")):
-        text = _PAIRED.sub(_unless_plain(2), text)
-    return _OTHERWISE.sub(_unless_plain(None), text)
+        text = _PAIRED.sub(_unless_ordinary(2), text)
+    return _OTHERWISE.sub(_unless_ordinary(None), text)
 
 
-def _unless_plain(group: int | None) -> Callable[[re.Match[str]], str]:
+def _unless_ordinary(group: int | None) -> Callable[[re.Match[str]], str]:
     def shown(found: re.Match[str]) -> str:
         place = group or (2 if found[2] is not None else 4)
         word = found[place].rstrip(".,;:!?")
-        if is_plain(word) and not (word.isdigit() and place != group):
+        if is_ordinary(word) and not (word.isdigit() and place != group):
             return found[0]
         begin = found.start(place) - found.start()
         return found[0][:begin] + HIDDEN + found[0][begin + len(word) :]

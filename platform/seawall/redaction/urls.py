@@ -9,7 +9,7 @@ password.
 import re
 from typing import Final
 
-from seawall.redaction.words import is_plain
+from seawall.redaction.words import is_ordinary
 
 HIDDEN: Final = "***"
 
@@ -68,7 +68,7 @@ def _without_password(scheme: str, rest: str) -> str:
 
 
 def _linked(found: re.Match[str]) -> str:
-    return found[0] if is_plain(found[1]) else found[0][: found.start(1) - found.start()] + HIDDEN
+    return found[0] if is_ordinary(found[1]) else found[0][: found.start(1) - found.start()] + HIDDEN
 
 
 def _is_webhook(host: str, place: str) -> bool:

@@ -22,7 +22,7 @@ _LEADING: Final = ("-", "/", "~", "./", "../", "*", "%", "$", "#", "@", "http", 
 _LONGEST: Final = 512
 
 
-def is_plain(word: str) -> bool:
+def is_ordinary(word: str) -> bool:
     """Whether that may be a word, a number, a path, a placeholder or a piece of code, and so no secret."""
     word = word.rstrip(")]}>,.;:!?'\"`")
     core = word.rstrip("=")
