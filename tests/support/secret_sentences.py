@@ -19,7 +19,7 @@ ASKED: Final = (
     "https://h/login/S", "https://h/auth/S", "https://h/token/S", "https://h/api/key/S/x", "https://h/sso?SAMLRequest=x&RelayState=y&SAMLResponse=S",
     "https://h/x?nonce=1&assertion=S", "https://h/?k=1&apikey=S", "https://h/?app_id=1&appid=2&app_key=S", "https://h/?auth=S", "https://h/?access=S",
     "https://h/data/2.5/weather?q=x&appid=S", "https://h/v1?api_token=S", "https://h/?pass=S", "https://h/?pwd=S", "https://h/?t=1&st=S",
-    "https://h/?sid=S", "https://h/?session=S", "https://h/?sess=S", "https://h/?sso=x&sig=S", "https://h/?hash=S&id=1", "https://h/?mac=S", "https://h/?digest=S",
+    "https://h/?sid=S", "https://h/?s=S", "https://h/?id=1&s=S", "https://h/?ott=S", "https://h/?session=S", "https://h/?sess=S", "https://h/?sso=x&sig=S", "https://h/?hash=S&id=1", "https://h/?mac=S", "https://h/?digest=S",
     "https://h/?h=1&hdnts=exp=1~hmac=S", "https://h/x?verify=S", "https://h/?e=1&s=S", "https://h/x?sv=1&skoid=a&sig=S", "https://h/?Policy=S&Key-Pair-Id=K",
     "https://api.telegram.org/botS/sendMessage", "https://api.telegram.org/bot123:S/getMe", "https://h/?private=S", "https://h/?secretkey=S",
     "https://mandrillapp.com/api/1.0/x?key=S", "https://h/feed?rss_token=S", "https://h/calendar/ical/a%40b/private-S/basic.ics", "https://h/?ott=S", "https://h/?jwt=S",

@@ -30,7 +30,8 @@ _HINTS: Final = (
 _FORMS: Final = (
     "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
     "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
-    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "hash=", "mac=",
+    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "ott=",
+    "?s=", "&s=", "hash=", "mac=",
     "digest=", "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type", "login(",
     "authenticate(", "fernet(", "stripe", "telegrambot(", "connect", "hashpw(",
     "checkpw(", "hmac.", "user = ", ":*:", "5432:",
