@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from support import secret_tokens
 from support.secret_lines import SAID, TYPED
 from support.secret_sentences import ASKED, KEPT, RUN, SPOKEN
 
@@ -130,7 +131,7 @@ PRINTED: Final = (
 )  # fmt: skip
 """The same, as clouds sign, keys are stored, shells are used, and pydantic, requests, httpx and aiohttp print."""
 
-UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID, *ASKED, *SPOKEN, *RUN, *KEPT)
+UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID, *ASKED, *SPOKEN, *RUN, *KEPT, *secret_tokens.CALLED)
 """The forms that have no name of their own to be put in."""
 
 TOKENS: Final = (
@@ -138,6 +139,7 @@ TOKENS: Final = (
     "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9, "github_pat_" + "a1B2c3" * 6,
     "xoxb-" + "1234567890-abcdefghij", "sk_live_" + "a1B2c3D4e5F6", "glpat-" + "a1B2c3D4e5F6g7H8i9J0",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "AIza" + "a1B2c" * 7,
+    *secret_tokens.TOKENS,
 )  # fmt: skip
 """What is known for a secret by its own form."""
 
@@ -247,6 +249,6 @@ HARMLESS: Final = (
     "Duplicate entry 'ann@example.org' for key 'users.email'", "invalid literal for int() with base 10: '12a'",
     "unknown command 'FOO', with args beginning with: 'a' 'b'", "AUTH failed", "the api key was rotated", "'x' is not of type 'integer'",
     "No connection adapters were found for 'htp://h.example/x'", "env FOO=1 run", "vault status", "cargo build --release",
-    "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6",
+    "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6", *secret_tokens.HARMLESS,
 )  # fmt: skip
 """Texts that are shown as they are."""

@@ -1,6 +1,7 @@
 """Every form in which a secret is known to turn up, in text and in values; and what is no secret."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -26,10 +27,13 @@ from seawall.redaction import (
     redact_exception,
     redact_text,
     shortened,
+    texts,
 )
 from support import secret_forms as corpus
 from support.adversarial import PIECES
 from support.harmless_fields import fields
+from support.patterns import patterns
+from support.regex_matches import found_by
 from support.slow_redaction import redact_slowly
 
 FORMS = list(corpus.texts())
@@ -73,6 +77,45 @@ def test_redacting_quickly_shows_what_redacting_slowly_shows(texts: int) -> None
     for seed in range(texts):
         text = mixed(seed)
         assert redact_text(text) == redact_slowly(text), f"mixed({seed})"
+
+
+def missed(number: int) -> dict[str, str]:
+    """Texts that a pattern finds, of which redaction takes no notice, and the pattern."""
+    return {
+        text: name
+        for name, pattern, _ in patterns()
+        if name.startswith("seawall.redaction.")
+        for text in found_by(pattern, number, seed=number)
+        if redact_text(text) != redact_slowly(text)
+    }
+
+
+@pytest.mark.parametrize("number", [6, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_quick_look_misses_nothing_that_a_pattern_finds(number: int) -> None:
+    assert missed(number) == {}
+
+
+def test_a_pattern_that_the_quick_look_does_not_know_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "_SUSPICIOUS", tuple(set(texts._SUSPICIOUS) - {"<morsel"}))
+    assert set(missed(6).values()) == {"seawall.redaction.forms._COOKIE"}
+
+
+def test_a_quick_look_knows_every_secret_name() -> None:
+    found = [*names._SECRET, *names._ENDINGS, *names._INSIDE, *names._LAST, *names._SIGNING]
+    found += [f"{each}pass" for each in names._OF_PASS]
+    found += found_by(names._SPELT, 50, seed=1)
+    for pair in found_by(names._PAIRS, 500, seed=1):
+        found += [pair, pair.replace("_", "-"), re.sub(r"(?<=.)_(\w)", lambda each: each[1].upper(), pair)]
+    secret = [name for name in found if is_secret(name)]
+    assert len(secret) > 1000
+    assert [name for name in secret if not texts._holds(name.lower(), texts._HINTS)] == []
+
+
+@pytest.mark.usefixtures("_own_names")
+def test_an_application_s_name_is_known_wherever_a_library_says_it() -> None:
+    names.add(["Zettel"])
+    said = (f"Key (zettel)=({S}) already exists.", f"argument --zettel: not so: '{S}'", f'<zettel a="b">{S}<')
+    assert [text for text in said if S in redact_text(text)] == []
 
 
 @pytest.mark.usefixtures("_own_names")

@@ -5,19 +5,15 @@ measures time (`tests/benchmarks/texts.py` does). A text that holds a part twice
 much.
 """
 
-import importlib
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import pytest
 
-import seawall
 from seawall import failure, redaction
 from seawall.redaction import (
     LONGEST,
@@ -34,6 +30,7 @@ from seawall.redaction import (
 )
 from support.adversarial import PIECES
 from support.adversarial import texts as adversarial
+from support.patterns import patterns
 from support.regex_steps import Steps, near_misses
 
 STEEPEST: Final = 1.1
@@ -47,27 +44,6 @@ def slope(count: Callable[[int], int], factor: int = 1) -> float:
     costs = [count(times * factor) for times in TIMES]
     first, second = (max(1, after - before) for before, after in itertools.pairwise(costs))
     return math.log2(second / first)
-
-
-def modules() -> Iterator[ModuleType]:
-    """Every module of ours that has patterns."""
-    root = Path(seawall.__path__[0])
-    for path in sorted(root.rglob("*.py")):
-        if "re.compile(" in path.read_text():
-            parts = path.relative_to(root).with_suffix("").parts
-            yield importlib.import_module(".".join(("seawall", *parts)).removesuffix(".__init__"))
-
-
-def patterns() -> Iterator[tuple[str, re.Pattern[Any], str]]:
-    """Each pattern, and in which way it is used: one that is only tried in one place is not looked for."""
-    for module in modules():
-        source = Path(str(module.__file__)).read_text()
-        for name, value in vars(module).items():
-            found = value.values() if isinstance(value, dict) else [value]
-            used = set(re.findall(rf"\b{name}(?:\[.*?\])?\.(\w+)\(", source))
-            way = next((way for way in ("match", "fullmatch") if used == {way}), "finditer")
-            for number, pattern in enumerate(each for each in found if isinstance(each, re.Pattern)):
-                yield f"{module.__name__}.{name}{number or ''}", pattern, way
 
 
 PATTERNS = {name: (pattern, way) for name, pattern, way in patterns()}

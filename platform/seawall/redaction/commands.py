@@ -138,7 +138,7 @@ _TYPED: Final = {
         |net[ ]user[ ][^\s/]{1,64}+[ ](?![/*])""",
     "pdftk": r"""pdftk\b[^\n]{0,256}?[ ]\w{2,5}put_pw[ ]""",
     "nmcli": r"""nmcli\b[^\n]{0,128}?[ ]password[ ]""",
-    "sftp scp": r"""(?:sftp|scp)\b[^\n]{0,128}?[ ][\w.]{1,64}+:(?=[^\s@/]{1,128}+@)""",
+    "sftp scp": r"""(?:sftp|scp)(?=[ '"])[^\n]{0,128}?[ ][\w.]{1,64}+:(?=[^\s@/]{1,128}+@)""",
     "sqlplus impdp expdp sqlldr exp imp rman": r"""(?:sqlplus|impdp|expdp|sqlldr|(?:exp|imp)(?=[ ][^\s/]{1,64}+/\S{1,256}+[ ]\w{1,16}+=)|rman[ ]target)[ ](?:-\w[ ])?(?:userid=)?[\w.]{1,64}+/(?!/)""",
     "connect-az": r"""connect-az\w{1,16}+[ ]-credential[ ][^\s]{1,64}+[ ]""",
     "convertto-securestring": r"""convertto-securestring[ ](?:-string[ ])?['"]?""",
@@ -163,7 +163,7 @@ _WRITTEN: Final = re.compile(
     r"(?=>{1,2}[ ]?[^\s]{0,128}?(?:passw|token|secret|credential|pgpass|netrc))"
 )
 _CONNECT: Final = re.compile(
-    r"(\bconnect[ ]['\"]?\w{1,64}+/)[^\s'\"@/]{1,256}+(?=@|['\"]?[ ]as[ ])", re.IGNORECASE
+    r"(\bconnect[ (]['\"]?\w{1,64}+/)[^\s'\"@/]{1,256}+(?=@|['\"]?[ ]as[ ])", re.IGNORECASE
 )
 _HERE: Final = re.compile(
     r"((?:stdin|token|passw|secret|kinit|key-file|login|keystore|pass insert|keyring|borg init|kubeseal|pwprompt|askpass|user = )[^\n<]{0,128}+<<<[ ]?)"
@@ -194,7 +194,7 @@ _WORD: Final = 5
 """Letters from which a program's name is hardly a part of a word."""
 HINTS: Final = (
     " -", "'-", '"-', "/p:", "/p ", "/rp", "s set", "g:set", "s', 'set", "<<<", "echo ", "printf ", "setx ", "setenv ",
-    "export ", "set -gx ", "env ", "connect ", "netsh", "vault", "railway",
+    "export ", "set -gx ", "env ", "connect ", "connect(", "netsh", "vault", "railway",
     *(f"{hint}{end}" for hints in _TYPED for hint in hints.split() for end in ((" ", "'", '"') if len(hint) < _WORD else ("",))),
 )  # fmt: skip
 """One of these is in every command line that is known here."""
@@ -231,7 +231,7 @@ def without_typed(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
     if not any(hint in seen for hint in HINTS):
         return text
-    if "connect " in seen and "/" in seen:
+    if "connect" in seen and "/" in seen:
         text = _CONNECT.sub(rf"\1{HIDDEN}", text)
     text = _HERE.sub(rf"\1{HIDDEN}", _PIPED.sub(rf"\1{HIDDEN} ", text))
     if "echo " in seen or "printf " in seen:

@@ -1,4 +1,5 @@
-"""Secrets by their own form: PEM, JWK, tokens of services, headers, cookies and elements.
+# ruff: noqa: E501 - tables
+"""Secrets by their own form: PEM, JWK, headers, cookies, elements, and with `tokens` those of services.
 
 What is typed, sent and printed has modules of its own: `commands`, `protocols`, `messages`.
 
@@ -8,10 +9,12 @@ The patterns keep to the rules of `texts`, and look only where the text holds wh
 import re
 from typing import Final
 
+from seawall.redaction import tokens
 from seawall.redaction.commands import without_typed
 from seawall.redaction.messages import without_messages
 from seawall.redaction.names import is_secret
 from seawall.redaction.protocols import without_said
+from seawall.redaction.rules import Rule, applied
 from seawall.redaction.sentences import without_sentences
 from seawall.redaction.urls import HIDDEN, hide_in_text
 from seawall.redaction.words import is_ordinary
@@ -28,25 +31,17 @@ _JWK: Final = re.compile(r'("(?:d|p|q|dp|dq|qi|k)"\s?:\s?)"[^"]*+"?')
 _COOKIE: Final = re.compile(
     r"(<(?:Cookie|Morsel:)[ ][^\s=>]{1,128}+=)[^\s>]++|(\bCookie\('[^'\n]{1,128}+', ')[^'\n]++"
 )
+_KTY: Final = re.compile('"kty')
+"""In it are the other fields' meanings."""
 _SCHEME: Final = re.compile(
     r"\b(?:(bearer)[ \t]{1,4}+(?!tokens?\b|auth)[\w.~+/=-]{6,}+"
     r"|(basic)[ \t]{1,4}+(?=[\w.~+/-]{0,64}[\d=])[\w.~+/=-]{6,}+"
     r"|(token)[ \t]{1,4}+(?=[\w.~+/-]{0,64}\d)[\w.~+/-]{8,}+={0,2}(?![\w=]))",
     re.IGNORECASE,
 )
-_TOKENS: Final = re.compile(
-    r"""(?<![\w-])(?:
-        (?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b | gh[pousr]_[A-Za-z0-9]{20,}+ | github_pat_\w{20,}+
-        | xox[a-z]-[\w-]{10,}+ | [sr]k_(?:live|test)_\w{8,}+ | sk-[\w-]{20,}+ | glpat-[\w-]{16,}+
-        | eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)? | AIza[\w-]{30,}+ | npm_\w{30,}+ | pypi-[\w-]{30,}+
-        | SG\.[\w-]{16,}+\.[\w-]{16,}+ | ya29\.[\w.-]{16,}+ | dop_v1_\w{16,}+ | hv[sb]\.[\w-]{16,}+
-        | AGE-SECRET-KEY-1\w{4,}+ | (?:bot)?\d{8,10}:[\w-]{30,}+
-    )""",
-    re.VERBOSE,
-)
+_FIELDS: Final = "code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy|ott"
 _QUERY: Final = re.compile(
-    r"((?:[?&#;]|%3F|%26|\\u0026|&amp;)(?:code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy|ott)(?:=|%3D))"
-    r"([^\s&#'\"<>;%]{4,}+)",
+    rf"((?:(?:[?&#;]|\\u0026)(?:{_FIELDS})=|(?:%3F|%26)(?:{_FIELDS})%3D))([^\s&#'\"<>;%]{{4,}}+)",
     re.IGNORECASE,
 )
 """Fields of a query that are secret if what they hold is no word and no number."""
@@ -74,63 +69,36 @@ _DATA: Final = re.compile(
     r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{[^{}]*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
     re.IGNORECASE,
 )
+_CALLS: Final = (
+    "login", "authenticate", "fernet", "stripe", "telegrambot", "telebot", "asynctelebot", "getconnection", "hashpw",
+    "checkpw", "hmac.new", "jwt.encode", "jwt.decode", "cookies.set", "set_cookie", "check_password_hash",
+    "pymysql.connect", "mysqldb.connect", "psycopg.connect", "psycopg2.connect", "asyncpg.connect", "simple_bind",
+    "simple_bind_s", "mysqli_connect", "pdo", "ftp", "ftp_tls", "minio", "ldap3.connection", "pbkdf2_hmac",
+    "create_user", "create_superuser", "argon2.hash", "urlsafeserializer", "urlsafetimedserializer", "signer",
+    "timestampsigner", "sendgridapiclient", "oauthhandler", "oauth1userhandler", "github", "twilio.rest.client",
+)  # fmt: skip
 _CALLED: Final = re.compile(
-    r"((?<![\w-])(?:login|authenticate|fernet|stripe|telegrambot|getconnection|(?:hashpw|checkpw)|hmac\.new|jwt\.(?:en|de)code"
-    r"|cookies\.set|set_cookie|check_password_hash|(?:pymysql|mysqldb|psycopg2?|asyncpg)\.connect|require\('stripe'\)"
-    r"|connect(?=\(['\"][^'\"\n]{0,128}['\"],\s?['\"][^'\"\n]{0,128}['\"],\s?['\"]))\()([^'\"()\n]{0,128}+"
+    rf"((?<![\w-])(?:{'|'.join(map(re.escape, _CALLS))}|require\('stripe'\)"
+    r"|connect(?=\(['\"][^'\"\n]{0,128}['\"],[^'\"()\n]{0,16}['\"][^'\"\n]{0,128}['\"],\s?['\"]))\()([^'\"()\n]{0,128}+"
     r"(?:['\"][^'\"\n]{0,256}+['\"][^'\"()\n]{0,128}+){1,5}+)",
     re.IGNORECASE,
 )
 """Calls that take a secret without a name for it: what is quoted in them is hidden."""
 _QUOTED: Final = re.compile(r"(['\"])[^'\"\n]{1,256}+(?=['\"])(?:['\"])")
 _PGPASS: Final = re.compile(
-    r"(?<![^\s'\"(])([\w.*-]{1,128}+:(?:\d{1,5}|\*):[\w.*-]{1,64}+:[\w.*-]{1,64}+:)([^\s:'\")]{4,512}+)"
+    r"(?<![^\s'\"(])([\w.*-]{1,128}+:(?:[0-9]{4,5}|\*):[\w.*-]{1,64}+:[\w.*-]{1,64}+:)([^\s:'\")]{4,512}+)"
 )
-_CURLRC: Final = re.compile(r"(\buser\s?=\s?['\"][^\s:'\"]{1,64}+:)[^\s'\"]++")
+_CURLRC: Final = re.compile(r"(\buser ?=\s?['\"][^\s:'\"]{1,64}+:)[^\s'\"]++")
 _NAMING: Final = frozenset({"name", "key", "id", "field", "header", "property"})
 """Attributes that say what the element's `value` or its content is."""
 
 
 def without_forms(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
-    if "private" in seen or "static key" in seen:
-        text = _PEM.sub(HIDDEN, text)
-    text = hide_in_text(text)
-    if "=" in seen or "%3d" in seen:
-        text = _QUERY.sub(lambda found: found[0] if is_ordinary(found[2]) else f"{found[1]}{HIDDEN}", text)
-    if _GRANTED.search(text):
-        text = _GRANT.sub(rf"\1{HIDDEN}", text)
-    text = without_said(without_typed(without_messages(text, seen), seen), seen)
-    text = _marked(without_sentences(text, seen), seen)
-    text = _TOKENS.sub(HIDDEN, _DSN.sub(rf"\1{HIDDEN}", text))
-    text = _SCHEME.sub(lambda found: f"{found[found.lastindex or 0]} {HIDDEN}", text)
-    if ":" in text:
-        text = _PGPASS.sub(lambda each: each[0] if is_ordinary(each[2]) else f"{each[1]}{HIDDEN}", text)
-        text = _CURLRC.sub(rf"\1{HIDDEN}", text)
-    return _USER.sub(rf"\1{HIDDEN}", _NETRC.sub(rf"\1{HIDDEN}", text))
-
-
-def _marked(text: str, seen: str) -> str:
-    """Without what stands in headers, cookies, keys and elements of a kind."""
-    if "digest" in seen:
-        text = _DIGEST.sub(rf"\1{HIDDEN}", text)
-    if "signedheaders=" in seen:
-        text = _SIGNED.sub(rf"\1{HIDDEN}", text)
-    if '"kty' in seen:
-        text = _JWK.sub(rf'\1"{HIDDEN}"', text)
-    if "<cookie" in seen or "<morsel" in seen or "cookie(" in seen:
-        text = _COOKIE.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}", text)
-    if "<" in text and ('="' in text or "='" in text):
-        text = _TAG.sub(_tag, text)
-    if "<key>" in seen or "<name>" in seen or "<value>" in seen:
-        text = _PLIST.sub(
-            lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2] or each[3]) else each[0], text
-        )
-    if "secret" in seen and "data" in seen and _MANIFEST.search(text):
-        text = _DATA.sub(rf"\1{HIDDEN}\n", text)
-    if "(" in text and ("'" in text or '"' in text):
-        text = _CALLED.sub(lambda each: each[1] + _QUOTED.sub(rf"\1{HIDDEN}\1", each[2]), text)
-    return text
+    text = hide_in_text(applied(KEYS, text, seen))
+    text = without_messages(applied(QUERIES, text, seen), seen)
+    text = without_sentences(without_said(without_typed(text, seen), seen), seen)
+    return applied(MARKED, text, seen)
 
 
 def _tag(found: re.Match[str]) -> str:
@@ -146,3 +114,48 @@ def _tag(found: re.Match[str]) -> str:
         head,
     )
     return hidden + end + (HIDDEN if content.strip() and not head.endswith("/") else content)
+
+
+def _unless_ordinary(found: re.Match[str]) -> str:
+    return found[0] if is_ordinary(found[2]) else f"{found[1]}{HIDDEN}"
+
+
+def _scheme(found: re.Match[str]) -> str:
+    return f"{found[found.lastindex or 0]} {HIDDEN}"
+
+
+def _cookie(found: re.Match[str]) -> str:
+    return f"{found[1] or found[2]}{HIDDEN}"
+
+
+def _plist(found: re.Match[str]) -> str:
+    return f"{found[1]}{HIDDEN}" if is_secret(found[2] or found[3]) else found[0]
+
+
+def _called(found: re.Match[str]) -> str:
+    return found[1] + _QUOTED.sub(rf"\1{HIDDEN}\1", found[2])
+
+
+KEYS: Final = (Rule(("private", "static key"), _PEM, HIDDEN),)
+QUERIES: Final = (
+    Rule(("=", "%3d"), _QUERY, _unless_ordinary, sign=re.compile(rf"[?&#;6f](?:{_FIELDS})(?:=|%3d)")),
+    Rule(("grant_type",), _GRANT, beside=_GRANTED),
+)
+MARKED: Final = (
+    Rule(('response="',), _DIGEST, rf'\1"{HIDDEN}"'),
+    Rule(("signature=",), _SIGNED),
+    Rule(('"kty',), _JWK, rf'\1"{HIDDEN}"', beside=_KTY),
+    Rule(("<cookie", "<morsel", "cookie("), _COOKIE, _cookie),
+    Rule(("<",), _TAG, _tag, named=True),
+    Rule(("<key>", "<name>", "<value>"), _PLIST, _plist, named=True),
+    Rule(("secret",), _DATA, rf"\1{HIDDEN}\n", beside=_MANIFEST),
+    Rule(("connect(", "stripe", *(f"{each}(" for each in _CALLS)), _CALLED, _called),
+    Rule(("@tcp(", "@unix("), _DSN),
+    *tokens.RULES,
+    Rule(("bearer", "basic", "token"), _SCHEME, _scheme),
+    Rule((":",), _PGPASS, _unless_ordinary, sign=re.compile(r":(?:[0-9]{4,5}|\*):")),
+    Rule(("user=", "user ="), _CURLRC),
+    Rule(("login",), _NETRC, named=True),
+    Rule(("-u",), _USER),
+)  # fmt: skip
+"""All in this order."""

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from seawall.redaction.names import is_secret
+from seawall.redaction.rules import Rule, applied, if_named
 from seawall.redaction.urls import HIDDEN
 
 _KEY: Final = re.compile(r"(Key \(([^)\n]{0,512}+)\)=\()([^\n]*+)")
@@ -69,32 +70,16 @@ _LOCATION: Final = 2048
 
 def without_messages(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
-    if "input_value=" in seen:
-        text = _INPUT.sub(_input, text)
-    if "key (" in seen:
-        text = _KEY.sub(_columns, text)
-    if "value" in seen or "input" in seen:
-        text = _VALUE_FIRST.sub(_named, _FIELD.sub(_named, _NAMED.sub(_named, text)))
-    if "invalid value for" in seen:
-        text = _SUBMITTED.sub(_named, text)
-    if "variable" in seen:
-        text = _DEFAULT.sub(_defaulted, text)
-    if "@" in text:
-        text = _BAD_URL.sub(rf"\1{HIDDEN}", text)
-    if "header" in seen:
-        text = _HEADER_VALUE.sub(rf"\1'{HIDDEN}'", _HEADER_PART.sub(_named, text))
-    if "on instance" in seen and (found := _INSTANCE.search(text)) and _names(found[1]):
-        end = text.find("\n\nFailed validating")
-        text = text[: text.rfind("\n", 0, max(0, end)) + 1] + HIDDEN + text[max(0, end) :]
-    if " after " in seen:
-        text = _CONNINFO.sub(rf'\1"{HIDDEN}"', text)
-    text = _ARGUMENT.sub(_named, _PLACE.sub(_placed, text))
-    text = _REFUSED.sub(lambda each: f"{each[1] or each[2]}{HIDDEN}", text)
-    return _ROW.sub(_to_last_bracket, text)
+    return applied(RULES, _without_instance(text) if "on instance" in seen else text, seen)
 
 
-def _names(path: str) -> bool:
-    return any(map(is_secret, re.split(r"[^\w-]+", path)))
+def _without_instance(text: str) -> str:
+    """Jsonschema shows below its path what was refused, up to its next sentence."""
+    found = _INSTANCE.search(text)
+    if found is None or not any(map(is_secret, re.split(r"[^\w-]+", found[1]))):
+        return text
+    end = text.find("\n\nFailed validating")
+    return text[: text.rfind("\n", 0, max(0, end)) + 1] + HIDDEN + text[max(0, end) :]
 
 
 def _placed(found: re.Match[str]) -> str:
@@ -112,11 +97,6 @@ def _input(found: re.Match[str]) -> str:
     located = len(before) > 1 and any(map(is_secret, before[-2].strip().split(".")))
     cut = "..." in value and not value.startswith(("'", '"'))
     return f"{HIDDEN}{mark}{kind}" if located or cut else found[0]
-
-
-def _named(found: re.Match[str]) -> str:
-    """A value that is named elsewhere: by pydantic's `loc`, by a form's or a manifest's `name`."""
-    return f"{found[1]}{HIDDEN}" if _names(found[2]) else found[0]
 
 
 def _defaulted(found: re.Match[str]) -> str:
@@ -138,8 +118,21 @@ def _from_last_bracket(text: str) -> str:
     return bracket + after if bracket else ""
 
 
-HINTS: Final = (
-    "input_value=", "nonnumeric", "url", "base 10", "header value", "connection info", "section", "must be",
-    "on instance", "failing row", "@",
-)  # fmt: skip
-"""One of these, or of the secret names', is in all that is found here."""
+RULES: Final = (
+    Rule(("input_value=",), _INPUT, _input),
+    Rule(("key (",), _KEY, _columns, named=True),
+    Rule(("value",), _NAMED, if_named, named=True),
+    Rule(("input",), _FIELD, if_named, named=True),
+    Rule(("value",), _VALUE_FIRST, if_named, named=True),
+    Rule(("invalid value for",), _SUBMITTED, if_named, named=True),
+    Rule(("variable",), _DEFAULT, _defaulted, named=True),
+    Rule(("@",), _BAD_URL),
+    Rule(("header part (",), _HEADER_PART, if_named, named=True),
+    Rule(("header value",), _HEADER_VALUE, rf"\1'{HIDDEN}'"),
+    Rule(("in connection info",), _CONNINFO, rf'\1"{HIDDEN}"'),
+    Rule(("[line", "raw value: ", "must be "), _PLACE, _placed, named=True),
+    Rule(("argument ",), _ARGUMENT, if_named, named=True),
+    Rule((" key", " pass", " token", " secret"), _REFUSED, lambda each: f"{each[1] or each[2]}{HIDDEN}"),
+    Rule(("failing row contains (",), _ROW, _to_last_bracket),
+)
+"""In this order."""

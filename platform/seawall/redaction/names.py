@@ -96,7 +96,7 @@ def _judge(name: str) -> bool:
         _SPELT.search(name)
         or _is_last(words[-1])
         or name == "sig"
-        or ("signature" in words and words[0] in _SIGNING)
+        or ("signature" in words and (words[0] in _SIGNING or name.lower().endswith("-signature")))
         or ("hmac" in words and words[0] == "x")
     ):
         return True

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from seawall.redaction.names import is_secret
+from seawall.redaction.rules import Rule, applied
 from seawall.redaction.urls import HIDDEN
 
 _SQL: Final = re.compile(
@@ -42,24 +43,11 @@ _MAIL: Final = re.compile(
     r"|\ALOGIN[ ]\"[^\"\n]{0,128}+\"[ ]"
     r"|\bPASS[ ](?=[^\s'\"\\]{1,256}+(?:['\"]|\\r|\r))|\bUSERPASS[ ])(?:\"[^\"\n]*+\"?|[^\s'\"\\]++)"
 )
-_SENT: Final = (
-    "auth", "requirepass", "setuser", " on >", " on #", "with args beginning", "login", "pass ", "userpass",
-)  # fmt: skip
-HINTS: Final = (*_SENT, "identified", "crypt(")
-"""One of these, or of the secret names', is in all that is found here."""
 
 
 def without_said(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
-    if "insert into" in seen:
-        text = _INSERT.sub(_inserted, text)
-    if "[parameters:" in seen:
-        text = _without_parameters(text)
-    if "duplicate entry" in seen:
-        text = _DUPLICATE.sub(_duplicated, text)
-    if any(each in seen for each in _SENT):
-        text = _MAIL.sub(rf"\1{HIDDEN}", _REDIS.sub(rf"\1{HIDDEN}", text))
-    return _SQL.sub(rf"\1'{HIDDEN}'", text)
+    return applied(RULES, _without_parameters(text) if "[parameters:" in seen else text, seen)
 
 
 def _inserted(found: re.Match[str]) -> str:
@@ -82,3 +70,15 @@ def _without_parameters(text: str) -> str:
 
 def _duplicated(found: re.Match[str]) -> str:
     return f"{found[1]}'{HIDDEN}'" if is_secret(found[2]) else found[0]
+
+
+RULES: Final = (
+    Rule(("insert into ",), _INSERT, _inserted, named=True),
+    Rule(("duplicate entry ",), _DUPLICATE, _duplicated, named=True),
+    Rule(
+        ("auth ", "requirepass", "setuser", " >", " #", "'>", "'#", '">', '"#', "with args beginning"), _REDIS
+    ),
+    Rule(("auth", "login ", "pass "), _MAIL),
+    Rule(("password", "secret", "identified", "crypt"), _SQL, rf"\1'{HIDDEN}'"),
+)
+"""In this order."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from seawall.redaction.names import is_secret
+from seawall.redaction.rules import Rule, applied
 from seawall.redaction.urls import HIDDEN
 from seawall.redaction.words import is_ordinary
 
@@ -140,7 +141,7 @@ def _judged(text: str, found: re.Match[str], name: str) -> tuple[int, int] | Non
 
 _NOUN: Final = (
     r"(?:password|passphrase|passcode|token|secret|(?:api|access|private|secret|account|signing|encryption)[ _-]key"
-    r"|(?:verification|login|security|one-time|confirmation|[A-Z]-)[ ]?code|one-time[ ]code|credential|pin|otp)"
+    r"|(?:verification|login|security|one-time|confirmation)[ -]code|[A-Z]-code|credential|pin|otp)"
 )
 _FORE: Final = re.compile(
     r"(?<![^\s(\['\"`])(['\"`]?+)([^\s'\"`(\[][^\s'\"`]{3,511}+)"
@@ -166,29 +167,11 @@ _OTHERWISE: Final = re.compile(
     r"|(\b(?:use|enter|with)[ ])(\S{4,64}+)(?=[ ](?:as[ ]your|token|password)\b)",
     re.IGNORECASE,
 )
-HINTS: Final = (
-    " code",
-    "-code",
-    " pass ",
-    "creden",
-    "creds",
-    "community",
-    "connection string",
-    "in as ",
-    " as your",
-    "-server key",
-    "login ",
-)
-"""One of these, or of the secret names', is in all that is found here."""
 
 
 def without_sentences(text: str, seen: str) -> str:
     """`text` without those before what says that they are secret, and pairs of a user and a secret."""
-    if " is " in seen or " as " in seen or " for " in seen or "=" in seen:
-        text = _FORE.sub(_unless_ordinary(2), text)
-    if any(each in seen for each in ("creden", "creds", "login", "in as ", "auth", "password")):
-        text = _PAIRED.sub(_unless_ordinary(2), text)
-    return _OTHERWISE.sub(_unless_ordinary(None), text)
+    return applied(RULES, text, seen)
 
 
 def _unless_ordinary(group: int | None) -> Callable[[re.Match[str]], str]:
@@ -201,3 +184,20 @@ def _unless_ordinary(group: int | None) -> Callable[[re.Match[str]], str]:
         return found[0][:begin] + HIDDEN + found[0][begin + len(word) :]
 
     return shown
+
+
+RULES: Final = (
+    Rule(("pass", "token", "secret", "key", " code", "-code", "creden", "pin", "otp"), _FORE, _unless_ordinary(2)),
+    Rule(
+        ("creden", "creds", "login ", "login:", "in as", "password", "auth"), _PAIRED, _unless_ordinary(2)
+    ),
+    Rule(
+        (
+            " code", "-code", "sess", "cookie ", " pass ", "password", "secret ", "token", "connection string",
+            "authorization header", "got header ", "community", " key ", " as your",
+        ),
+        _OTHERWISE,
+        _unless_ordinary(None),
+    ),
+)  # fmt: skip
+"""In this order."""

@@ -16,34 +16,29 @@ from collections.abc import Iterable
 from typing import Final
 
 from seawall.redaction import commands, messages, protocols, sentences
-from seawall.redaction.forms import without_forms
+from seawall.redaction.forms import KEYS, MARKED, QUERIES, without_forms
 from seawall.redaction.names import is_secret, own
+from seawall.redaction.rules import first_looks
 from seawall.redaction.urls import HIDDEN, hide_in_setting
 
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
-    "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "samlresponse", "psk",
-    "hmac", "ticket", "kennwort", "_code",
+    "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "saml", "psk",
+    "hmac", "ticket", "kennwort", "code",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
-_FORMS: Final = (
-    "://", "basic", "-u", "--user", "--proxy-user", "private-lines", "static key", "kty", "akia", "asia",
-    "gh", "github_pat", "xox", "sk_", "sk-", "rk_", "glpat-", "eyj", "aiza", "npm_", "sg.", "pypi-", "bot",
-    "ya29.", "dop_v1_", "hvs.", "hvb.", "age-", "response=", "code=", "sid=", "st=", "ott=",
-    "?s=", "&s=", "hash=", "mac=",
-    "digest=", "verify=", "appid=", "access=", "private=", "policy=", "code%3d", "grant_type", "login(",
-    "authenticate(", "fernet(", "stripe", "telegrambot(", "connect", "hashpw(",
-    "checkpw(", "hmac.", "user = ", ":*:", "5432:",
-    *commands.HINTS, *protocols.HINTS, *messages.HINTS, *sentences.HINTS,
-)  # fmt: skip
+_OTHERS, _SIGNS = first_looks(KEYS, QUERIES, MARKED, messages.RULES, protocols.RULES, sentences.RULES)
 
-_SUSPICIOUS: Final = tuple(
-    each
-    for each in dict.fromkeys((*_HINTS, *_FORMS))
-    if not any(other in each for other in (*_HINTS, *_FORMS) if other != each)
-)
-"""Those of both in which there is no other."""
+
+def _needed(hints: Iterable[str]) -> tuple[str, ...]:
+    """Those in which there is no other."""
+    each = tuple(dict.fromkeys(hints))
+    return tuple(hint for hint in each if not any(other in hint for other in each if other != hint))
+
+
+_SUSPICIOUS: Final = _needed((*_HINTS, "://", *commands.HINTS, *_OTHERS))
+"""One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
 
 def _head(hints: Iterable[str]) -> re.Pattern[str]:
@@ -136,10 +131,10 @@ def _searched(text: str, values: Iterable[str]) -> str:
         if value in text:
             text = text.replace(value, HIDDEN)
     seen = text.lower()
-    names = _holds(seen, _HINTS) or bool(own() and _holds(seen, own()))
-    if names or _holds(seen, _FORMS):
+    owned = _may_have_own_name(seen)
+    if owned or _is_suspicious(seen):
         text = without_forms(text, seen)
-    return _without_named(text) if names or own() else text
+    return _without_named(text) if owned or _holds(seen, _HINTS) else text
 
 
 def _holds(seen: str, parts: Iterable[str]) -> bool:
@@ -149,12 +144,23 @@ def _holds(seen: str, parts: Iterable[str]) -> bool:
     return False
 
 
+def _is_suspicious(seen: str) -> bool:
+    if _holds(seen, _SUSPICIOUS):
+        return True
+    for hint, sign in _SIGNS:  # noqa: SIM110 - as above
+        if hint in seen and sign.search(seen):
+            return True
+    return False
+
+
+def _may_have_own_name(seen: str) -> bool:
+    return bool(own()) and _holds(seen, [name[:2] for name in own()])
+
+
 def is_plain(text: str, values: Iterable[str] = ()) -> bool:
     """Whether no part of `text` can hold a secret that `redact_text` knows: a quick look, rather False."""
     seen = text.lower()
-    if _holds(seen, _SUSPICIOUS):
-        return False
-    return not _holds(text, values) and not (own() and _holds(seen, [name[:2] for name in own()]))
+    return not (_is_suspicious(seen) or _holds(text, values) or _may_have_own_name(seen))
 
 
 def hide_passwords(text: str) -> str:
