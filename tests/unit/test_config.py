@@ -87,6 +87,7 @@ def test_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
             "SEAWALL_REDDIS_URL is not a setting: did you mean SEAWALL_REDIS_URL?",
         ),
         ("SEAWALL_HOME", "", "SEAWALL_HOME='' is no path: name one, or leave the setting out"),
+        ("SEAWALL_HOME", " ", "SEAWALL_HOME=' ' is no path"),
         ("SEAWALL_FLEET", "", "SEAWALL_FLEET='' is no path"),
         ("SEAWALL_RECORDS__SPOOL", "", "SEAWALL_RECORDS__SPOOL='' is no path"),
         ("SEAWALL_MEMORY__WARNING", "0.9", "SEAWALL_MEMORY__CRITICAL=0.8 is not above memory.warning=0.9"),
