@@ -6,7 +6,9 @@ much.
 """
 
 import importlib
+import io
 import itertools
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +18,11 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
+from celery.signals import before_task_publish
+from celery.utils.log import LoggingProxy
 
 import seawall
-from seawall import failure, redaction
+from seawall import Seawall, failure, logs, redaction
 from seawall.redaction import (
     LONGEST,
     commands,
@@ -204,15 +208,21 @@ def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.Mo
             assert found <= STEEPEST, f"slope {found:.2f} for {first + piece!r}"
 
 
-def test_no_more_of_a_text_is_searched_than_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[int] = []
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many characters were searched, each time."""
+    found: list[int] = []
     really = forms.without_forms
 
     def looked_at(text: str, seen: str) -> str:
-        searched.append(len(text))
+        found.append(len(text))
         return really(text, seen)
 
     monkeypatch.setattr(texts, "without_forms", looked_at)
+    return found
+
+
+def test_no_more_of_a_text_is_searched_than_its_ends(searched: list[int]) -> None:
     secret = "Xk9vQ2mZ7rT4"
     text = f"password={secret}\n{'://' * 3_500_000}\ntoken={secret}"
     shown = redact_text(text)
@@ -220,6 +230,56 @@ def test_no_more_of_a_text_is_searched_than_its_ends(monkeypatch: pytest.MonkeyP
     assert shown.endswith("\ntoken=***")
     assert f"({len(text)} characters)" in shown
     assert sum(searched) <= LONGEST + 2 * texts.MARGIN
+
+
+@pytest.fixture
+def app() -> Iterator[Seawall]:
+    made = Seawall("texts", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield made
+    made.close()
+
+
+LONG: Final = "password=" + "y" * 5_000_000 + " http://x"
+
+
+def test_of_an_argument_of_megabytes_a_kilobyte_is_shown(app: Seawall, searched: list[int]) -> None:
+    def takes(text: str) -> None:
+        """Never run."""
+
+    sent: list[dict[str, Any]] = []
+
+    def heard(headers: dict[str, Any], **_: object) -> None:
+        sent.append(headers)
+
+    task = app.task(name="shop.takes", shared=False)(takes)
+    before_task_publish.connect(heard, weak=False)
+    try:
+        task.delay(LONG)
+    finally:
+        before_task_publish.disconnect(heard)
+    assert (
+        len(sent[0]["argsrepr"]) <= 1100
+    )  # 1 KiB, as docs/failures.md has it, and what says that more follows
+    assert 0 < sum(searched) <= 2 * redaction.ARGUMENTS.characters
+
+
+def test_of_a_failure_of_megabytes_a_bounded_part_is_stored(app: Seawall, searched: list[int]) -> None:
+    exc = ValueError(LONG * 6)
+    app.backend.mark_as_failure("id", exc, traceback=f"Traceback\n{exc!r}")
+    stored = app.backend.get(app.backend.get_key_for_task("id"))
+    assert 0 < len(stored) < 200_000
+    assert 0 < sum(searched) <= 4 * LONGEST
+
+
+def test_of_lines_of_megabytes_that_a_task_prints_a_bounded_part_is_written(searched: list[int]) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.formatter_for(handler))
+    logger = logging.getLogger("tests.prints")
+    logger.propagate, logger.handlers = False, [handler]
+    LoggingProxy(logger).write("\n".join([LONG] * 20))
+    assert 0 < len(stream.getvalue()) < 20 * 2 * redaction.LINE
+    assert 0 < sum(searched) <= 20 * 2 * redaction.LINE
 
 
 @pytest.mark.slow
