@@ -265,8 +265,9 @@ def test_of_an_argument_of_megabytes_a_kilobyte_is_shown(app: Seawall, searched:
 
 def test_of_a_failure_of_megabytes_a_bounded_part_is_stored(app: Seawall, searched: list[int]) -> None:
     exc = ValueError(LONG * 6)
-    app.backend.mark_as_failure("id", exc, traceback=f"Traceback\n{exc!r}")
-    stored = app.backend.get(app.backend.get_key_for_task("id"))
+    backend: Any = app.backend
+    backend.mark_as_failure("id", exc, traceback=f"Traceback\n{exc!r}")
+    stored = backend.get(backend.get_key_for_task("id"))
     assert 0 < len(stored) < 200_000
     assert 0 < sum(searched) <= 4 * LONGEST
 
