@@ -139,12 +139,11 @@ class Connection(ForkSafe[DictRow]):
                 self._refuse_what_has_ended()
 
     def _refuse_what_has_ended(self) -> None:
-        if self.pgconn.pipeline_status:
-            return  # what was sent is not answered yet
         status = self.info.transaction_status
         if status == TransactionStatus.INERROR:
             raise rolled_back()
-        if status == TransactionStatus.IDLE:
+        awaited = self.pgconn.pipeline_status  # the answer to BEGIN may be
+        if status == TransactionStatus.IDLE and not awaited:
             raise pg.InvalidTransactionTermination(
                 "a statement ended this transaction inside its block: let the end of the block commit it, "
                 "or let an error out to undo it"
