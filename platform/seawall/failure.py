@@ -16,9 +16,13 @@ _LINKS: Final = 100_000
 """Steps of a traceback that are walked."""
 _VARIABLE: Final = re.compile(
     r"""(?P<kept>                            # what says which fault it is:
-        \b(?:HTTP(?:/\d(?:\.\d)?)?|status(?:[ _-]code)?|error[ ]code|errno|SQLSTATE|exit[ ]?(?:code|status))
-            (?:[ :=]{1,3}|[ ]?\[)-?\w{1,5}\b    # codes,
-        |\A\w{0,60}\(?[1-5]\d\d\b(?=[,)])       # also where they begin the message,
+        \b(?:HTTP(?:/\d(?:\.\d)?|[ ]Error)?|status(?:[ _-]?code)?|error[ ]code|errno|SQLSTATE
+            |exit[ ]?(?:code|status)|return[ ]?code|rc|signal)(?:[ :=]{1,3}|[ ]?\[)-?\w{1,5}\b    # codes,
+        |["'](?:status(?:_?code)?|code|errno)["']:[ ]?-?\d{1,5}\b    # as JSON and a dict have them,
+        |\berr(?:or)?[ ]\d{1,5}\b|\bORA-\d{5}\b
+        |\b(?:code|returned|response|(?:answered|replied|responded)(?:[ ]with)?)(?::?[ ]|=|[ ]\[)[45]\d\d\b
+            (?![ ](?!status\b)\w{3,30}s\b)      # unless they count rows,
+        |\A\w{0,60}\(?[1-5]\d\d\b(?=[,)]|[ ](?:Client|Server)[ ]Error\b) # also where they begin the message,
         |\bStatusCode\.\w{1,40}
         |\bconstraint[ ]failed:[ ][\w.]{1,80}(?:,[ ][\w.]{1,80}){0,8}
         |\A\((?:\w{1,60}\.){1,6}\w{1,60}\)       # the class of a wrapped error,

@@ -17,8 +17,8 @@ class Section(BaseModel):
 
 
 def check_path(value: object) -> object:
-    """An empty path is the working directory, which nobody means."""
-    if value == "":
+    """An empty path is the working directory, which nobody means, and neither does anybody one of blanks."""
+    if isinstance(value, str) and not value.strip():
         raise ValueError("is no path: name one, or leave the setting out")
     return value
 

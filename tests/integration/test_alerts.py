@@ -1,6 +1,7 @@
 """Alerts over a real HTTP server, and workers whose threads and tasks fail."""
 
 import http.server
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,14 @@ def test_errors_of_the_last_minute_count_and_older_ones_do_not() -> None:
         alerts.count(seen("f"))
     stop()
     assert [each.count for each in told] == [3]
+
+
+def test_groups_that_have_been_quiet_are_forgotten() -> None:
+    clock = itertools.count(step=1.0)
+    alerts = Alerts(AlertSettings(group=1, category=0, quiet=60.0), clock=lambda: next(clock))
+    for number in range(1000):
+        alerts.count(seen(f"f{number}"))
+    assert len(alerts._raised) <= 61
 
 
 def test_a_broken_webhook_harms_nobody(hook: Hook) -> None:

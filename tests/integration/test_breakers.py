@@ -564,6 +564,16 @@ def test_work_that_has_not_begun_when_the_call_ends_is_refused(url: str) -> None
     with pytest.raises(ConfigError, match="has not begun"):
         one(prepared)()
 
+    async def pages() -> Any:
+        yield 1
+
+    async def prepared_pages() -> Any:
+        return pages()
+
+    for page in (pages, prepared_pages):
+        with pytest.raises(ConfigError, match="has not begun"):
+            asyncio.run(one.acall(page))
+
 
 def test_an_object_with_a_coroutine_for_its_call_is_awaited_in_the_call(url: str) -> None:
     one = breaker("payments")

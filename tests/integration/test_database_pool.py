@@ -55,6 +55,30 @@ def test_a_statement_is_not_cut_at_a_nul(shop: Database, written: Callable[[str]
     assert shop.fetch("SELECT * FROM t") == []
 
 
+def of_the_server(connection: psycopg.Connection[Any], query: str) -> None:
+    with connection.cursor("found") as cursor:
+        cursor.execute(query)
+
+
+NUL = "DELETE FROM t\0 WHERE false"
+CURSORS: dict[str, Callable[[psycopg.Connection[Any]], Any]] = {
+    "many": lambda connection: connection.cursor().executemany(NUL, [(), ()]),
+    "stream": lambda connection: list(connection.cursor().stream("SELECT 1\0 WHERE false")),
+    "copy": lambda connection: connection.cursor().copy("COPY t TO STDOUT\0 x").__enter__(),
+    "of the server": lambda connection: of_the_server(connection, "SELECT 1\0 WHERE false"),
+}
+
+
+@pytest.mark.parametrize("way", CURSORS.values(), ids=[*CURSORS])
+def test_no_cursor_cuts_a_statement_at_a_nul(
+    shop: Database, way: Callable[[psycopg.Connection[Any]], Any]
+) -> None:
+    shop.execute("CREATE TABLE t AS SELECT 1")
+    with pytest.raises(psycopg.DataError, match="there is a NUL"), shop.transaction() as connection:
+        way(connection)
+    assert shop.fetch_value("SELECT count(*) FROM t") == 1
+
+
 def test_a_transaction_is_all_or_nothing(shop: Database) -> None:
     shop.execute("CREATE TABLE t (id int)")
     with pytest.raises(psycopg.errors.DivisionByZero), shop.transaction() as connection:
@@ -87,6 +111,31 @@ def test_a_rollback_is_never_a_success(shop: Database) -> None:
     with shop.connection() as connection, refused, connection.transaction():
         work(connection)
     assert [row["id"] for row in shop.fetch("SELECT id FROM t")] == [1]
+
+
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT", "/* undo */ ABORT"])
+def test_a_transaction_that_a_statement_ended_is_no_success(shop: Database, end: str) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+
+    def work(connection: psycopg.Connection[Any]) -> str:
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.execute(end.encode())
+        return "booked"
+
+    with pytest.raises(psycopg.errors.InvalidTransactionTermination, match="inside its block"):
+        shop.run(work)
+    with pytest.raises(psycopg.errors.InvalidTransactionTermination), shop.transaction() as connection:
+        work(connection)
+    assert shop.fetch_value("SELECT count(*) FROM t") == (2 if end == "COMMIT" else 0)
+
+
+def test_a_transaction_in_a_pipeline_is_committed(shop: Database) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+    with shop.connection() as connection, connection.pipeline(), connection.transaction():
+        connection.execute("INSERT INTO t VALUES (1)")
+    with shop.transaction() as connection, connection.pipeline():
+        connection.execute("INSERT INTO t VALUES (2)")
+    assert shop.fetch_value("SELECT count(*) FROM t") == 2
 
 
 def test_a_statement_may_fail_in_a_savepoint_of_its_own(shop: Database) -> None:

@@ -261,13 +261,25 @@ def test_a_conflict_within_a_transaction_is_repeated_by_the_outermost_only(shop:
     assert calls == ["outer", "inner"] * 3
 
 
-@pytest.mark.parametrize("end", ["commit", "COMMIT AND NO CHAIN", "end", b" commit;"])
-def test_a_commit_by_hand_that_rolled_back_is_an_error(shop: Database, end: str) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        "commit",
+        "COMMIT AND NO CHAIN",
+        "end",
+        b" commit;",
+        "/* a /* b */ */ commit",
+        "-- c\ncommit and chain",
+        None,
+    ],
+)
+def test_a_commit_by_hand_that_rolled_back_is_an_error(shop: Database, end: str | None) -> None:
     with shop.connection() as connection:
         connection.execute("begin")
         with suppress(psycopg.Error):
             connection.execute("select 1 / 0")
         with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing was committed"):
-            connection.execute(end)
-        connection.execute("begin")
+            connection.execute(end) if end else connection.commit()
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            connection.execute("begin")
         assert connection.execute("rollback").statusmessage == "ROLLBACK"

@@ -47,6 +47,9 @@ def test_a_wrong_task_or_argument_is_one_line_with_the_fix(run: Run) -> None:
         "profile", "leaky.none", fails=True
     )
     assert "--args='{}' is no list: write []" in run("profile", "leaky.leak", "--args", "{}", fails=True)
+    deep = run("profile", "leaky.leak", "--args", "[" * 5000, fails=True)
+    assert "is not JSON" in deep
+    assert len(deep) < 1000
 
 
 def test_list_shows_what_was_learned_and_forget_begins_again(run: Run, redis_url: str) -> None:

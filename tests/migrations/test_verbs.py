@@ -66,6 +66,22 @@ def test_a_failure_without_a_position_is_named_by_its_statement(shop: Shop) -> N
         shop.migrations.up()
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "CREATE TABLE u (id int, password text UNIQUE); INSERT INTO u VALUES (1, '{}'), (2, '{}');",
+        "CREATE TABLE u (a int, b text CHECK (a > 1)); INSERT INTO u VALUES (1, '{}');",
+        "CREATE TABLE u (token text); INSERT INTO u VALUES ('{}'), ('{}'); CREATE UNIQUE INDEX ON u (token);",
+    ],
+    ids=["unique", "check", "index"],
+)
+def test_a_failure_shows_no_secret_of_a_row(shop: Shop, row: str) -> None:
+    shop.write("0001_a", row.replace("{}", "Xk9vQ2mZ7rT4"))
+    with pytest.raises(MigrationProblem, match=r"\*\*\*") as caught:
+        shop.migrations.up()
+    assert "Xk9vQ2mZ7rT4" not in str(caught.value)
+
+
 def test_a_failure_at_commit_is_named_by_its_file(shop: Shop) -> None:
     path = shop.write(
         "0001_a",
@@ -184,7 +200,7 @@ def test_nothing_that_one_file_leaves_in_its_session_reaches_the_next(shop: Shop
         " current_user = 'app' AS ourselves;",
     )
     for number in range(3, 12):  # the runner's own statements go on working
-        shop.write(f"{number:04}_more", "SELECT 1;")
+        shop.write(f"{number:04}_more", "SET ROLE pg_monitor;")
     assert len(shop.migrations.up()) == 11
     assert shop.sql("SELECT * FROM found") == [(1, 0, 0, 0, None, True)]  # the lock is the runner's turn
 

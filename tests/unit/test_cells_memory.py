@@ -1,13 +1,17 @@
 """The pipe to a cell and the table of cells: what goes in comes out whole."""
 
+import mmap
 import subprocess
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from seawall.memory.meter import Own
+from seawall.worker.cells.cell import Cell
 from seawall.worker.cells.channel import Channel
 from seawall.worker.cells.deaths import Described, describe
 from seawall.worker.cells.pool import _reap
@@ -91,3 +95,20 @@ def test_a_living_process_is_never_waited_for() -> None:
         assert process.stdin is not None
         process.stdin.close()
         assert wait_until(lambda: (status := _reap(process.pid)) is not None and [status]) == [0]
+
+
+def test_a_cell_that_reads_a_large_file_is_not_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(64 << 20))
+    limit = Own().held() + (32 << 20)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+        assert sum(view[::4096]) == 0  # every page of it is resident now
+        assert not too_large(limit)
+    block = b"x" * (64 << 20)
+    assert too_large(limit)
+    del block
+
+
+def too_large(limit: int) -> bool:
+    """What a cell of this process's size says of itself."""
+    return Cell._too_large(SimpleNamespace(_most_memory=limit, _look_at=0.0, _own=Own()))  # type: ignore[arg-type]

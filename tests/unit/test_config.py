@@ -59,6 +59,30 @@ def test_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in f"{shown} {settings()!r} {settings()}"
 
 
+@pytest.mark.parametrize("raw", ["/", ",", ";", "'", ")", "a/b;c,d", "(", "[", "?", "#", "@", ":", "%"])
+def test_a_password_with_a_raw_character_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
+    urls = {
+        "SEAWALL_DATABASE_URL": f"postgres://shop:a{raw}{SECRET}@db/shop",
+        "SEAWALL_REDIS_URL": f"redis://:a{raw}{SECRET}@cache/0",
+        "SEAWALL_BROKER_URL": f"amqp://shop:a{raw}{SECRET}@mq//",
+    }
+    for variable, url in urls.items():
+        monkeypatch.setenv(variable, url)
+        settings.cache_clear()
+        try:
+            said = str(effective(settings()))
+        except ConfigError as exc:
+            said = str(exc)
+        assert SECRET not in said
+        monkeypatch.delenv(variable)
+
+
+def test_a_token_in_an_address_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", f"redis://{SECRET}@cache/0")
+    monkeypatch.setenv("SEAWALL_ALERTS__WEBHOOK", f"https://hooks.slack.com/services/T0/B0/{SECRET}")
+    assert SECRET not in f"{effective(settings())} {settings()!r}"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
@@ -87,6 +111,7 @@ def test_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
             "SEAWALL_REDDIS_URL is not a setting: did you mean SEAWALL_REDIS_URL?",
         ),
         ("SEAWALL_HOME", "", "SEAWALL_HOME='' is no path: name one, or leave the setting out"),
+        ("SEAWALL_HOME", " ", "SEAWALL_HOME=' ' is no path"),
         ("SEAWALL_FLEET", "", "SEAWALL_FLEET='' is no path"),
         ("SEAWALL_RECORDS__SPOOL", "", "SEAWALL_RECORDS__SPOOL='' is no path"),
         ("SEAWALL_MEMORY__WARNING", "0.9", "SEAWALL_MEMORY__CRITICAL=0.8 is not above memory.warning=0.9"),

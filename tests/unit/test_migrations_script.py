@@ -131,6 +131,12 @@ def test_the_rules_are_the_servers_where_they_differ_from_pythons(sql: str) -> N
     assert texts(f"{sql}; SELECT 3;") == [sql, "SELECT 3"]
 
 
+def test_a_commit_behind_a_body_with_case_is_refused() -> None:
+    with pytest.raises(ScriptError, match="COMMIT would split") as caught:
+        parse("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS case; END;\nCOMMIT;\nSELECT 1 / 0;")
+    assert caught.value.line == 2
+
+
 def test_a_comment_ends_at_a_carriage_return() -> None:
     assert texts("-- one\rCREATE TABLE a ();\nCREATE TABLE b ();\n") == [
         "CREATE TABLE a ()",

@@ -5,7 +5,9 @@ measures time (`tests/benchmarks/texts.py` does). A text that holds a part twice
 much.
 """
 
+import io
 import itertools
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -13,8 +15,10 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
+from celery.signals import before_task_publish
+from celery.utils.log import LoggingProxy
 
-from seawall import failure, redaction
+from seawall import Seawall, failure, logs, redaction
 from seawall.redaction import (
     LONGEST,
     commands,
@@ -28,6 +32,7 @@ from seawall.redaction import (
     urls,
     values,
 )
+from seawall.redaction.rules import Rule
 from support.adversarial import PIECES
 from support.adversarial import texts as adversarial
 from support.patterns import patterns
@@ -135,7 +140,17 @@ def counting(value: Any) -> Any:
     """`value`, with a counter for each pattern in it."""
     if isinstance(value, re.Pattern):
         return Counting(value)
+    if isinstance(value, Rule):
+        return value._replace(
+            **{name: counting(getattr(value, name)) for name in ("pattern", "sign", "beside")}
+        )
+    if isinstance(value, tuple | list):
+        return type(value)(map(counting, value))
     return {key: Counting(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def has_rules(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Rule)
 
 
 FUNCTIONS: Final[dict[str, Callable[[str], object]]] = {
@@ -160,7 +175,7 @@ FUNCTIONS: Final[dict[str, Callable[[str], object]]] = {
 def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (commands, forms, messages, names, protocols, sentences, texts, urls, values, failure):
         for each, value in list(vars(module).items()):
-            if isinstance(value, re.Pattern) or each in {"_QUOTES", "_LINE"}:
+            if isinstance(value, re.Pattern) or each in {"_QUOTES", "_LINE", "_SIGNS"} or has_rules(value):
                 monkeypatch.setattr(module, each, counting(value))
     monkeypatch.setattr(
         texts, "_deeper", lambda *args, really=texts._deeper, **kw: Counting(really(*args, **kw))
@@ -180,15 +195,21 @@ def test_a_function_of_texts_takes_linear_time(name: str, monkeypatch: pytest.Mo
             assert found <= STEEPEST, f"slope {found:.2f} for {first + piece!r}"
 
 
-def test_no_more_of_a_text_is_searched_than_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[int] = []
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many characters were searched, each time."""
+    found: list[int] = []
     really = forms.without_forms
 
     def looked_at(text: str, seen: str) -> str:
-        searched.append(len(text))
+        found.append(len(text))
         return really(text, seen)
 
     monkeypatch.setattr(texts, "without_forms", looked_at)
+    return found
+
+
+def test_no_more_of_a_text_is_searched_than_its_ends(searched: list[int]) -> None:
     secret = "Xk9vQ2mZ7rT4"
     text = f"password={secret}\n{'://' * 3_500_000}\ntoken={secret}"
     shown = redact_text(text)
@@ -196,6 +217,57 @@ def test_no_more_of_a_text_is_searched_than_its_ends(monkeypatch: pytest.MonkeyP
     assert shown.endswith("\ntoken=***")
     assert f"({len(text)} characters)" in shown
     assert sum(searched) <= LONGEST + 2 * texts.MARGIN
+
+
+@pytest.fixture
+def app() -> Iterator[Seawall]:
+    made = Seawall("texts", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield made
+    made.close()
+
+
+LONG: Final = "password=" + "y" * 5_000_000 + " http://x"
+
+
+def test_of_an_argument_of_megabytes_a_kilobyte_is_shown(app: Seawall, searched: list[int]) -> None:
+    def takes(text: str) -> None:
+        """Never run."""
+
+    sent: list[dict[str, Any]] = []
+
+    def heard(headers: dict[str, Any], **_: object) -> None:
+        sent.append(headers)
+
+    task = app.task(name="shop.takes", shared=False)(takes)
+    before_task_publish.connect(heard, weak=False)
+    try:
+        task.delay(LONG)
+    finally:
+        before_task_publish.disconnect(heard)
+    assert (
+        len(sent[0]["argsrepr"]) <= 1100
+    )  # 1 KiB, as docs/failures.md has it, and what says that more follows
+    assert 0 < sum(searched) <= 2 * redaction.ARGUMENTS.characters
+
+
+def test_of_a_failure_of_megabytes_a_bounded_part_is_stored(app: Seawall, searched: list[int]) -> None:
+    exc = ValueError(LONG * 6)
+    backend: Any = app.backend
+    backend.mark_as_failure("id", exc, traceback=f"Traceback\n{exc!r}")
+    stored = backend.get(backend.get_key_for_task("id"))
+    assert 0 < len(stored) < 200_000
+    assert 0 < sum(searched) <= 4 * LONGEST
+
+
+def test_of_lines_of_megabytes_that_a_task_prints_a_bounded_part_is_written(searched: list[int]) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.formatter_for(handler))
+    logger = logging.getLogger("tests.prints")
+    logger.propagate, logger.handlers = False, [handler]
+    LoggingProxy(logger).write("\n".join([LONG] * 20))
+    assert 0 < len(stream.getvalue()) < 20 * 2 * redaction.LINE
+    assert 0 < sum(searched) <= 20 * 2 * redaction.LINE
 
 
 @pytest.mark.slow

@@ -108,13 +108,16 @@ class Breaker:
         outer = self._under_way.set((call, self._under_way.get()))
         try:
             async with asyncio.timeout(self.config.call_timeout):
-                result = await function(*args, **kwargs)
+                work = function(*args, **kwargs)
+                result = work if work.__class__ is AsyncGeneratorType else await work
         except BaseException as exc:
             await _settled(call, call.failed, exc)
             raise
         finally:
             self._under_way.reset(outer)
         await _settled(call, call.ended, result)
+        if result.__class__ in _LATER:
+            raise self._too_late(result)
         return result
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -9,7 +9,7 @@ import click
 from seawall.cli import Amount, columns
 from seawall.cli.application import current_app
 from seawall.errors import ConfigError
-from seawall.quantity import Whole, format_bytes
+from seawall.quantity import Whole, format_bytes, shown
 
 if TYPE_CHECKING:
     from seawall.memory.learned import Record
@@ -102,8 +102,8 @@ def _runner(name: str, args: list[Any], kwargs: dict[str, Any]) -> Callable[[], 
 def _json(option: str, text: str, kind: type) -> Any:
     try:
         value = json.loads(text)
-    except ValueError as exc:
-        raise ConfigError(f"--{option}={text!r} is not JSON ({exc}): write {kind()!r}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"--{option}={shown(text)} is not JSON ({exc}): write {kind()!r}") from exc
     if not isinstance(value, kind):
-        raise ConfigError(f"--{option}={text!r} is no {kind.__name__}: write {kind()!r}")
+        raise ConfigError(f"--{option}={shown(text)} is no {kind.__name__}: write {kind()!r}")
     return value

@@ -108,6 +108,7 @@ class Connection(ForkSafe[DictRow]):
         journal.succeeded()
         journal.connections.add(connection)
         connection.journal = journal
+        connection.server_cursor_factory = ServerCursor
         for name, value in ours.items():
             setattr(connection, name, value)
         connection.heard_at = time.monotonic()
@@ -126,6 +127,7 @@ class Connection(ForkSafe[DictRow]):
 
         Raises:
             psycopg.errors.InFailedSqlTransaction: a statement failed, and the block swallowed its error.
+            psycopg.errors.InvalidTransactionTermination: a statement ended the transaction inside the block.
         """
         with super().transaction(savepoint_name, force_rollback) as transaction:
             self.plain_turns += 1
@@ -133,8 +135,30 @@ class Connection(ForkSafe[DictRow]):
                 yield transaction
             finally:
                 self.plain_turns += 1
-            if not force_rollback and self.info.transaction_status == TransactionStatus.INERROR:
-                raise rolled_back()
+            if not force_rollback:
+                self._refuse_what_has_ended()
+
+    def _refuse_what_has_ended(self) -> None:
+        status = self.info.transaction_status
+        if status == TransactionStatus.INERROR:
+            raise rolled_back()
+        awaited = self.pgconn.pipeline_status  # the answer to BEGIN may be
+        if status == TransactionStatus.IDLE and not awaited:
+            raise pg.InvalidTransactionTermination(
+                "a statement ended this transaction inside its block: let the end of the block commit it, "
+                "or let an error out to undo it"
+            )
+
+    def commit(self) -> None:
+        """As psycopg does, but a rollback is never a success.
+
+        Raises:
+            psycopg.errors.InFailedSqlTransaction: a statement of the transaction failed.
+        """
+        failed = self.info.transaction_status == TransactionStatus.INERROR
+        super().commit()
+        if failed:
+            raise rolled_back()
 
     @holdings.interruptible
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
@@ -212,7 +236,7 @@ class Connection(ForkSafe[DictRow]):
         self.prepare_threshold = None
         self.row_factory = dict_row
         self.cursor_factory = Cursor
-        self.server_cursor_factory = psycopg.ServerCursor
+        self.server_cursor_factory = ServerCursor
         self._adapters = None
         self._notice_handlers.clear()
         self._notify_handlers.clear()
@@ -226,7 +250,31 @@ def rolled_back() -> pg.InFailedSqlTransaction:
     )
 
 
-class Cursor(psycopg.Cursor[DictRow]):
+class _Whole:
+    """A cursor that sends a statement whole or not at all: one with a NUL in it is a `psycopg.DataError`."""
+
+    def _start_query(self, query: Any = None) -> PQGen[None]:
+        """Every way to run a statement begins here, but for COPY's."""
+        _refuse_nul(query)
+        started: PQGen[None] = super()._start_query(query)  # type: ignore[misc] # psycopg's
+        return started
+
+    def _start_copy_gen(self, statement: Any, *args: Any) -> PQGen[None]:
+        _refuse_nul(statement)
+        started: PQGen[None] = super()._start_copy_gen(statement, *args)  # type: ignore[misc] # psycopg's
+        return started
+
+
+def _refuse_nul(query: Any) -> None:
+    if query is not None and "\0" in _text(query):
+        raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
+
+
+class ServerCursor(_Whole, psycopg.ServerCursor[DictRow]):
+    """A cursor on the server, of a `Connection`."""
+
+
+class Cursor(_Whole, psycopg.Cursor[DictRow]):
     """A cursor of a `Connection` that tells how long its statements took."""
 
     _conn: Connection
@@ -234,11 +282,7 @@ class Cursor(psycopg.Cursor[DictRow]):
     def execute(
         self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Self:
-        """As psycopg does, but a statement with a NUL in it is refused and not cut there.
-
-        Raises:
-            psycopg.DataError: there is one.
-        """
+        """As psycopg does, and the session's turns are counted."""
         as_before = KNOWN[query] if query.__class__ is str else plain(query)
         started = time.monotonic()
         if prepare and self._conn.renewable:
@@ -272,13 +316,23 @@ class Cursor(psycopg.Cursor[DictRow]):
             _tell_slow(query, seconds)
 
 
+_COMMIT: Final = re.compile(
+    r"(?:\s|--[^\r\n]*+|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*+\*/)*+\*/)*+(?:commit|end|prepare)\b",
+    re.IGNORECASE,
+)
+"""What asks for a COMMIT, after comments."""
+
+
 def _asked_to_roll_back(query: Any) -> bool:
-    return not re.match(r"\s*(commit|end|prepare)\b", _text(query), re.IGNORECASE)
+    return not _COMMIT.match(_text(query))
 
 
 def _text(query: Any) -> str:
-    text = query.as_string() if isinstance(query, Composable) else query
-    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    if isinstance(query, str):
+        return str.__str__(query)
+    if isinstance(query, bytes):
+        return query.decode(errors="replace")
+    return query.as_string() if isinstance(query, Composable) else str(query)
 
 
 def _tell_slow(query: Any, seconds: float) -> None:

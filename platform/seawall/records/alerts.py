@@ -77,7 +77,8 @@ class Alerts:
         slots[-1][1] += 1
         count = int(sum(slot[1] for slot in slots))
         if count >= most and now - self._raised.get(key, float("-inf")) >= self._chosen.quiet:
-            self._raised[key] = now
+            recently = {each: at for each, at in self._raised.items() if now - at < self._chosen.quiet}
+            self._raised = recently | {key: now}
             self._raise(kind, seen, count)
 
     def _raise(self, kind: str, seen: Mapping[str, Any], count: int) -> None:

@@ -25,6 +25,7 @@ from seawall.database.migrations.history import Row, State
 from seawall.database.migrations.problems import Kind, MigrationProblem, problem
 from seawall.database.migrations.script import Script, Statement
 from seawall.database.migrations.session import TURN
+from seawall.redaction import redact_text
 
 _OURSELVES: Final = "RESET SESSION AUTHORIZATION; RESET ROLE"
 _RESET: Final = (
@@ -225,7 +226,7 @@ def _failed(exc: _StatementError) -> MigrationProblem:
         message += ": put it alone in a file that starts with `-- seawall: no-transaction`"
     elif exc.error.diag.message_detail:
         message += f" ({exc.error.diag.message_detail})"
-    return problem(Kind.FAILED, message)
+    return problem(Kind.FAILED, redact_text(message))
 
 
 def _make_new(connection: psycopg.Connection) -> None:

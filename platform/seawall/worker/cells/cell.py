@@ -36,6 +36,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from seawall import boundary, holdings, identity, silence
 from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
+from seawall.memory.meter import Own
 from seawall.tether import die_with
 from seawall.worker import forks, memory, older, recoveries, results
 from seawall.worker.cells import diagnosis, hook_points
@@ -147,6 +148,7 @@ class Cell:
         self._most_tasks = pool.options.get("maxtasksperchild") or float("inf")
         self._most_memory = (pool.options.get("max_memory_per_child") or 0) * 1024
         self._look_at = 0.0
+        self._own = Own()
         self._told = 0
         self._wakeup = os.pipe()
         self._batch_results()
@@ -311,11 +313,10 @@ class Cell:
         if not self._most_memory or now < self._look_at:
             return False
         self._look_at = now + _LOOK_AT_MEMORY_EVERY
-        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - every quarter of a second
-            resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-        if resident > self._most_memory:
-            logger.info("a cell of %d bytes is replaced: the limit is %d", resident, self._most_memory)
-        return resident > self._most_memory
+        held = self._own.held()
+        if held > self._most_memory:
+            logger.info("a cell of %d bytes is replaced: the limit is %d", held, self._most_memory)
+        return held > self._most_memory
 
     # The supervisor
 
