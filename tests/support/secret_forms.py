@@ -213,6 +213,8 @@ VALUES: Final[tuple[Callable[[str], Any], ...]] = (
     lambda s: {"name": "password", "value": s},
     lambda s: {f"https://ann:{s}@h/": 1},
     lambda s: {"auth": ("ann", s)},
+    lambda s: [{"Name": "DB_PASSWORD", "Value": s}],
+    lambda s: {("password",): s},
     lambda s: bytearray(b"password=" + s.encode()),
     lambda s: {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"password": s}}}}}}}},
 )

@@ -33,6 +33,10 @@ TOKENS: Final = (
 )
 
 CALLED: Final = (
+    "{('password',): 'S'}", "postgres://u:a S@h/d", 'dsn "postgres://u:a"S@h/d"', "postgres://u:a>S@h/d",
+    "https://S:x-oauth-basic@github.com/a", "https://h/d?a=1&sas=S", "otpcode=S", "pincode: S", "securityCode=S",
+    "mfa_code=S", "ssn=S", "motdepasse=S", "contraseña=S", "mnemonic: S", "seed_phrase=S", "private_pem=S", "hmac=S",
+    "xsrf: S",
     "db.example:6543:shop:ann:S", "*:*:*:ann:S", "<Morsel: sid=S>", "saml_response=S", "deviceCode=S", "recovery-code: S",
     "https://h/?next=%2Fa%26sid%3DS", "user='ann:S'", "select pgp_sym_decrypt_bytea(data, 'S')", "ACL: user ann on ~* +@all >S",
     "logging in as: ann S", "got header X-Y with value S", "SVIX-Signature: v1,S",

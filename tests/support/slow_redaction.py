@@ -13,7 +13,7 @@ from seawall.redaction.urls import HIDDEN
 _HEAD: Final = re.compile(
     r"""
     (?<![\w.-])(?P<name>[\w.-]+)(?![\w.-])
-    (?P<close>\\*(?:['"]|u0022|&quot;|%22)?)(?:\[\])?(?P<bracket>[\])}]*)
+    (?P<close>\\*(?:['"]|u0022|&quot;|%22)?)(?:\[\])?(?P<bracket>(?:,(?=\)))?[\])}]*)
     (?:
         \s?,\s?(?:default=|\\*['"](?:parameter)?value\\*['"]\s?:\s?)?(?=[bu]?\\*['"])(?P<pair>)
         |[ \t]*(?:=>|:=|->|==|=|%3[da]|:(?!:)|::(?=[ \t]))[ \t]*

@@ -4,7 +4,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from email.message import Message
+from typing import Any, Final, NamedTuple
+from urllib.error import HTTPError
 
 import pytest
 from celery.utils.saferepr import saferepr
@@ -26,6 +28,7 @@ from seawall.redaction import (
     redact_arguments,
     redact_exception,
     redact_text,
+    secret_values,
     shortened,
     texts,
 )
@@ -205,6 +208,25 @@ def test_an_exception_keeps_its_class_and_shows_no_secret(exc: BaseException) ->
     assert S not in texts
     assert type(shown) is type(exc)
     assert repr(exc) == before
+
+
+class Login(NamedTuple):
+    user: str
+    token: str
+
+
+def test_a_named_tuple_hides_its_secret_fields() -> None:
+    assert redact([Login("ann", S)]) == [("ann", "***")]
+    assert S not in repr(redact_arguments((Login("ann", S),), {}, bound=ARGUMENTS))
+    assert secret_values((Login("ann", S),), {}) == (S,)
+
+
+def test_an_error_of_urllib_keeps_its_class() -> None:
+    exc = HTTPError(f"https://h/?token={S}", 404, f"token={S}", Message(), None)
+    shown = redact_exception(exc)
+    assert type(shown) is HTTPError
+    assert S not in f"{shown} {shown!r} {vars(shown)}"
+    assert str(shown) == "HTTP Error 404: token=***"
 
 
 def test_an_exception_s_message_of_megabytes_is_cut() -> None:

@@ -1,5 +1,6 @@
 """An exception as it may be kept or sent elsewhere: of the same class, and without secrets."""
 
+import contextlib
 import copy
 from collections.abc import Iterable
 from typing import Any
@@ -32,19 +33,24 @@ def _copied(exc: BaseException, values: tuple[str, ...]) -> BaseException:
     if isinstance(exc, OSError | SyntaxError | UnicodeError | ImportError | AttributeError | NameError):
         # What these print they keep beside their arguments, where only their constructor puts it.
         return _of_the_interpreter(exc, args, values)
-    try:
-        shown = copy.copy(exc)
-    except Exception:  # noqa: BLE001 - its constructor takes other arguments than it passes on
-        shown = BaseException.__new__(type(exc))
+    shown = _same(exc)
     shown.args = args
     return shown
 
 
+def _same(exc: BaseException) -> BaseException:
+    try:
+        return copy.copy(exc)
+    except Exception:  # noqa: BLE001 - its constructor takes other arguments than it passes on
+        return type(exc).__new__(type(exc))
+
+
 def _of_the_interpreter(exc: BaseException, args: tuple[Any, ...], values: tuple[str, ...]) -> BaseException:
-    shown = copy.copy(exc)
+    shown = _same(exc)
     for name in _FIELDS:
         if (value := getattr(exc, name, None)) is not None:
-            setattr(shown, name, _redacted(value, values))
+            with contextlib.suppress(AttributeError):  # worked out from the others, as HTTPError's reason
+                setattr(shown, name, _redacted(value, values))
     shown.args = args
     return shown
 

@@ -39,7 +39,7 @@ _SCHEME: Final = re.compile(
     r"|(token)[ \t]{1,4}+(?=[\w.~+/-]{0,64}\d)[\w.~+/-]{8,}+={0,2}(?![\w=]))",
     re.IGNORECASE,
 )
-_FIELDS: Final = "code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy|ott"
+_FIELDS: Final = "code|sid|session|sess|st|s|hash|mac|digest|verify|appid|access|private|policy|ott|sas"
 _QUERY: Final = re.compile(
     rf"((?:(?:[?&#;]|\\u0026)(?:{_FIELDS})=|(?:%3F|%26)(?:{_FIELDS})%3D))([^\s&#'\"<>;%]{{4,}}+)",
     re.IGNORECASE,

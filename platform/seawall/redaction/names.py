@@ -20,6 +20,7 @@ _SECRET: Final = frozenset(
         "pwd", "pw", "pin", "otp", "totp", "jwt", "cvv", "cvc", "csc", "cookie", "secret", "token",
         "password", "passwd", "passphrase", "passcode", "authorization", "credential", "cred", "apikey",
         "sessid", "sessionid", "bearer", "psk", "passwort", "kennwort", "requirepass", "masterauth",
+        "motdepasse", "contrasena", "mnemonic", "seedphrase", "ssn", "xsrf", "csrf",
     }
 )  # fmt: skip
 _INSIDE: Final = ("password", "passwd", "passphrase")
@@ -45,7 +46,8 @@ _OF_PASS: Final = frozenset(
 _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
     r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
-    r"|auth_ident|saml_?response|(?:device|user|authorization|verification|login|recovery|backup)_code)(?:_|$)"
+    r"|auth_ident|saml_?response|(?:device|user|authorization|verification|login|recovery|backup|security|mfa|sms|confirmation)_?code|(?:otp|pin)_?code"
+    r"|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
 """What a signature that opens something begins with, or, in `SignatureProvided`, is."""
@@ -88,14 +90,14 @@ def is_secret(name: str | bytes) -> bool:
 def _judge(name: str) -> bool:
     if _own and _plain(name) in _own:
         return True
-    words = [word.lower() for word in _WORDS.findall(name)]
+    words = [word.lower() for word in _WORDS.findall(name.replace("\xf1", "n"))]
     if not words or words[-1] in _ABOUT or (words[0] in _COUNTED and len(words) > 1):
         return False
     words = list(map(_singular, words))
     if (
         _SPELT.search(name)
         or _is_last(words[-1])
-        or name == "sig"
+        or name.lower() in {"sig", "hmac"}
         or ("signature" in words and (words[0] in _SIGNING or name.lower().endswith("-signature")))
         or ("hmac" in words and words[0] == "x")
     ):

@@ -24,7 +24,7 @@ from seawall.redaction.urls import HIDDEN, hide_in_setting
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
     "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "saml", "psk",
-    "hmac", "ticket", "kennwort", "code",
+    "hmac", "ticket", "kennwort", "code", "contrase", "mnemonic", "phrase", "pem", "ssn", "srf",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
@@ -47,7 +47,7 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         rf"""
         (?<![\w.-])(?=[\w.-]*?(?:{"|".join(map(re.escape, hints))}))
         (?P<name>[\w.-]++)
-        (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>[\])}}]{{0,2}}+)
+        (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>(?:,(?=\)))?+[\])}}]{{0,2}}+)
         (?:
             \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
                 (?=[bu]?\\{{0,15}}+['"])(?P<pair>)

@@ -13,7 +13,11 @@ from seawall.redaction.words import is_ordinary
 
 HIDDEN: Final = "***"
 
-_URL: Final = re.compile(r"://(?:(?!://)[^\s\"<>])*+")
+_URL: Final = re.compile(
+    r"://(?:[^\s:/@\"<>]{1,64}+:(?!\d{1,5}(?:[/\s\"<>?#]|\Z))"
+    r"[^\s@/\"<>]{0,64}+[ \"<>][^\s@\"<>]{1,64}+(?=@))?+(?:(?!://)[^\s\"<>])*+"
+)
+"""The first part: what is no port may be a password with a blank or a quote in it, if an `@` follows."""
 _WHOLE: Final = re.compile(r"://(?:(?!://)[^\n])*+", re.DOTALL)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z", re.IGNORECASE)
 _LONGEST_SCHEME: Final = 32
@@ -35,6 +39,8 @@ _LOOKED_AT: Final = 256
 _WEB: Final = frozenset({"http", "https", "ws", "wss"})
 _NAMELESS: Final = _WEB | {"redis", "rediss", "valkey", "valkeys", "sentinel", "nats", "unix"}
 """Schemes whose users have no name that is worth showing: alone, it is a token."""
+_KINDS: Final = frozenset({"x-oauth-basic", "x-oauth-token", "oauth2"})
+"""Passwords that say that the name is a token."""
 _TOKEN: Final = 16
 """Characters from which a name with a digit in it is rather a token."""
 
@@ -96,6 +102,8 @@ def _end_of_user(scheme: str, rest: str) -> int:
 
 def _user(scheme: str, user: str) -> str:
     name, colon, password = user.partition(":")
+    if password in _KINDS:
+        return f"{HIDDEN}:{password}"
     tokenlike = len(name) >= _TOKEN and any(map(str.isdigit, name[:_LOOKED_AT]))
     if not colon:
         return HIDDEN if tokenlike or (scheme in _NAMELESS and name != "git") else name

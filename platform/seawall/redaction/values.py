@@ -27,6 +27,9 @@ _PAIR: Final = 2
 _FLAG: Final = "-"
 _WORDS: Final = 256
 """Words of a command that are looked at."""
+_NAMING: Final = ("name", "key", "header", "Name", "Key", "Header", "ParameterKey", "OptionName")
+_VALUES: Final = frozenset({"value", "Value", "ParameterValue"})
+"""Keys of a mapping that says by one what the other is: forms, environments of containers, stacks."""
 _USER_FLAGS: Final = frozenset({"-u", "--user", "--proxy-user"})
 
 
@@ -69,7 +72,14 @@ class _Walk:
         """Whether something is called so that it is not shown."""
         if isinstance(name, bytes):
             name = name.decode("latin-1")
+        if isinstance(name, tuple):
+            return any(map(self.secret, name[:_PAIR]))
         return isinstance(name, str) and (name in self._names or is_secret(name))
+
+    def secret_fields(self, value: Any) -> list[int]:
+        """Where in a named tuple values stand whose field is called so."""
+        fields = getattr(type(value), "_fields", ())
+        return [place for place, name in enumerate(fields) if place < len(value) and self.secret(name)]
 
     def text(self, text: str) -> str:
         """Text without secrets, and no longer than is shown."""
@@ -119,12 +129,12 @@ class _Walk:
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
         shown: dict[Any, Any] = {}
         located = isinstance(where := value.get("loc"), list | tuple) and any(map(self.secret, where))
-        named = any(self.secret(value.get(key)) for key in ("name", "key", "header") if key in value)
+        named = any(self.secret(value.get(key)) for key in _NAMING if key in value)
         for key, each in value.items():
             if self._spent():
                 shown["..."] = f"{len(value)} in all"
                 break
-            hidden = self.secret(key) or (named and key == "value") or (located and key == "input")
+            hidden = self.secret(key) or (named and key in _VALUES) or (located and key == "input")
             label = self.of(key, 0) if isinstance(key, str | bytes) else key
             shown[label] = HIDDEN if hidden else self.of(each, depth - 1)
         return shown
@@ -139,9 +149,13 @@ class _Walk:
         return shown
 
     def _sequence(self, value: Sequence[Any], depth: int) -> list[Any]:
+        fields = self.secret_fields(value)
         if len(value) > 1 and isinstance(value[0], str):
             value = self._command(value)
         shown = self._elements(value, depth)
+        for place in fields:
+            if place < len(shown):
+                shown[place] = HIDDEN
         for place in range(len(shown) - 1):
             name = value[place]
             if not isinstance(name, str | bytes):
@@ -228,8 +242,10 @@ def _collect(value: Any, walk: _Walk, found: set[str], *, secret: bool, depth: i
             _collect(each, walk, found, secret=secret or walk.secret(key), depth=depth - 1)
     elif isinstance(value, list | tuple | AbstractSet) and depth:
         pair = isinstance(value, list | tuple) and len(value) == _PAIR and walk.secret(value[0])
-        for each in value:
-            _collect(each, walk, found, secret=secret or (pair and each is not value[0]), depth=depth - 1)  # type: ignore[index]
+        fields = walk.secret_fields(value)
+        for place, each in enumerate(value):
+            hidden = secret or (pair and place > 0) or place in fields
+            _collect(each, walk, found, secret=hidden, depth=depth - 1)
     elif secret and isinstance(value, str | bytes | int):
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         if _SHORTEST <= len(text) <= _LONGEST:
