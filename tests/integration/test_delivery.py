@@ -635,6 +635,18 @@ def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced(connect: Con
     channel.close()
 
 
+def test_who_does_not_listen_for_long_hears_what_came_meanwhile(connect: Connect) -> None:
+    connection = connect(lease=lease(3.0))  # of which a server may say nothing for a third
+    channel, got = consuming(connection, messages=0, window=1)
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.1)
+    put(connect(), 0)
+    wait_until(lambda: channel.line and channel.line.overdue, what="nobody to have listened for long")
+    connection.drain_events(timeout=5)
+    assert [message.body for message in got] == [b"0"]
+    channel.close()
+
+
 def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
     connection = connect()
     channel, got = consuming(connection, messages=10, window=3)
