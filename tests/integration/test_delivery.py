@@ -18,7 +18,7 @@ from kombu.asynchronous import Hub
 
 from seawall import delivery, identity
 from seawall.cluster import micros
-from seawall.delivery import Guardian, Queues, scripts
+from seawall.delivery import Guardian, Queues, scripts, transport
 from seawall.delivery.channel import Channel
 from seawall.delivery.keeper import keeper
 from seawall.errors import AlreadySubmitted, ConfigError, MessageTooLarge, QueueFull
@@ -752,9 +752,12 @@ def test_a_child_that_closes_what_it_inherited_leaves_its_parent_connected(conne
         assert got.pop().decode() == "after"
 
 
-def test_a_listener_whose_connection_a_child_still_holds_can_be_replaced(connect: Connect) -> None:
+def test_a_listener_whose_connection_a_child_still_holds_can_be_replaced(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = connect()
     hub = Hub()
+    monkeypatch.setattr(transport, "_looping_in", None)  # or later tests wait for their servers as workers do
     connection.register_with_event_loop(hub)
     loop = hub.create_loop()
     held, released = os.pipe()
