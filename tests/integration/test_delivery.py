@@ -18,7 +18,7 @@ from kombu.asynchronous import Hub
 
 from seawall import delivery, identity
 from seawall.cluster import micros
-from seawall.delivery import Guardian, Queues, scripts
+from seawall.delivery import Guardian, Queues, scripts, transport
 from seawall.delivery.channel import Channel
 from seawall.delivery.keeper import keeper
 from seawall.errors import AlreadySubmitted, ConfigError, MessageTooLarge, QueueFull
@@ -635,6 +635,18 @@ def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced(connect: Con
     channel.close()
 
 
+def test_who_does_not_listen_for_long_hears_what_came_meanwhile(connect: Connect) -> None:
+    connection = connect(lease=lease(3.0))  # of which a server may say nothing for a third
+    channel, got = consuming(connection, messages=0, window=1)
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.1)
+    put(connect(), 0)
+    wait_until(lambda: channel.line and channel.line.overdue, what="nobody to have listened for long")
+    connection.drain_events(timeout=5)
+    assert [message.body for message in got] == [b"0"]
+    channel.close()
+
+
 def test_no_message_is_handed_out_beyond_the_window(connect: Connect) -> None:
     connection = connect()
     channel, got = consuming(connection, messages=10, window=3)
@@ -740,9 +752,12 @@ def test_a_child_that_closes_what_it_inherited_leaves_its_parent_connected(conne
         assert got.pop().decode() == "after"
 
 
-def test_a_listener_whose_connection_a_child_still_holds_can_be_replaced(connect: Connect) -> None:
+def test_a_listener_whose_connection_a_child_still_holds_can_be_replaced(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = connect()
     hub = Hub()
+    monkeypatch.setattr(transport, "_looping_in", None)  # or later tests wait for their servers as workers do
     connection.register_with_event_loop(hub)
     loop = hub.create_loop()
     held, released = os.pipe()

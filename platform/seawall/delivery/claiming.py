@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import wait
 from queue import Empty
 from typing import Any
 
@@ -169,8 +170,7 @@ class ClaimingChannel(older.Channel):
 
     def _is_cut(self) -> bool:
         """Whether the server has ended the connection on which nothing is asked."""
-        connection = self.client.connection
-        return getattr(connection, "_sock", None) is not None and _is_readable(connection)
+        return _is_readable(self.client.connection)
 
     def _drop_if_cut(self, cycle: Any) -> None:
         """Connect anew where no loop listens: a caller is not told of what happened before it called."""
@@ -357,8 +357,9 @@ class ClaimingChannel(older.Channel):
 
 
 def _is_readable(connection: Any) -> bool:
-    """Whether an answer, or the end of the connection, is here to be read."""
-    try:
-        return bool(connection.can_read(0))
-    except RedisError:
-        return True
+    """Whether an answer, or the end of the connection, is in the socket, where it stays.
+
+    Older releases of redis-py take it out when they are asked (`can_read`), and no poll tells of it any more.
+    """
+    sock = getattr(connection, "_sock", None)
+    return sock is not None and bool(wait([sock], timeout=0))
