@@ -32,7 +32,7 @@ class Lengths:
         self._app = app
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """One row for each queue that there is, in the words of RabbitMQ's management API, as the page prints.
+        """One row for each queue that there is, in the words of RabbitMQ's management API, as the page wants them.
 
         `names` are those that Flower knows: of workers that have told it.
         """

@@ -3,9 +3,9 @@
 Flower without authentication shows its pages to every user and every program of the machine, and refuses
 each of its own buttons. So where neither a password (`FLOWER_BASIC_AUTH`) nor a provider (`FLOWER_AUTH`) is
 set, and the API is not opened to all (`FLOWER_UNAUTHENTICATED_API`), it gets a provider that is ours:
-`/login?token=...` sets the cookie of a session, for requests from this machine, and from then on that token is
-none and another is made. Pages and buttons work as after any other login, with Flower's own defence against
-forged requests.
+`/login?token=...` sets the cookie of a session, for requests from this machine, and from then on that token
+is none and another is made. Pages and buttons work as after any other login, with Flower's own defence
+against forged requests.
 
 The link goes to whoever supervises this process (`X_SEAWALL_LINK`, by the sd_notify protocol), else to the
 terminal that Flower runs on. Nothing else ever shows it: no log, no pipe, no argument, no environment.

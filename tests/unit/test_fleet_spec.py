@@ -51,7 +51,7 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
     worker = made["default2"]
     assert " ".join(worker.argv) == (
         "python -m celery -q -A workers.app worker -n default2@%h"
-        " -Q celery,mail -c 3 -P threads --loglevel INFO --without-gossip"
+        " -Q celery,mail -c 3 -P threads -E --loglevel INFO --without-gossip"
     )
     assert worker.environment == {
         "COMMON": "1",
@@ -74,7 +74,8 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
 
 
 def test_a_profile_says_nothing_and_gets_celerys_own_concurrency(tmp_path: Path) -> None:
-    worker = programs(load(tmp_path, 'app = "a"\n[workers.default]'))["default1"]
+    quiet = "[flower]\nenabled = false"  # with it, events are sent from the start
+    worker = programs(load(tmp_path, f'app = "a"\n[workers.default]\n{quiet}'))["default1"]
 
     assert worker.argv[6:] == (
         "worker",
