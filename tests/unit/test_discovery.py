@@ -4,7 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from seawall import settings
+from seawall.cli import group
 from seawall.cli.discovery import guessed_apps, hint, place_below
 
 
@@ -72,3 +75,38 @@ def test_the_place_for_a_line_is_below_the_one_that_makes_it(
         assert place_below("not_loaded") == "below the line that makes it"
     finally:
         del sys.modules["found_by_place"]
+
+
+def typed(*arguments: str) -> Result:
+    return CliRunner().invoke(group, arguments)
+
+
+def test_up_outside_of_any_project_says_what_to_type(project: Path) -> None:
+    assert "`seawall up -A MODULE` runs one application" in typed("up").output
+    write(project, "tasks.py", MADE)
+    answer = typed("up")
+    assert answer.exit_code == 2
+    assert "`seawall up -A tasks` runs one application with defaults" in answer.output
+    assert "`seawall init -A tasks` writes the file for it" in answer.output
+    assert [path.name for path in project.iterdir()] == ["tasks.py"]
+
+
+def test_init_chooses_nothing_where_there_is_none_or_are_several_and_overwrites_nothing(
+    project: Path,
+) -> None:
+    assert "no module here makes a Celery application" in typed("init").output
+    write(project, "tasks.py", MADE)
+    write(project, "other.py", MADE)
+    assert "choose one with -A: other, tasks" in typed("init").output
+    write(project, "fleet.toml", "mine")
+    answer = typed("init", "-A", "tasks")
+    assert (answer.exit_code, "fleet.toml is there already" in answer.output) == (2, True)
+    assert (project / "fleet.toml").read_text() == "mine"
+
+
+def test_the_fleet_is_declared_here_or_else_in_workers(project: Path) -> None:
+    assert settings().fleet_file == Path("fleet.toml")
+    write(project, "workers/fleet.toml", "")
+    assert settings().fleet_file == Path("workers/fleet.toml")
+    write(project, "fleet.toml", "")
+    assert settings().fleet_file == Path("fleet.toml")

@@ -99,12 +99,8 @@ def _join_servers(console: Console) -> None:
     """Start or join the embedded servers, and say so while that takes a while."""
     started, home = time.monotonic(), settings().home
     if not embedded.status(home).running and not servers.redis_is_known():
-        first = (
-            ""
-            if (home / "servers.json").exists()
-            else "; the first time they are set up, which takes some seconds"
-        )
-        console.say(f"servers: starting under {home}{first}")
+        fresh = "" if (home / "servers.json").exists() else "; the first time takes some seconds more"
+        console.say(f"servers: starting under {home}{fresh}")
     if servers.join_embedded() is not None:
         console.say(f"servers: ready in {time.monotonic() - started:.1f} s")
 
@@ -112,25 +108,28 @@ def _join_servers(console: Console) -> None:
 def _screen(spec: FleetSpec, app: "Celery", *, memory: int) -> Callable[[Mapping[str, str]], Iterator[str]]:
     """The lines below "fleet ready": what runs, where, and how to end it."""
     tasks = tasks_of(app)
-    kept = f" (embedded, under {settings().home})"
-    redis, database = settings().redis_url or settings().broker_url, settings().database_url
+    ours = servers.join_embedded()
+    embedded_urls = (ours.servers.redis_url, ours.servers.database_url) if ours else ()
+
+    def place(url: str) -> str:
+        kept = f" (embedded, under {settings().home})" if url in embedded_urls else ""
+        return hide_passwords(url) + kept
 
     def rows(addresses: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "application", f"{spec.app}, with {_some(tasks, 'tasks')}"
         for name, profile in spec.workers.items():
             which = f"{name}1" if profile.processes == 1 else f"{name}1 to {name}{profile.processes}"
             yield "workers", f"{which}, on {_some(list(profile.queues), 'queues')}"
-        yield "dashboard", addresses.get("flower") or _no_dashboard(spec)
-        yield "broker", hide_passwords(app.conf.broker_url) + ("" if redis else kept)
-        yield "database", hide_passwords(servers.database_url()) + ("" if database else kept)
+        yield "dashboard", (flower := addresses.get("flower") or _no_dashboard(spec))
+        if "?token=" in flower:
+            yield "", "(good for one use; `seawall dashboard --link` prints another)"
+        yield "broker", place(app.conf.broker_url)
+        yield "database", place(servers.database_url())
         yield "memory", f"{format_bytes(memory)} for the tasks of all workers"
         if tasks:
-            yield "submit", f"celery -A {spec.app} call {tasks[0]} --args '[...]', in a second terminal"
-        yield "look", "seawall status, seawall queues list"
-        yield (
-            "stop",
-            f"Ctrl-C, or SIGTERM to process {os.getpid()}: the first finishes what runs, a second drops it",
-        )
+            yield "submit", f"celery -A {spec.app} call {tasks[0]} --args '[...]'"
+        yield "look", "seawall status, seawall queues list (in a second terminal)"
+        yield "stop", f"Ctrl-C, or kill {os.getpid()}, lets tasks finish; twice drops them"
 
     return lambda addresses: (f"  {label:<{_LABEL}} {what}" for label, what in rows(addresses))
 

@@ -270,6 +270,7 @@ class Fleet:
         now = time.monotonic()
         if self._screen_due is None:
             self._screen_due = now + _ANNOUNCES_WITHIN
+            self._last_line = now  # the line that says so too is still on its way
             self._call(self._on_ready, "on_ready")
         late = [one for one in self._members if one.program.announces_url and not one.url]
         waits = any(one.state is State.READY for one in late) or now < self._last_line + _QUIET
