@@ -26,9 +26,9 @@ FLEET = """# fleet.toml
 <!-- Generated from seawall.fleet.spec: edit the descriptions there, then run `make docs`. -->
 
 What `seawall up` runs: an application, kinds of workers, beat, Flower. `seawall init` writes one for the
-application of the directory, with every field as a comment; `seawall up -A APP` runs an application with the
-defaults and no file. It is `fleet.toml`, or `workers/fleet.toml` where only that exists, or what `SEAWALL_FLEET`
-names.
+application of the directory, with every field as a comment; `seawall up -A APP` runs an application with
+the defaults and no file. It is `fleet.toml`, or `workers/fleet.toml` where only that exists, or what
+`SEAWALL_FLEET` names.
 
 For completion and checks in an editor:
 
@@ -36,8 +36,8 @@ For completion and checks in an editor:
 seawall init --schema > fleet.schema.json
 ```
 
-and the first line `#:schema ./fleet.schema.json` in the file (Even Better TOML and Taplo read it). Durations and
-sizes take units (`"30s"`, `"512MiB"`). An unknown field is refused, with the one that is nearest.
+and the first line `#:schema ./fleet.schema.json` in the file (Even Better TOML and Taplo read it). Durations
+and sizes take units (`"30s"`, `"512MiB"`). An unknown field is refused, with the one that is nearest.
 """
 
 

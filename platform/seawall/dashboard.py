@@ -32,9 +32,9 @@ class Lengths:
         self._app = app
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """One row for each queue that there is, in the words of RabbitMQ's management API, as the page wants them.
+        """One row for each queue that there is, those that Flower knows from workers (`names`) or not.
 
-        `names` are those that Flower knows: of workers that have told it.
+        In the words of RabbitMQ's management API, which Flower's page prints.
         """
         return await asyncio.to_thread(self._read, set(names))
 

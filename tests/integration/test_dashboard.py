@@ -131,5 +131,5 @@ def test_who_sets_a_password_gets_no_link(redis_url: str, tmp_path: Path) -> Non
         (url,) = announced(said, "X_SEAWALL_URL")
         assert not announced(said, "X_SEAWALL_LINK")
         basic = {"Authorization": "Basic YW5uOnNlY3JldA=="}
-        assert Browser().get(f"{url}/api/queues/length", **basic)[0] == 200
+        assert Browser().get(f"{url}/api/queues/length", None, **basic)[0] == 200
         assert Browser().get(f"{url}/api/queues/length")[0] == 401

@@ -132,6 +132,17 @@ def test_the_last_of_the_start_is_what_runs_where_without_a_link_in_a_pipe(
     assert "secret" not in proc.output
 
 
+def test_a_dashboard_that_comes_back_says_where_it_is(fleet: Start) -> None:
+    once = program("flower", DASHBOARD + "print('pid', os.getpid()); forever()", announces_url=True)
+    proc = fleet(worker("a"), once, restarts=FAST)
+    proc.wait_for("fleet ready")
+    found = re.search(r"pid (\d+)", proc.output)
+    assert found
+    os.kill(int(found[1]), signal.SIGTERM)
+    proc.wait_for("| flower is at http://here\n")
+    assert "secret" not in proc.output
+
+
 def test_a_dashboard_that_does_not_come_holds_nobody_up(fleet: Start, tmp_path: Path) -> None:
     crashes = program("flower", "sys.exit(1)", announces_url=True)
     proc = fleet(worker("a"), crashes, home=str(tmp_path), restarts={"base": 900, "cap": 900}, describe=["x"])
