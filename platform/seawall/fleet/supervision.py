@@ -51,9 +51,7 @@ _NEXT_PHASE: Final = {
 }
 _QUOTED: Final = 200  # characters of a last line
 _QUIET: Final = 0.2  # seconds without a line: what programs say as they start stands above "fleet ready"
-_ANNOUNCES_WITHIN: Final = (
-    10.0  # seconds that a fleet whose workers are ready waits for that and for addresses
-)
+_ANNOUNCES_WITHIN: Final = 10.0  # seconds that a fleet whose workers are ready waits for that and for URLs
 _NO_LINK: Final = "no program of this fleet takes a link: its dashboard asks for a password, or does not run"
 _ANNOUNCEMENT: Final = {
     State.DRAINING: "draining, at most {drain:g} s (the next signal stops at once)",
