@@ -25,15 +25,22 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# pip says nothing until it is done: `say` has one line for each step, with how long it may take.
+say = @printf '  %s\n' $(1)
+
 $(RUN): deploy/locks/run.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seawall needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(FROM_LOCK) deploy/locks/run.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seawall needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(call say,"1/3 make the virtual environment $(VENV): 5 to 20 s")
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(call say,"2/3 download and install $$(grep -c '^[a-z]' deploy/locks/run.txt) packages into it: 20 to 150 s the first time")
+	@$(FROM_LOCK) deploy/locks/run.txt
+	$(call say,"3/3 install Seawall from this directory: 5 s")
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): $(RUN) deploy/locks/dev.txt
-	$(FROM_LOCK) deploy/locks/dev.txt
+	$(call say,"download and install the tools of development: 30 to 200 s the first time")
+	@$(FROM_LOCK) deploy/locks/dev.txt
 	@touch $@
 
 install: $(RUN) ## Set up the virtual environment and nothing else.

@@ -1,11 +1,10 @@
-"""Write docs/configuration.md from the `Settings` class; `--check` only says whether it is true."""
+"""Write docs/configuration.md and docs/fleet.md from the classes that read them; `--check` only compares."""
 
 import sys
 from pathlib import Path
 
 from seawall.config import DEFAULT_FILE, FILE_VARIABLE, Settings, keys
-
-PAGE = Path(__file__).with_name("configuration.md")
+from seawall.fleet.written import reference
 
 INTRODUCTION = f"""# Configuration
 
@@ -22,8 +21,28 @@ default.
 """
 
 
-def page() -> str:
-    """The whole page as it should be."""
+FLEET = """# fleet.toml
+
+<!-- Generated from seawall.fleet.spec: edit the descriptions there, then run `make docs`. -->
+
+What `seawall up` runs: an application, kinds of workers, beat, Flower. `seawall init` writes one for the
+application of the directory, with every field as a comment; `seawall up -A APP` runs an application with
+the defaults and no file. It is `fleet.toml`, or `workers/fleet.toml` where only that exists, or what
+`SEAWALL_FLEET` names.
+
+For completion and checks in an editor:
+
+```sh
+seawall init --schema > fleet.schema.json
+```
+
+and the first line `#:schema ./fleet.schema.json` in the file (Even Better TOML and Taplo read it). Durations
+and sizes take units (`"30s"`, `"512MiB"`). An unknown field is refused, with the one that is nearest.
+"""
+
+
+def configuration() -> str:
+    """The page of the settings."""
     lines = [INTRODUCTION, "| key | variable | type | default | what it is |", "|---|---|---|---|---|"]
     lines += [
         f"| `{key.name}` | `{key.variable}` | {key.kind} | `{key.default}` | {key.description} |"
@@ -39,15 +58,25 @@ def page() -> str:
     return "\n".join([*lines, "", "Sections of the TOML file:", "", *sections, ""])
 
 
+def fleet() -> str:
+    """The page of fleet.toml."""
+    return "\n".join([FLEET, *reference()]).rstrip() + "\n"
+
+
+PAGES = {"configuration.md": configuration, "fleet.md": fleet}
+
+
 def main() -> int:
-    """Exit code 1 if `--check` finds the page outdated."""
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(page())
-        return 0
-    if PAGE.is_file() and PAGE.read_text() == page():
-        return 0
-    sys.stderr.write(f"{PAGE.name} is not what the Settings class says: run `make docs` and commit it\n")
-    return 1
+    """Exit code 1 if `--check` finds a page outdated."""
+    wrong = 0
+    for name, made in PAGES.items():
+        page = Path(__file__).with_name(name)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(made())
+        elif not page.is_file() or page.read_text() != made():
+            sys.stderr.write(f"{name} is not what the code says: run `make docs` and commit it\n")
+            wrong = 1
+    return wrong
 
 
 if __name__ == "__main__":

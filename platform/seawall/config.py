@@ -88,8 +88,10 @@ class Settings(BaseSettings):
         default=Path(".seawall"),
         description="Directory of the embedded servers and of the fleet's own files.",
     )
-    fleet: Path = Field(
-        default=Path("workers/fleet.toml"), description="The file that declares the fleet for `seawall up`."
+    fleet: Path | None = Field(
+        default=None,
+        description="The file that declares the fleet for `seawall up` ([its fields](fleet.md)). "
+        "Unset: `fleet.toml`, or `workers/fleet.toml` where only that exists.",
     )
     redact: tuple[str, ...] = Field(
         default=(),
@@ -109,6 +111,12 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     _check_paths = field_validator("home", "fleet", mode="before")(check_path)
+
+    @property
+    def fleet_file(self) -> Path:
+        """Where the fleet is declared; the file need not exist."""
+        here, below = Path("fleet.toml"), Path("workers/fleet.toml")
+        return self.fleet or (below if below.is_file() and not here.is_file() else here)
 
     @field_validator("redis_url", "broker_url", "database_url")
     @classmethod

@@ -1,18 +1,26 @@
-"""Flower, told what our queues hold: `python -m seawall.dashboard -A app flower ...`.
+"""Flower, told what our queues hold and who may use it: `python -m seawall.dashboard -A app flower ...`.
 
 Flower reads queue lengths with LLEN, which sees nothing of a transport that keeps its queues elsewhere. Its
-reader is replaced in this process for applications that use our transport; others keep Flower's own. The
-names used here are held by tests/unit/test_dashboard_contracts.py.
+reader is replaced in this process for applications that use our transport; others keep Flower's own. It asks
+workers about themselves once, when it starts, often before there is one: here it asks when it hears of one.
+`dashboard_access` says who may use it. The names used here and there are held by
+tests/unit/test_dashboard_contracts.py.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from celery.__main__ import main as celery
+from flower.app import Flower
+from flower.urls import settings as flowers_settings
 from flower.views import BaseHandler
+from tornado.template import Loader, Template
 
+from seawall import dashboard_access
 from seawall.delivery import Queues
 from seawall.errors import ConfigError
 
@@ -24,12 +32,15 @@ class Lengths:
         self._app = app
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """One row per queue, in the words of RabbitMQ's management API, which Flower's page prints."""
-        return await asyncio.to_thread(self._read, sorted(names))
+        """One row for each queue that there is, those that Flower knows from workers (`names`) or not.
 
-    def _read(self, names: list[str]) -> list[dict[str, Any]]:
+        In the words of RabbitMQ's management API, which Flower's page prints.
+        """
+        return await asyncio.to_thread(self._read, set(names))
+
+    def _read(self, names: set[str]) -> list[dict[str, Any]]:
         with self._app.connection_for_read() as connection, Queues.open(connection) as queues:
-            return [self._row(queues, name) for name in names]
+            return [self._row(queues, name) for name in sorted(names.union(queues.names()))]
 
     def _row(self, queues: Queues, name: str) -> dict[str, Any]:
         counts = queues.counts(name)
@@ -58,9 +69,58 @@ def use_our_lengths() -> None:
     BaseHandler.get_broker = get_broker
 
 
+class Templates(Loader):
+    """Flower's templates, without the buttons of what a worker would only refuse."""
+
+    WORKS_IF: Final = (
+        (
+            re.compile(r'<li>\s*<button id="worker-pool-restart".*?</li>', re.DOTALL),
+            "handler.application.capp.conf.worker_pool_restarts",
+        ),
+        (
+            re.compile(
+                r'<div class="worker-control-group">\s*<label for="min-autoscale".*?(</div>\s*){2}', re.DOTALL
+            ),
+            "worker['stats'].get('autoscaler')",
+        ),
+    )
+
+    def _create_template(self, name: str) -> Template:
+        text = Path(self.root, name).read_text(encoding="utf-8")
+        for part, condition in self.WORKS_IF:
+            text = part.sub(rf"{{% if {condition} %}}\g<0>{{% end %}}", text)
+        return Template(text, name=name, loader=self)
+
+
+def ask_who_is_there() -> None:
+    """Let Flower ask workers when it hears of a new one, not when it starts and nobody may be there."""
+
+    def start(self: Any) -> None:
+        heard, known = self.events.on_event, set[str]()
+
+        def on_event(event: dict[str, Any]) -> None:
+            heard(event)
+            worker = str(event.get("hostname"))
+            if event["type"] == "worker-online":  # another process, that cannot answer yet
+                known.discard(worker)
+            elif event["type"] == "worker-heartbeat" and worker not in known:
+                known.add(worker)
+                self.io_loop.add_callback(self.update_workers)
+
+        self.events.on_event = on_event
+        self.events.start()
+        self.started = True
+        self.io_loop.start()
+
+    Flower.start = start
+
+
 def main() -> None:
     """Celery's command line, with Flower prepared."""
     use_our_lengths()
+    ask_who_is_there()
+    dashboard_access.install()
+    flowers_settings["template_loader"] = Templates(flowers_settings["template_path"])
     sys.exit(celery())
 
 

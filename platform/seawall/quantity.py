@@ -57,6 +57,8 @@ class Quantity:
 
     unit: ClassVar[str] = "number"
     wanted: ClassVar[str] = "a number: write one, such as 0.5"
+    _json_type: ClassVar[str] = "number"
+    _json_pattern: ClassVar[str] = ""  # of ECMA's kind: without flags
 
     def parse(self, value: object, *, field: str) -> Any:
         """What `value`, a number or text, means.
@@ -113,6 +115,13 @@ class Quantity:
         """Validate by `read` and nothing else, where this is the annotation of a pydantic field."""
         return core_schema.no_info_plain_validator_function(self.read)
 
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        """For editors: the bounds, and the pattern of text where text with a unit means a number too."""
+        least = 0 if self.or_zero else self.least
+        number = {"type": self._json_type, "minimum": least, "maximum": self.most}
+        text = {"type": "string", "pattern": self._json_pattern}
+        return {"anyOf": [number, text]} if self._json_pattern else number
+
 
 class Number(Quantity):
     """A share or a factor, as a float."""
@@ -122,6 +131,7 @@ class Whole(Quantity):
     """A count, as an int."""
 
     wanted = "a whole number: write one, such as 10"
+    _json_type = "integer"
 
     def _amount(self, value: object) -> int | float | None:
         amount = super()._amount(value)
@@ -148,6 +158,7 @@ class Duration(Quantity):
 
     unit: ClassVar[str] = "seconds"
     wanted: ClassVar[str] = "a duration: write seconds or a unit, such as '30s', '250ms' or '5m'"
+    _json_pattern: ClassVar[str] = r"^\s*\d+(\.\d+)?\s*([mM]?[sS]|[mM]([iI][nN])?|[hH]|[dD])?\s*$"
 
     def _of_text(self, text: str) -> float | None:
         return _in_base_unit(text, _SECONDS)
@@ -165,6 +176,8 @@ class Size(Quantity):
 
     unit: ClassVar[str] = "bytes"
     wanted: ClassVar[str] = "a size: write bytes or a unit, such as '512MiB' or '2GB'"
+    _json_type: ClassVar[str] = "integer"
+    _json_pattern: ClassVar[str] = r"^\s*\d+(\.\d+)?\s*([kKmMgGtT]?[iI]?[bB])?\s*$"
 
     def _of_text(self, text: str) -> float | None:
         return _in_base_unit(text, _BYTES)

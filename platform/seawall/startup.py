@@ -125,7 +125,7 @@ def histories() -> "list[History]":
     """The platform's migrations, then those that the fleet declares."""
     from seawall.database.migrations import History, platform_history
 
-    path = settings().fleet
+    path = settings().fleet_file
     if not path.is_file():  # the fleet's modules take a while to load
         return [platform_history()]
     from seawall.fleet import FleetSpec
@@ -144,7 +144,7 @@ def expected_tables() -> "list[Table]":
     """
     from seawall.database.tables import TABLES
 
-    path = settings().fleet
+    path = settings().fleet_file
     if not path.is_file():
         return [*TABLES]
     from seawall.fleet import FleetSpec

@@ -261,7 +261,8 @@ class TestFailures:
         (home / "data/postgres/PG_VERSION").write_text("9\n")
         message = self.fails(home)
         assert "was written by PostgreSQL 9" in message
-        assert "install PostgreSQL 9, or move the directory away" in message
+        assert "install PostgreSQL 9 and name its directory in SEAWALL_EMBEDDED__PATH" in message
+        assert "or move the directory away to start empty" in message
 
     def test_a_damaged_append_only_file(self, home: Path) -> None:
         self.used_once(home, database=False)
@@ -280,8 +281,8 @@ class TestFailures:
         assert "pip install 'seawall[embedded]'" in message
 
     def test_a_keeper_that_cannot_start(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SEAWALL_EMBEDDED__LINGER", "soon")
-        assert "SEAWALL_EMBEDDED__LINGER='soon' is not a duration" in self.fails(home)
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        assert "the keeper ended at once (it said nothing): see " in self.fails(home)
 
     def test_a_file_in_place_of_the_home(self, tmp_path: Path) -> None:
         (tmp_path / "home").write_text("")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from seawall.errors import SeawallError
-from seawall.fleet import Control
+from seawall.fleet import Control, ask
 from support.processes import Proc, alive, started
 from support.waiting import wait_until
 
@@ -26,6 +26,8 @@ import json, sys
 import pathlib
 from seawall.fleet import Console, Control, Fleet, Program, RestartPolicy
 given = json.loads(sys.argv[1])
+if lines := given.pop("describe", None):
+    given["describe"] = lambda addresses: [str(dict(addresses)), *lines]
 if home := given.pop("home", None):
     given["control"] = Control(pathlib.Path(home))
 programs = [Program(**{**one, "argv": (sys.executable, "-c", one["argv"])}) for one in given.pop("programs")]
@@ -104,6 +106,49 @@ def test_a_program_that_is_not_ready_in_time_is_named_and_kept(fleet: Start) -> 
 
     assert any("forever()" in " ".join(process.cmdline()) for process in proc.tree()[1:])
     assert "fleet ready" not in proc.output
+
+
+DASHBOARD = """
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.connect("\\0" + os.environ["NOTIFY_SOCKET"].removeprefix("@"))
+    notify.send(b"X_SEAWALL_LINK=http://here/login?token=secret")
+    notify.send(b"X_SEAWALL_URL=http://here")
+"""
+
+
+def test_the_last_of_the_start_is_what_runs_where_without_a_link_in_a_pipe(
+    fleet: Start, tmp_path: Path
+) -> None:
+    dashboard = program(
+        "flower", "time.sleep(0.3)\n" + DASHBOARD + "forever()", announces_url=True, outlives_others=True
+    )
+    talks = "ready(); time.sleep(0.1); print('late words'); on(signal.SIGTERM, finish); forever()"
+    proc = fleet(worker("a", talks), dashboard, home=str(tmp_path), describe=["stop with Ctrl-C"])
+    output = proc.wait_for("stop with Ctrl-C")
+
+    assert re.search(r"fleet ready in \d+\.\d s: a\n.*\| {'flower': 'http://here'}\n.*stop with", output)
+    assert output.index("late words") < output.index("fleet ready")
+    assert list(ask(tmp_path, {"do": "link"}, print)) == ["http://here/login?token=secret"]
+    assert "secret" not in proc.output
+
+
+def test_a_dashboard_that_comes_back_says_where_it_is(fleet: Start) -> None:
+    once = program("flower", DASHBOARD + "print('pid', os.getpid()); forever()", announces_url=True)
+    proc = fleet(worker("a"), once, restarts=FAST)
+    proc.wait_for("fleet ready")
+    found = re.search(r"pid (\d+)", proc.output)
+    assert found
+    os.kill(int(found[1]), signal.SIGTERM)
+    proc.wait_for("| flower is at http://here\n")
+    assert "secret" not in proc.output
+
+
+def test_a_dashboard_that_does_not_come_holds_nobody_up(fleet: Start, tmp_path: Path) -> None:
+    crashes = program("flower", "sys.exit(1)", announces_url=True)
+    proc = fleet(worker("a"), crashes, home=str(tmp_path), restarts={"base": 900, "cap": 900}, describe=["x"])
+    proc.wait_for("fleet ready")
+    with pytest.raises(SeawallError, match="no program of this fleet takes a link"):
+        ask(tmp_path, {"do": "link"}, print)
 
 
 def test_output_is_whole_lines_behind_the_programs_name(fleet: Start) -> None:
@@ -204,7 +249,17 @@ def test_the_third_signal_kills(fleet: Start) -> None:
 
     assert proc.wait() == 1
     assert "SIGTERM: killing: a" in proc.output
-    assert "a was killed by SIGKILL" in proc.output
+    assert "a was killed by SIGKILL (by this fleet)" in proc.output
+    assert "by hand" not in proc.output
+
+
+def test_who_was_killed_by_others_is_said_to_be(fleet: Start) -> None:
+    proc = fleet(worker("a", "print('pid', os.getpid());" + OBEDIENT), restarts=FAST)
+    proc.wait_for("fleet ready")
+    found = re.search(r"pid (\d+)", proc.output)
+    assert found
+    os.kill(int(found[1]), signal.SIGKILL)
+    proc.wait_for("a was killed by SIGKILL (by hand, or the kernel was out of memory)")
 
 
 def test_deadlines_escalate_by_themselves(fleet: Start) -> None:
@@ -292,6 +347,7 @@ def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, 
     )
     places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places)
+    assert done.stdout.count("restarted: a, b") == 1
     assert proc.output.count("| up") == 4
     one = restart(tmp_path, "b")
     assert one.returncode == 0
@@ -342,7 +398,9 @@ def test_a_restart_ends_with_the_fleet_and_nonsense_is_not_heard(fleet: Start, t
 
 def test_a_second_fleet_leaves_the_first_ones_socket_and_a_dead_ones_is_replaced(tmp_path: Path) -> None:
     first = Control(tmp_path)
-    with pytest.raises(SeawallError, match="another fleet runs"):
+    with pytest.raises(
+        SeawallError, match=rf"another fleet runs with home='.*', as process {os.getpid()}: end it"
+    ):
         Control(tmp_path)
     first.close()
     first.close()

@@ -50,8 +50,8 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
     assert list(made) == ["beat", "default1", "default2", "heavy1", "flower"]
     worker = made["default2"]
     assert " ".join(worker.argv) == (
-        "python -m celery -A workers.app worker -n default2@%h"
-        " -Q celery,mail -c 3 -P threads --loglevel INFO --without-gossip"
+        "python -m celery -q -A workers.app worker -n default2@%h"
+        " -Q celery,mail -c 3 -P threads -E --loglevel INFO --without-gossip"
     )
     assert worker.environment == {
         "COMMON": "1",
@@ -60,7 +60,7 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
     }
     assert worker.needs_ready
     assert (worker.drain_signal, worker.stop_signal) == (signal.SIGTERM, signal.SIGQUIT)
-    assert made["beat"].argv[5:] == (
+    assert made["beat"].argv[6:] == (
         "beat",
         "--schedule",
         "home/beat-schedule",
@@ -68,15 +68,16 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
         "--loglevel",
         "INFO",
     )
-    assert made["flower"].argv[5:] == ("flower", "--address=0.0.0.0", "--port=5556")
+    assert made["flower"].argv[6:] == ("flower", "--address=0.0.0.0", "--port=5556")
     assert made["flower"].outlives_others
     assert not made["flower"].needs_ready
 
 
 def test_a_profile_says_nothing_and_gets_celerys_own_concurrency(tmp_path: Path) -> None:
-    worker = programs(load(tmp_path, 'app = "a"\n[workers.default]'))["default1"]
+    quiet = "[flower]\nenabled = false"  # with it, events are sent from the start
+    worker = programs(load(tmp_path, f'app = "a"\n[workers.default]\n{quiet}'))["default1"]
 
-    assert worker.argv[5:] == (
+    assert worker.argv[6:] == (
         "worker",
         "-n",
         "default1@%h",

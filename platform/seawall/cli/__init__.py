@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seawall.database.pool import Database
 
 _COMMANDS: Final = {
+    "init": "seawall.cli.init:init",
     "up": "seawall.cli.up:up",
     "restart": "seawall.cli.restart:restart",
     "migrate": "seawall.cli.migrate:migrate",
@@ -143,7 +144,7 @@ def _declared() -> dict[str, str]:
     from seawall.config import settings
     from seawall.fleet import FleetSpec
 
-    path = settings().fleet
+    path = settings().fleet_file
     return dict(FleetSpec.load(path).commands) if path.is_file() else {}
 
 

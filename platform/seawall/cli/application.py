@@ -1,9 +1,10 @@
 """The Celery application that a command is about."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from seawall.cli.discovery import place_below
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.fleet import FleetSpec
@@ -20,7 +21,7 @@ def current_app() -> "Celery":
     """
     context = click.get_current_context().find_root().obj
     app: Celery | None = getattr(context, "app", None)
-    return app or load_app(FleetSpec.load(settings().fleet).app)
+    return app or load_app(FleetSpec.load(settings().fleet_file).app)
 
 
 def load_app(path: str) -> "Celery":
@@ -40,3 +41,36 @@ def load_app(path: str) -> "Celery":
         way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
         raise ConfigError(f"app={path!r} cannot be loaded ({exc}): {way_out}") from exc
     return app
+
+
+def load_ours(path: str) -> "Celery":
+    """As `load_app`, for a fleet: only an application that uses Seawall says when its workers are ready.
+
+    Raises:
+        ConfigError: also if it is plain Celery's; the message has the line to write, and where.
+    """
+    from seawall.worker.defaults import LazyDefaults
+
+    app = load_app(path)
+    if LazyDefaults.of(app) is None:
+        raise ConfigError(
+            f"app={path!r} is plain Celery, and whoever submits its tasks would not find these servers: "
+            f"write `import seawall; seawall.install(app)` {place_below(path)}; "
+            f"`seawall doctor -A {path}` says what changes"
+        )
+    return app
+
+
+def queues_of(app: "Celery") -> list[str]:
+    """The queues that an application sends its tasks to, as far as its settings name them."""
+    routes: Any = app.conf.task_routes or ()
+    tables = [each for each in ([routes] if isinstance(routes, dict) else routes) if isinstance(each, dict)]
+    ways = [way for table in tables for way in table.values() if isinstance(way, dict)]
+    named = (getattr(way["queue"], "name", way["queue"]) for way in ways if way.get("queue"))
+    return list(dict.fromkeys([*app.amqp.queues, *map(str, named)]))
+
+
+def tasks_of(app: "Celery") -> list[str]:
+    """The names of the application's own tasks."""
+    app.loader.import_default_modules()
+    return sorted(name for name in app.tasks if not name.startswith("celery."))

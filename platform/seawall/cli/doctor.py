@@ -62,7 +62,7 @@ def _examine() -> "list[Finding]":
     from seawall.doctor import audit_versions, examine
     from seawall.fleet import FleetSpec
 
-    path = settings().fleet
+    path = settings().fleet_file
     return list(audit_versions()) or examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
 
 

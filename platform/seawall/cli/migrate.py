@@ -1,8 +1,9 @@
 """`seawall migrate`: plain SQL migrations of the platform and of the fleet."""
 
+import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -22,17 +23,32 @@ from seawall.quantity import Whole
 from seawall.startup import expected_tables, histories
 
 
-def apply(say: Callable[[str], object]) -> None:
-    """Bring the database up to date, saying what is done.
+def apply(say: Callable[[str], object], *, each: bool = True) -> None:
+    """Bring the database up to date, saying what is done: of `each` migration, and in one line.
 
     Raises:
         MigrationProblem: something is wrong; its `exit_code` says what.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
     started = time.monotonic()
-    steps = _migrations().up(lambda step: say(_line("applied", step)), _begin)
+    steps = _migrations().up(lambda step: say(_line("applied", step)) if each else None, _begin)
     seconds = time.monotonic() - started
-    say(f"migrations: {len(steps)} applied in {seconds:.3f} s" if steps else "migrations: nothing to apply")
+    which = "" if each else f": {_named(steps)}"
+    say(
+        f"migrations: {len(steps)} applied in {seconds:.3f} s{which}"
+        if steps
+        else "migrations: nothing to apply"
+    )
+
+
+def _named(steps: Sequence[Step]) -> str:
+    """Those of each history in a few words: `seawall 0001 to 0008`."""
+    words = []
+    for name, group in itertools.groupby(steps, key=lambda step: step.history):
+        labels = [step.label for step in group]
+        last = f" to {labels[-1].partition('_')[0]}" if len(labels) > 1 else ""
+        words.append(f"{name} {labels[0].partition('_')[0] if last else labels[0]}{last}")
+    return ", ".join(words)
 
 
 def _begin(migration: Migration, number: int, total: int) -> None:

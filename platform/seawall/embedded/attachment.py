@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from seawall.embedded.home import Home
+from seawall.embedded.preflight import check
 from seawall.embedded.wire import Answer, Ask, receive_answer, send
 from seawall.errors import StartupError
 from seawall.redaction import redact_text
@@ -87,9 +88,11 @@ def attach(home: Path, *, redis: bool = True, database: bool = True, timeout: fl
     if not need:
         raise ValueError("attach(redis=False, database=False) asks for nothing: ask for one of them")
     place = Home(home)
-    place.make()
     deadline = time.monotonic() + timeout
     try:
+        if not _is_kept(place):
+            check(place, need)
+        place.make()
         # Without an answer we met a keeper that was told to stop, or killed: there will be another.
         while not (attachment := _try_to_attach(place, need, deadline)):
             pass
@@ -101,6 +104,15 @@ def attach(home: Path, *, redis: bool = True, database: bool = True, timeout: fl
     except OSError as exc:
         raise place.unusable(exc) from exc
     return attachment
+
+
+def _is_kept(home: Home) -> bool:
+    """Whether a keeper listens, which has made sure of its programs."""
+    try:
+        _connect(home).close()
+    except OSError:
+        return False
+    return True
 
 
 def find(home: Path) -> Servers | None:

@@ -6,7 +6,6 @@ and so no limit on the length of a path.
 """
 
 import os
-import re
 import signal
 import socket
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from seawall.embedded.home import Access
+from seawall.embedded.preflight import check_major
 from seawall.embedded.process import last_words, run
 from seawall.embedded.programs import Program
 from seawall.embedded.site import Site, remove_tree
@@ -117,7 +117,7 @@ class Postgres(Engine):
         """Make the cluster, or check that this PostgreSQL can use the one there is."""
         directory = self._site.directory / self.name
         if (directory / "PG_VERSION").is_file():
-            self._check_major(directory)
+            check_major(directory, self._program, self._version)
             if changed:
                 self._execute(directory, f"ALTER ROLE app PASSWORD '{password}'")
             return
@@ -157,15 +157,6 @@ class Postgres(Engine):
     def url(access: Access) -> str:
         """The database `app`."""
         return f"postgresql://app:{access.password}@{LOCALHOST}:{access.port}/app"
-
-    def _check_major(self, directory: Path) -> None:
-        wrote = (directory / "PG_VERSION").read_text().strip()
-        found = re.search(r"\d+", self._version.partition("PostgreSQL")[2])
-        if found is None or found[0] != wrote:
-            raise StartupError(
-                f"{directory} was written by PostgreSQL {wrote} and {self._program.executable} is"
-                f" {self._version!r}: install PostgreSQL {wrote}, or move the directory away to start empty"
-            )
 
     def _initdb(self, directory: Path) -> None:
         initdb = self._program.executable.with_name("initdb")

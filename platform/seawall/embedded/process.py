@@ -24,7 +24,7 @@ from seawall.tether import die_with
 
 # None of the keeper's own environment reaches a server: PGPORT, LD_PRELOAD or a locale would change it.
 # A fixed TZ also spares initdb the search for the name of the machine's time zone.
-_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def spawn(  # noqa: PLR0913 - each is one property of the new process
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             user=None if account is None else account.uid,
             group=None if account is None else account.gid,
             extra_groups=None if account is None else [],

@@ -20,6 +20,7 @@ from seawall.config import settings
 from seawall.embedded.process import Account, last_words, run
 from seawall.errors import StartupError
 
+DEBIAN = Path("/usr/lib/postgresql")  # a directory for each version below it
 INSTALL = "pip install 'seawall[embedded]'"
 
 
@@ -70,7 +71,7 @@ def from_wheel(name: str) -> Program | None:
 def from_machine(name: str) -> Program | None:
     """PATH, and Debian's versioned directories (newest first), which are not on it."""
     debian = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"),
+        DEBIAN.glob("*/bin"),
         key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()],
         reverse=True,
     )

@@ -34,6 +34,7 @@ class Console:
 
     def __init__(self, fd: int = 1, *, colour: bool | None = None) -> None:
         self.closed = False
+        self.is_terminal = os.isatty(fd)
         self._fd = _own_descriptor(fd)
         self._colour = _wants_colour(fd) if colour is None else colour
         self._names: list[str] = [_OWN_NAME]

@@ -1,9 +1,10 @@
 """The way into a running fleet: a unix socket in the home directory, open to the fleet's own user.
 
-A client sends one request, `{"do": "restart", "only": ["default1"]}`, and hears how it goes:
+A client sends one request, `{"do": "restart", "only": ["default1"]}` or `{"do": "link"}`, and hears how it
+goes:
 
     {"said": "..."}     what the fleet says meanwhile, line by line
-    {"done": [...]}     the programs that were replaced; the last word
+    {"done": [...]}     the programs that were replaced, or the links into them; the last word
     {"failed": "..."}   why not all were; the last word
 
 One message is one packet (SOCK_SEQPACKET). Nobody can hold the fleet up: who does not read is dropped.
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -43,8 +45,12 @@ class Control:
 
     def _bind(self) -> None:
         with _short(self._path) as address:
-            if _answers(address):
-                raise SeawallError(f"another fleet runs with home={str(self._path.parent)!r}")
+            if (other := _listener(address)) is not None:
+                home = str(self._path.parent)
+                raise SeawallError(
+                    f"another fleet runs with home={home!r}, as process {other}: end it there with Ctrl-C "
+                    f"(or `kill {other}`), or give this one a home of its own with SEAWALL_HOME"
+                )
             self._path.unlink(missing_ok=True)  # a killed fleet's
             self._listener.bind(address)
             self._path.chmod(0o600)
@@ -138,9 +144,14 @@ def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _answers(address: str) -> bool:
+def _listener(address: str) -> int | None:
+    """The process that listens there."""
     with _socket() as probe:
-        return probe.connect_ex(address) == 0
+        if probe.connect_ex(address) != 0:
+            return None
+        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid: int = struct.unpack("3i", credentials)[0]
+        return pid
 
 
 @contextlib.contextmanager

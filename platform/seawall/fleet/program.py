@@ -19,6 +19,8 @@ class Program:
     """One process to keep running. `environment` is added to ours.
 
     `needs_ready`: it sends READY=1 to $NOTIFY_SOCKET, and the fleet is ready only when it is.
+    `announces_url`: it sends its address there (`X_SEAWALL_URL`), and a link that lets one in if it takes one
+    (`X_SEAWALL_LINK`): docs/startup.md.
     `outlives_others`: told to drain only when all other programs are gone, so that it can watch them.
     `drain_signal` asks to finish what runs, `stop_signal` to drop it; after that comes SIGKILL.
     """
@@ -27,6 +29,7 @@ class Program:
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     needs_ready: bool = False
+    announces_url: bool = False
     outlives_others: bool = False
     drain_signal: signal.Signals = signal.SIGTERM
     stop_signal: signal.Signals = signal.SIGTERM
@@ -62,13 +65,18 @@ def may_follow(state: State, after: State) -> bool:
     return state in _LEGAL[after]
 
 
-def exit_in_words(status: int) -> str:
-    """A `Popen.returncode` as people say it: `exited with code 1`, `was killed by SIGSEGV`."""
+def exit_in_words(status: int, *, by_fleet: bool = False) -> str:
+    """A `Popen.returncode` as people say it: `exited with code 1`, `was killed by SIGSEGV`.
+
+    `by_fleet`: we sent SIGKILL, so nobody has to look for who did.
+    """
     if status >= 0:
         return f"exited with code {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:  # real-time signals have no name of their own
         name = f"signal {-status}"
-    hint = " (by hand, or the kernel was out of memory)" if status == -signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    if status != -signal.SIGKILL:
+        return f"was killed by {name}"
+    by_whom = "by this fleet" if by_fleet else "by hand, or the kernel was out of memory"
+    return f"was killed by {name} ({by_whom})"

@@ -1,27 +1,7 @@
 """fleet.toml: which programs there are. Read once, checked once, frozen.
 
-app = "workers.app"             # what celery -A takes
-drain_timeout = "30s"
-[commands]                      # commands added to `seawall`: name = "module:click_object"
-demo = "workers.demo:group"
-[migrations]                    # SQL migrations of its own: name of the history = directory
-workers = "workers/migrations"
-[tables]                        # what its code expects of the database: name = "module:tables"
-demo = "workers.demo.tables:TABLES"
-[workers.default]               # a profile: a kind of worker
-queues = ["celery"]
-concurrency = 2                 # default: the cores
-pool = "cells"
-processes = 1                   # how many workers of this profile
-memory = "512MiB"               # hard ceiling of each worker with all its processes
-environment = { }
-options = []                    # further options of `celery worker`, as they are
-[beat]
-enabled = "auto"                # "auto": if the app has a schedule
-[flower]
-enabled = "auto"                # "auto": if it is installed
-address = "127.0.0.1"
-port = 5555                     # 0: a free one
+The descriptions of the fields are what docs/fleet.md, the schema for editors and the file that `seawall init`
+writes say of them (`seawall.fleet.written`).
 """
 
 import difflib
@@ -30,7 +10,7 @@ import signal
 import socket
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -62,18 +42,44 @@ class _Table(BaseModel):
 class Profile(_Table):
     """One kind of worker."""
 
-    queues: tuple[str, ...] = Field(default=("celery",), min_length=1)
-    concurrency: Annotated[int, Whole(least=1, most=_MOST_CELLS)] | None = None
-    pool: Literal["cells", "prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = (
-        "cells"
+    queues: tuple[str, ...] = Field(
+        default=("celery",), min_length=1, description="The queues that it takes tasks from."
     )
-    processes: Annotated[int, Whole(least=1, most=_MOST_WORKERS)] = 1
-    memory: Bytes | None = None
-    environment: dict[str, str] = Field(default_factory=dict)
-    options: tuple[str, ...] = ()
+    concurrency: Annotated[int, Whole(least=1, most=_MOST_CELLS)] | None = Field(
+        default=None,
+        description="How many tasks each worker runs at once. Unset: as many as there are cores.",
+        examples=[4],
+    )
+    pool: Literal["cells", "prefork", "threads", "gevent", "eventlet", "solo", "processes", "custom"] = Field(
+        default="cells", description="How they run: in Seawall's cells, or in one of Celery's pools."
+    )
+    processes: Annotated[int, Whole(least=1, most=_MOST_WORKERS)] = Field(
+        default=1, description="How many workers of this profile run here."
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description='Memory budget of each worker with all its processes, such as "512MiB". '
+        "Unset: the workers share that of the machine.",
+        examples=["512MiB"],
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment variables added for it.",
+        examples=[{"MALLOC_ARENA_MAX": "2"}],
+    )
+    options: tuple[str, ...] = Field(
+        default=(),
+        description="Further options of `celery worker`, as they are typed there.",
+        examples=[["--max-tasks-per-child=1000"]],
+    )
 
-    def worker(self, name: str, celery: tuple[str, ...], environment: Mapping[str, str]) -> Program:
-        """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one."""
+    def worker(
+        self, name: str, celery: tuple[str, ...], environment: Mapping[str, str], *, observed: bool
+    ) -> Program:
+        """The program of one worker; SIGTERM is Celery's warm shutdown, SIGQUIT its cold one.
+
+        `observed`: Flower will ask for events of tasks, so they are sent from the first task on.
+        """
         concurrency = () if self.concurrency is None else ("-c", str(self.concurrency))
         if self.memory is not None:  # a budget of its own, no share of the fleet's
             environment = {
@@ -81,7 +87,8 @@ class Profile(_Table):
             }
             environment["SEAWALL_MEMORY__BUDGET"] = str(self.memory)
         pool = () if self.pool == "cells" else ("-P", self.pool)  # what the app's workers have anyway
-        options = ("-Q", ",".join(self.queues), *concurrency, *pool, "--loglevel", "INFO")
+        events = ("-E",) if observed else ()
+        options = ("-Q", ",".join(self.queues), *concurrency, *pool, *events, "--loglevel", "INFO")
         return Program(
             name=name,
             argv=(*celery, "worker", "-n", f"{name}@%h", *options, *self.options),
@@ -94,15 +101,21 @@ class Profile(_Table):
 class Beat(_Table):
     """Celery's scheduler."""
 
-    enabled: Enabled = "auto"
+    enabled: Enabled = Field(
+        default="auto", description='Whether it runs. "auto": if the application has a schedule.'
+    )
 
 
 class Flower(_Table):
     """The dashboard."""
 
-    enabled: Enabled = "auto"
-    address: str = "127.0.0.1"
-    port: Annotated[int, Whole(most=65535)] = 5555
+    enabled: Enabled = Field(default="auto", description='Whether it runs. "auto": if it is installed.')
+    address: str = Field(
+        default="127.0.0.1", description="The address that it listens on. Others need FLOWER_BASIC_AUTH."
+    )
+    port: Annotated[int, Whole(most=65535)] = Field(
+        default=5555, description="Its port, or the next free one where that is taken. 0: any free one."
+    )
 
     def installed(self) -> bool:
         """Whether the dashboard extra is there."""
@@ -110,7 +123,7 @@ class Flower(_Table):
 
     def command(self, python: str, app: str) -> tuple[str, ...]:
         """Celery's `flower` command, in a process where it can read our queues."""
-        return (python, "-m", "seawall.dashboard", "-A", app, "flower")
+        return (python, "-m", "seawall.dashboard", "-q", "-A", app, "flower")
 
     def wanted(self) -> bool:
         """Whether to run it.
@@ -138,14 +151,44 @@ class Flower(_Table):
 class FleetSpec(_Table):
     """What fleet.toml says."""
 
-    app: Annotated[str, StringConstraints(pattern=r"^[\w.]+(:[\w.]+)?$")]
-    drain_timeout: Annotated[float, Duration(most=LONGEST_WAIT)] = 30.0
-    commands: dict[Name, Reference] = Field(default_factory=dict)
-    migrations: dict[Name, Path] = Field(default_factory=dict)
-    tables: dict[Name, Reference] = Field(default_factory=dict)
-    workers: dict[Name, Profile] = Field(default_factory=dict)
+    app: Annotated[str, StringConstraints(pattern=r"^[\w.]+(:[\w.]+)?$")] = Field(
+        description="The Celery application, as `celery -A` takes it.", examples=["shop.celery"]
+    )
+    drain_timeout: Annotated[float, Duration(most=LONGEST_WAIT)] = Field(
+        default=30.0, description="How long tasks may take to finish after the first Ctrl-C."
+    )
+    commands: dict[Name, Reference] = Field(
+        default_factory=dict,
+        description='Commands added to `seawall`: name = "module:click_command".',
+        examples=[{"shop": "shop.commands:group"}],
+    )
+    migrations: dict[Name, Path] = Field(
+        default_factory=dict,
+        description="SQL migrations of the application: name of the history = directory.",
+        examples=[{"shop": "migrations"}],
+    )
+    tables: dict[Name, Reference] = Field(
+        default_factory=dict,
+        description='What its code expects of the database: name = "module:tables".',
+        examples=[{"shop": "shop.tables:TABLES"}],
+    )
+    workers: dict[Name, Profile] = Field(
+        default_factory=dict, description="Kinds of workers, each a table [workers.NAME]; at least one."
+    )
     beat: Beat = Beat()
     flower: Flower = Flower()
+
+    @classmethod
+    def of_application(cls, app: str, queues: Sequence[str]) -> Self:
+        """The fleet of an application that has no fleet.toml: one worker on all its queues, all else default.
+
+        Raises:
+            ConfigError: `app` is no name of an application.
+        """
+        try:
+            return cls(app=app, workers={"default": Profile(queues=tuple(queues))})
+        except ValidationError as exc:
+            raise ConfigError(_in_one_line(Path("-A"), exc.errors()[0])) from exc
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -201,13 +244,16 @@ class FleetSpec(_Table):
             ConfigError: Flower is asked for and not installed.
         """
         common = dict(environment or {})
-        celery = (python, "-m", "celery", "-A", self.app)
+        celery = (python, "-m", "celery", "-q", "-A", self.app)  # -q: no banners, and no logs are left out
         programs = []
         if self.beat.enabled is True or (self.beat.enabled == "auto" and has_schedule):
             schedule = ("--schedule", str(home / "beat-schedule"), "--pidfile=", "--loglevel", "INFO")
             programs.append(Program(name="beat", argv=(*celery, "beat", *schedule), environment=common))
-        programs += [profile.worker(name, celery, common) for name, profile in self._workers()]
-        if self.flower.wanted():
+        observed = self.flower.wanted()
+        programs += [
+            profile.worker(name, celery, common, observed=observed) for name, profile in self._workers()
+        ]
+        if observed:
             address = (f"--address={self.flower.address}", f"--port={self.flower.free_port()}")
             programs.append(
                 Program(
@@ -215,6 +261,7 @@ class FleetSpec(_Table):
                     argv=(*self.flower.command(python, self.app), *address),
                     environment=common,
                     outlives_others=True,
+                    announces_url=True,
                 )
             )
         return programs

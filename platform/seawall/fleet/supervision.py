@@ -31,7 +31,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -50,6 +50,9 @@ _NEXT_PHASE: Final = {
     State.KILLING: State.KILLING,
 }
 _QUOTED: Final = 200  # characters of a last line
+_QUIET: Final = 0.2  # seconds without a line: what programs say as they start stands above "fleet ready"
+_ANNOUNCES_WITHIN: Final = 10.0  # seconds that a fleet whose workers are ready waits for that and for URLs
+_NO_LINK: Final = "no program of this fleet takes a link: its dashboard asks for a password, or does not run"
 _ANNOUNCEMENT: Final = {
     State.DRAINING: "draining, at most {drain:g} s (the next signal stops at once)",
     State.STOPPING: "stopping, running work is dropped, at most {stop:g} s (the next signal kills)",
@@ -66,6 +69,8 @@ class Member:
     child: Child | None = None
     due: float = math.inf
     status: str = "no status given"
+    url: str = ""
+    link: str = ""
     history: History = field(default_factory=History)
 
     def transition(self, state: State, *, due: float = math.inf) -> None:
@@ -81,6 +86,8 @@ class Fleet:
     `started`: the monotonic instant that "ready in ... s" counts from, now if not given.
     `on_ready` is called once, when every program that declares readiness is ready, `on_stopping` when the end
     begins, `on_turn` at least every `turn_within` seconds; they must not block. `control` is closed at last.
+    `describe` gives the lines below "fleet ready" from the addresses of the programs that have one, by name.
+    A link that lets one in stands among them only if the console is a terminal.
 
     Raises:
         ConfigError: there is no program, or two share a name.
@@ -99,6 +106,7 @@ class Fleet:
         on_ready: Callable[[], object] | None = None,
         on_stopping: Callable[[], object] | None = None,
         on_turn: Callable[[], object] | None = None,
+        describe: Callable[[Mapping[str, str]], Iterable[str]] = lambda _: (),
         turn_within: float = math.inf,
         control: Control | None = None,
     ) -> None:
@@ -115,10 +123,13 @@ class Fleet:
         self._on_ready = on_ready
         self._on_stopping = on_stopping
         self._on_turn = on_turn
+        self._describe = describe
         self._turn_within = turn_within
         self._turn_due = 0.0 if on_turn else math.inf
         self._control = control
         self._phase: State | None = None
+        self._screen_due: float | None = None  # None until every program that declares readiness is ready
+        self._last_line = -math.inf
         self._announced_ready = False
         self._failed = False
         self._cut_short_by: int | None = None
@@ -144,7 +155,6 @@ class Fleet:
             stack.callback(self._close_children)
             for member in self._members:
                 self._start(member)
-            self._report_ready()  # none may declare readiness
             while self._phase is None or any(member.state is not State.STOPPED for member in self._members):
                 self._step()
         self._summarise()
@@ -154,7 +164,8 @@ class Fleet:
     # -- the loop
 
     def _step(self) -> None:
-        soonest = min(self._turn_due, *(member.due for member in self._members))
+        self._report_ready()
+        soonest = min(self._turn_due, self._looks_again_at(), *(member.due for member in self._members))
         timeout = None if soonest == math.inf else max(0, math.ceil((soonest - time.monotonic()) * 1000))
         self._watch_console()
         for fd, events in self._poll.poll(timeout):
@@ -233,24 +244,50 @@ class Fleet:
         if lines is None:
             self._forget(child.output.fileno())
         for line in lines or ():
+            self._last_line = time.monotonic()
             self._console.line(child.program.name, line)
 
     def _on_notifications(self, member: Member, child: Child) -> None:
         for key, value in child.notified():
             if key == "STATUS":
                 member.status = value
+            elif key == "X_SEAWALL_LINK":
+                member.link = value
+            elif key == "X_SEAWALL_URL":
+                member.url = value
+                if self._announced_ready:
+                    self._console.say(f"{member.program.name} is at {self._address(member)}")
             elif (key, value) == ("READY", "1") and member.state is State.STARTING:
                 member.transition(State.READY)
-                self._report_ready()
 
     def _report_ready(self) -> None:
+        """Once all are ready and have said where they are, or have had the time to, say what runs where."""
         awaited = [member for member in self._members if member.program.needs_ready] or self._members
         if self._announced_ready or any(member.state is not State.READY for member in awaited):
             return
+        now = time.monotonic()
+        if self._screen_due is None:
+            self._screen_due = now + _ANNOUNCES_WITHIN
+            self._last_line = now  # the line that says so too is still on its way
+            self._call(self._on_ready, "on_ready")
+        late = [one for one in self._members if one.program.announces_url and not one.url]
+        waits = any(one.state is State.READY for one in late) or now < self._last_line + _QUIET
+        if waits and now < self._screen_due:
+            return
         self._announced_ready = True
-        took = time.monotonic() - self._started
-        self._say(f"fleet ready in {took:.1f} s: {_names(awaited)}")
-        self._call(self._on_ready, "on_ready")
+        self._say(f"fleet ready in {now - self._started:.1f} s: {_names(awaited)}")
+        addresses = {one.program.name: self._address(one) for one in self._members if one.url}
+        for line in self._describe(addresses):
+            self._console.say(line)  # not to clients: a link may be among them
+
+    def _looks_again_at(self) -> float:
+        """When `_report_ready` may have something to say although nothing happens."""
+        if self._screen_due is None or self._announced_ready:
+            return math.inf
+        return min(self._screen_due, time.monotonic() + _QUIET)
+
+    def _address(self, member: Member) -> str:
+        return (member.link if self._console.is_terminal else "") or member.url
 
     def _call(self, hook: Callable[[], object] | None, name: str) -> None:
         try:
@@ -272,6 +309,7 @@ class Fleet:
         for line in lines:
             self._console.line(member.program.name, line)
         member.child = None
+        member.url = member.link = ""
         now = time.monotonic()
         uptime = now - child.started
         if self._phase is None and member.state not in PHASES:
@@ -300,7 +338,7 @@ class Fleet:
         if program.needs_ready and phase not in (State.STOPPING, State.KILLING) and not as_asked:
             self._failed = True
         member.transition(State.STOPPED)
-        self._say(f"{program.name} {exit_in_words(status)}")
+        self._say(f"{program.name} {exit_in_words(status, by_fleet=phase is State.KILLING)}")
         if self._phase is None:  # it was being replaced
             self._start(member)
 
@@ -367,11 +405,15 @@ class Fleet:
         assert self._control is not None  # noqa: S101
         self._forget(client.fileno())
         asked = self._control.request(client)
-        known = {member.program.name for member in self._members if member.program.needs_ready}
-        only = [] if asked is None else list(asked.get("only", ()))
         if asked is None:
             return
-        if asked.get("do") != "restart" or not known or not known.issuperset(only):
+        known = {member.program.name for member in self._members if member.program.needs_ready}
+        only = list(asked.get("only", ()))
+        if asked.get("do") == "link":
+            links = [member.link for member in self._members if member.link]
+            self._control.tell({"done": links} if links else {"failed": _NO_LINK}, client)
+            self._control.drop(client)
+        elif asked.get("do") != "restart" or not known or not known.issuperset(only):
             self._control.tell({"failed": f"{asked}: there are {', '.join(sorted(known))}"}, client)
             self._control.drop(client)
         elif self._phase is not None:
@@ -395,7 +437,7 @@ class Fleet:
             self._replacing = None
             if not self._rolling:
                 replaced, self._replaced = self._replaced, []
-                self._say(f"restarted: {', '.join(replaced)}")
+                self._console.say(f"restarted: {', '.join(replaced)}")  # clients hear it as their last word
                 self._dismiss({"done": replaced})
         if self._replacing is None and self._rolling:
             self._replacing = self._rolling.popleft()

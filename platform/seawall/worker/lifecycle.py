@@ -15,7 +15,7 @@ from typing import Any, Final
 import billiard
 import billiard.pool
 from celery import concurrency, signals
-from celery.exceptions import CPendingDeprecationWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from seawall import servers
 from seawall.breaker import share
@@ -57,9 +57,11 @@ def connect() -> None:
     signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
+    signals.celeryd_init.connect(_spare_the_warning_of_root, dispatch_uid=f"{uid}.root")
     signals.celeryd_init.connect(_hear_typed_limits, dispatch_uid=f"{uid}.limits")
     signals.worker_init.connect(_spare_the_search, dispatch_uid=f"{uid}.search")
     signals.celeryd_after_setup.connect(_spare_the_warning, dispatch_uid=f"{uid}.warning")
+    signals.celeryd_after_setup.connect(_warn_of_root, dispatch_uid=f"{uid}.root")
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
     signals.worker_init.connect(_open_accounts, dispatch_uid=f"{uid}.accounts")
     readiness.connect(notify)
@@ -96,6 +98,18 @@ def _name_process(sender: Any = None, **_: Any) -> None:
     """PostgreSQL shows each connection under its worker; the children inherit the name."""
     name_process(str(sender))
     name_worker(str(sender))
+
+
+def _spare_the_warning_of_root(**_: Any) -> None:
+    """Leave out Celery's eight lines, which follow at once; `_warn_of_root` has one, in the log."""
+    warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser", SecurityWarning)
+
+
+def _warn_of_root(**_: Any) -> None:
+    if os.geteuid() == 0:
+        logger.warning(
+            "this worker runs as root, and so do its tasks: start it as another user, or with --uid"
+        )
 
 
 def _hear_typed_limits(instance: Any = None, options: Any = None, **_: Any) -> None:

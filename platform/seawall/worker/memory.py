@@ -240,7 +240,7 @@ def board_of(chosen: MemorySettings) -> tuple[Board, ControlGroup | None]:
     if chosen.board is None:
         return make_board(chosen)
     board = Board.open(chosen.board)
-    logger.info("memory budget %s, shared by the workers of the fleet", format_bytes(board.budget))
+    logger.debug("memory budget %s, shared by the workers of the fleet", format_bytes(board.budget))
     return board, group_of(chosen)
 
 

@@ -1,0 +1,112 @@
+"""Where `seawall init` and the messages of `seawall up` look for an application."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from seawall import settings
+from seawall.cli import group
+from seawall.cli.discovery import guessed_apps, hint, place_below
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(project: Path, name: str, text: str) -> None:
+    path = project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+MADE = 'from celery import Celery\n\napp = Celery("shop")\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name"),
+    [
+        ("tasks.py", MADE, "tasks"),
+        ("tasks.py", MADE.replace("app", "queue"), "tasks:queue"),
+        ("tasks.py", 'import seawall\ncelery: object = seawall.Seawall("shop")\n', "tasks"),
+        ("shop/celery.py", MADE, "shop"),
+        ("shop/__init__.py", MADE, "shop"),
+        ("shop/web/celery.py", MADE, "shop.web"),
+    ],
+)
+def test_an_application_is_found_where_celery_would_find_it(
+    project: Path, file: str, text: str, name: str
+) -> None:
+    write(project, file, text)
+    assert guessed_apps() == [name]
+    assert hint() == name
+
+
+def test_what_is_no_application_of_the_project_is_passed_over(project: Path) -> None:
+    write(project, ".venv/lib/celery.py", MADE)
+    write(project, "environment/pyvenv.cfg", "")
+    write(project, "environment/celery.py", MADE)
+    write(project, "tests/celery.py", MADE)
+    write(project, "a/b/c/celery.py", MADE)
+    write(project, "broken.py", "Celery(\n")
+    write(project, "made.py", "def make():\n    app = Celery('x')\n")
+    (project / "binary.py").write_bytes(b"Celery\xff\x00")
+    assert guessed_apps() == []
+    assert hint() == "MODULE"
+
+
+def test_several_are_all_named_the_nearest_first(project: Path) -> None:
+    write(project, "shop/deep/celery.py", MADE)
+    write(project, "other.py", MADE)
+    assert guessed_apps() == ["other", "shop.deep"]
+
+
+def test_the_place_for_a_line_is_below_the_one_that_makes_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(project, "found_by_place.py", "from celery import Celery\n\n\napp = Celery(\n    'shop',\n)\n")
+    monkeypatch.syspath_prepend(project)
+    __import__("found_by_place")
+    try:
+        assert place_below("found_by_place") == "below line 6 of found_by_place.py"
+        assert place_below("not_loaded") == "below the line that makes it"
+    finally:
+        del sys.modules["found_by_place"]
+
+
+def typed(*arguments: str) -> Result:
+    return CliRunner().invoke(group, arguments)
+
+
+def test_up_outside_of_any_project_says_what_to_type(project: Path) -> None:
+    assert "`seawall up -A MODULE` runs one application" in typed("up").output
+    write(project, "tasks.py", MADE)
+    answer = typed("up")
+    assert answer.exit_code == 2
+    assert "`seawall up -A tasks` runs one application with defaults" in answer.output
+    assert "`seawall init -A tasks` writes the file for it" in answer.output
+    assert [path.name for path in project.iterdir()] == ["tasks.py"]
+
+
+def test_init_chooses_nothing_where_there_is_none_or_are_several_and_overwrites_nothing(
+    project: Path,
+) -> None:
+    assert "no module here makes a Celery application" in typed("init").output
+    write(project, "tasks.py", MADE)
+    write(project, "other.py", MADE)
+    assert "choose one with -A: other, tasks" in typed("init").output
+    write(project, "fleet.toml", "mine")
+    answer = typed("init", "-A", "tasks")
+    assert (answer.exit_code, "fleet.toml is there already" in answer.output) == (2, True)
+    assert (project / "fleet.toml").read_text() == "mine"
+
+
+def test_the_fleet_is_declared_here_or_else_in_workers(project: Path) -> None:
+    assert settings().fleet_file == Path("fleet.toml")
+    write(project, "workers/fleet.toml", "")
+    assert settings().fleet_file == Path("workers/fleet.toml")
+    write(project, "fleet.toml", "")
+    assert settings().fleet_file == Path("fleet.toml")
