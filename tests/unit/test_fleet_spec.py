@@ -61,6 +61,7 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
     assert worker.needs_ready
     assert (worker.drain_signal, worker.stop_signal) == (signal.SIGTERM, signal.SIGQUIT)
     assert made["beat"].argv[5:] == (
+        "--quiet",
         "beat",
         "--schedule",
         "home/beat-schedule",

@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import sys
 import time
+from typing import Final
 
 import click
 
@@ -17,6 +19,8 @@ from seawall.fleet import Console, Control, Fleet, FleetSpec
 from seawall.quantity import format_bytes
 from seawall.redaction import hide_passwords
 
+_PREFIX: Final = 12  # characters of a program's name before its lines
+
 
 @click.command()
 @click.option("--migrate/--no-migrate", "migrations", default=True, help="Apply the SQL migrations first.")
@@ -27,7 +31,7 @@ def up(*, migrations: bool) -> None:
     """
     started = time.monotonic()
     spec = FleetSpec.load(settings().fleet)
-    console = Console()
+    console = Console(as_json=_is_json())
     if servers.join_embedded() is not None:
         console.say(f"embedded servers ready in {time.monotonic() - started:.1f} s under {settings().home}")
     make_folders(settings().home, 0o755)
@@ -73,7 +77,13 @@ def _readable() -> dict[str, str]:
     """The programs write into pipes, but somebody reads along at this terminal."""
     if settings().log.format != "auto" or not sys.stdout.isatty():
         return {}
-    return {"SEAWALL_LOG__FORMAT": "console", "FORCE_COLOR": "1"}
+    width = shutil.get_terminal_size().columns - _PREFIX
+    return {"SEAWALL_LOG__FORMAT": "console", "FORCE_COLOR": "1", "COLUMNS": str(width)}
+
+
+def _is_json() -> bool:
+    chosen = settings().log.format
+    return chosen == "json" or (chosen == "auto" and not sys.stdout.isatty())
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

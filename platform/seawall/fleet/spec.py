@@ -205,7 +205,9 @@ class FleetSpec(_Table):
         programs = []
         if self.beat.enabled is True or (self.beat.enabled == "auto" and has_schedule):
             schedule = ("--schedule", str(home / "beat-schedule"), "--pidfile=", "--loglevel", "INFO")
-            programs.append(Program(name="beat", argv=(*celery, "beat", *schedule), environment=common))
+            programs.append(
+                Program(name="beat", argv=(*celery, "--quiet", "beat", *schedule), environment=common)
+            )
         programs += [profile.worker(name, celery, common) for name, profile in self._workers()]
         if self.flower.wanted():
             address = (f"--address={self.flower.address}", f"--port={self.flower.free_port()}")
