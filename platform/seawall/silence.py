@@ -184,7 +184,7 @@ class _Bounded:
     def _read_awake(self, bound: float, args: Any, timeout: Any, options: dict[str, Any]) -> Any:
         """Wait for an answer, once more where not the server was silent but this process stood still.
 
-        Stopped, frozen with its machine or without a core, it finds its time over before anybody could answer.
+        Stopped, frozen with its machine or without a core, it finds its time over before an answer comes.
         """
         begun, lets_go = time.monotonic(), options.get("disconnect_on_error", True)
         options["disconnect_on_error"] = False

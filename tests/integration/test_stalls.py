@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
 from support import shop
 from support.delivery import own_server

@@ -42,7 +42,7 @@ KEEP_EVERY: Final = 3600.0
 
 LONGEST_PAUSE: Final = 5.0
 _CERTAIN: Final = 3
-"""Failures in a row after which Redis is said to be away: one answer that is late, on a busy machine, is none."""
+"""Failures in a row after which Redis is said to be away: on a busy machine one answer may be late."""
 
 OUTAGE: Final = (RedisError, OSError, SeawallError)
 

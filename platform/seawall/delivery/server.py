@@ -13,7 +13,7 @@ _checked: dict[str, list[str]] = {}
 
 
 def check(client: "Redis", where: str) -> list[str]:
-    """Refuse a server that cannot work; what can be lost with it, for a worker to say. Asked once per process.
+    """Refuse a server that cannot work; returns what can be lost with it, for a worker to say. Asked once.
 
     Raises:
         ConfigError: it is a Redis Cluster node.
