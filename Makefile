@@ -20,7 +20,7 @@ FROM_LOCK := $(PIP) install --no-deps --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-annotate --extra embedded --extra dashboard --extra demo
 
-.PHONY: help install workers dashboard migrate migrate-lint demo test test-matrix tools test-all coverage soak fuzz bench check format docs lock clean
+.PHONY: help install workers dashboard migrate migrate-lint demo tour test test-matrix tools test-all coverage soak fuzz bench check format docs lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ migrate-lint: $(DEV) ## Look for dangerous locks in the SQL migrations.
 
 demo: $(RUN) ## Import real public data through the running fleet.
 	@$(BIN)/seawall demo import
+
+tour: $(RUN) ## See what happens when things go wrong, on servers of its own.
+	@$(BIN)/seawall demo tour
 
 test: $(DEV) ## Run the tests, in random order and in parallel.
 	$(BIN)/pytest -n $(JOBS) -m "not slow and not rabbitmq"

@@ -266,6 +266,10 @@ class LogSettings(Section):
         default="INFO",
         description="The least level written after `bootstrap()`. Workers have Celery's `--loglevel`.",
     )
+    program: str = Field(
+        default="",
+        description="The program's name in each line; the fleet sets it. By default its node's or file's.",
+    )
 
 
 class EmbeddedSettings(Section):

@@ -42,6 +42,9 @@ SUSPECTED_WITHIN: Final = 1.0
 
 _SUSPECTED_FOR: Final = 15.0
 
+_OVERSLEPT: Final = 1.25
+"""How many times its timeout a wait has to last, for the process that waited to have stood still."""
+
 _CONNECTED_WITHIN: Final = 60.0
 """Seconds that nobody is longer than in making a connection, the system's resolver included."""
 
@@ -137,6 +140,7 @@ class _Bounded:
     # redis-py's own.
     socket_connect_timeout: float | None
     socket_timeout: float | None
+    disconnect: Callable[[], None]
     _made_at = 0.0
 
     def _connect(self) -> Any:
@@ -164,12 +168,9 @@ class _Bounded:
             timeout = bound
         try:
             with _counted(deadline):
-                if compat.READS_WITH_TIMEOUT:
-                    return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
-                if timeout is compat.UNSET:
-                    return super().read_response(*args, **options)  # type: ignore[misc]
-                with compat.socket_waits(self, timeout):
-                    return super().read_response(*args, **options)  # type: ignore[misc]
+                if waits_for_answer and bound is not None:
+                    return self._read_awake(bound, args, timeout, options)
+                return self._read(args, timeout, options)
         except RedisTimeoutError:
             if waits_for_answer and (bound is None or bound >= SUSPECTED_WITHIN):
                 _Process.silent_at[self._server] = time.monotonic()
@@ -179,6 +180,35 @@ class _Bounded:
                 _Process.refused_at = time.monotonic()
                 raise NotNowError(str(exc)) from exc
             raise
+
+    def _read_awake(self, bound: float, args: Any, timeout: Any, options: dict[str, Any]) -> Any:
+        """Wait for an answer, once more where not the server was silent but this process stood still.
+
+        Stopped, frozen with its machine or without a core, it finds its time over before an answer comes.
+        """
+        begun, lets_go = time.monotonic(), options.get("disconnect_on_error", True)
+        options["disconnect_on_error"] = False
+        try:
+            return self._read(args, timeout, options)
+        except ResponseError:
+            raise
+        except BaseException as exc:
+            overslept = time.monotonic() - begun > bound * _OVERSLEPT
+            if not (overslept and isinstance(exc, RedisTimeoutError)):
+                if lets_go:
+                    self.disconnect()
+                raise
+        about_to_wait(bound)
+        options["disconnect_on_error"] = lets_go
+        return self._read(args, timeout, options)
+
+    def _read(self, args: Any, timeout: Any, options: dict[str, Any]) -> Any:
+        if compat.READS_WITH_TIMEOUT:
+            return super().read_response(*args, timeout=timeout, **options)  # type: ignore[misc]
+        if timeout is compat.UNSET:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        with compat.socket_waits(self, timeout):
+            return super().read_response(*args, **options)  # type: ignore[misc]
 
     @property
     def _server(self) -> tuple[Any, Any]:

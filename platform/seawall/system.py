@@ -137,7 +137,8 @@ class System:
         if self._memory is not None:
             self._memory.start()  # before the services, which may register for pressure
         try:
-            report = self._runtime.start()
+            with startup.told_while_waiting(self._runtime.report):
+                report = self._runtime.start()
         except BaseException:
             if self._memory is not None:
                 self._memory.stop()

@@ -41,8 +41,8 @@ from support.waiting import wait_until
 _APPS = Path(__file__).parent / "apps"
 _QUEUE = "celery"
 _EVENTS = ("task-received", "task-started", "task-succeeded")
-_LINES = (b"received", b"succeeded in")
-_LINE = re.compile(rb"Task bench\.add\[[^\]]+\] (received|succeeded in)")
+_LINES = (b"received", b"succeeded")
+_LINE = re.compile(rb'Task bench\.add\[[^\]]+\] (received|succeeded)|"event": "(received|succeeded)"')
 
 Figures = dict[str, float]
 
@@ -142,7 +142,7 @@ class System:
         """Wait until all that the tasks leave behind is there."""
 
         def is_there() -> bool:
-            lines = Counter(_LINE.findall(self.worker.log.read_bytes()))
+            lines = Counter(one or other for one, other in _LINE.findall(self.worker.log.read_bytes()))
             told = self._listener.counts()
             return all(lines[word] == self._expected for word in _LINES) and all(
                 told[kind] == self._expected for kind in _EVENTS

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -15,9 +16,11 @@ from seawall.database.migrations import Migrations
 from seawall.errors import ConfigError
 from seawall.health import Question
 from seawall.startup import histories
+from support.delivery import free_port
+from support.processes import started
 from support.proxy import proxy
 from support.services import World, threads_of
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 QUIET = Features(logging=False, errors=False)
 
@@ -147,10 +150,56 @@ def test_a_server_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
         stop()
 
 
+WAITS = """
+import logging, sys, time
+import seawall
+
+class Told(logging.Handler):
+    def emit(self, record):
+        if record.name == "seawall.startup":
+            print(f"{time.monotonic() - begun:.2f} {record.getMessage()}", flush=True)
+
+begun = time.monotonic()
+logging.basicConfig(handlers=[Told()])
+seawall.bootstrap()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "awaited", "advice"),
+    [
+        ("redis", "redis", "SEAWALL_REDIS_URL"),
+        ("database", "database", "SEAWALL_DATABASE_URL"),
+        ("migrations", "migrations", "seawall migrate up"),
+        ("servers", "the embedded servers", "the first start takes a while"),
+    ],
+)
+@pytest.mark.usefixtures("_configured")
+def test_a_start_that_waits_says_within_a_second_for_what_and_what_to_do(
+    lacks: str, awaited: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacks in {"redis", "database"}:
+        url = f"{'redis' if lacks == 'redis' else 'postgresql'}://127.0.0.1:{free_port()}/0"
+        monkeypatch.setenv(f"SEAWALL_{lacks.upper()}_URL", url)
+    if lacks == "servers":
+        for name in ("SEAWALL_REDIS_URL", "SEAWALL_DATABASE_URL"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("SEAWALL_HOME", str(tmp_path / "home"))
+    with started([sys.executable, "-c", WAITS], log=tmp_path / "log") as script:
+        wait_until(lambda: f"waiting for {awaited}" in script.output, timeout=20)
+        said = next(line for line in script.output.splitlines() if f"waiting for {awaited}" in line)
+        if lacks == "servers":
+            wait_until(lambda: "waiting for migrations" in script.output, timeout=60)
+    assert advice in said
+    assert "at most 1m" in said or lacks == "servers"
+    if lacks != "migrations":  # which are looked at when the servers are there
+        assert float(said.split()[0]) < 1.0 * busyness()
+
+
 FORKS = """
 import os
 from seawall import Features, bootstrap
-from support.waiting import wait_until
+from support.waiting import busyness, wait_until
 
 quiet = Features(logging=False)
 system = bootstrap(features=quiet)

@@ -97,7 +97,7 @@ def test_planted_secrets_are_found_nowhere(  # noqa: PLR0913, PLR0917 - fixtures
         with pytest.raises(shop.GatewayError) as caught:
             result.get(timeout=60)
         wait_until(lambda: any(event["type"] == "task-failed" for event in events), timeout=30)
-        wait_until(lambda: "raised unexpected" in worker.logs(), timeout=30)
+        wait_until(lambda: '"event": "failed"' in worker.logs(), timeout=30)
 
     wait_until(lambda: recorded.states()["dead"], timeout=30, what="the account of it")
     assert "cannot reach https://u:***@gateway/pay" in str(caught.value), (
@@ -225,7 +225,7 @@ def test_a_line_written_in_a_task_says_which_task_attempt_queue_and_worker(
     result = shop_app.tasks["shop.outspoken"].delay(TOKEN, CARD, order={})
     with pytest.raises(shop.GatewayError):
         result.get(timeout=60)
-    wait_until(lambda: any("raised unexpected" in line["event"] for line in written_by(worker)), timeout=30)
+    wait_until(lambda: any(line["event"] == "failed" for line in written_by(worker)), timeout=30)
     lines = written_by(worker)
     written = [line for line in lines if line["event"].startswith("charging")]
     assert [line["attempt"] for line in written] == [1, 2]
@@ -235,7 +235,7 @@ def test_a_line_written_in_a_task_says_which_task_attempt_queue_and_worker(
         assert line["process"].startswith("Cell-")
         assert line["level"] == "warning"
         assert line["logger"] == "support.shop"
-    (failed,) = [line for line in lines if "raised unexpected" in line["event"]]
+    (failed,) = [line for line in lines if line["event"] == "failed"]
     assert failed["task_id"] == result.id
     assert "GatewayError" in failed["exception"]
 

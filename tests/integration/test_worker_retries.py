@@ -127,7 +127,7 @@ def test_no_secret_reaches_the_log_or_the_headers(start_worker: StartWorker, sho
     ):
         with pytest.raises(ValueError, match="cannot log in"):
             AsyncResult(str(getattr(result, "id", result)), app=shop_app).get(timeout=30)
-    logs = wait_until(lambda: logs_with(worker, "raised unexpected", 2), timeout=20)
+    logs = wait_until(lambda: logs_with(worker, '"event": "failed"', 2), timeout=20)
     assert "hunter2secret" not in logs
     assert "postgresql://u:***@db" in logs
 

@@ -20,12 +20,13 @@ import pytest
 import redis as redis_py
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
 from celery import Celery, Task, signals
-from celery.app import defaults
+from celery.app import defaults, trace
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
 from celery.exceptions import WorkerLostError
 from celery.fixups import django as celerys_django
+from celery.worker import request as celerys_request
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous import Hub
@@ -38,6 +39,7 @@ from psycopg_pool.pool import WaitingClient
 from redis import ConnectionPool as ConnectionPoolOfRedis
 
 from seawall import Seawall, compat
+from seawall.logs import console, endings
 from seawall.priority import HIGHEST, LOWEST
 from seawall.worker import lifecycle, older, result_clients
 from seawall.worker.cells.cell import Consumer
@@ -51,6 +53,15 @@ PINNED = ("celery", "kombu", "redis", "psycopg", "psycopg-pool", "structlog")
 def parameters(function: object) -> list[str]:
     assert callable(function)
     return list(inspect.signature(function).parameters)
+
+
+def test_celery_tells_of_a_tasks_end_by_these_templates_or_lines_are_its_sentences() -> None:
+    templates = {name: getattr(trace, name).strip() for name in vars(trace) if name.startswith("LOG_")}
+    templates["LOG_INTERNAL_ERROR"], known = templates["LOG_FAILURE"], {*endings._NAMED}
+    assert known == {*templates.values()}
+    source = inspect.getsource(celerys_request)
+    assert all(template in source for template in endings._PLACED)
+    assert console._NOISE["celery.worker.strategy"] in known
 
 
 def test_on_failure_keeps_its_signature_or_our_request_is_called_wrongly() -> None:

@@ -4,16 +4,20 @@ import io
 import json
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+import seawall
 from seawall import logs
 from seawall.config import settings
+from seawall.logs import console
 from seawall.redaction import is_plain
 from support import secret_forms
 from support.harmless_fields import fields
@@ -24,6 +28,7 @@ class Running:
 
     fields = {"task": "shop.charge", "task_id": "4711", "attempt": 2}  # noqa: RUF012
     secrets = ("tell-nobody",)
+    began: float | None = None
 
 
 @pytest.fixture
@@ -124,6 +129,121 @@ def test_a_root_logger_with_handlers_is_left_alone() -> None:
     assert before  # pytest's own
     assert logs.setup() is False
     assert root.handlers == before
+
+
+SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s"
+FAILED = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
+TASK = {"name": "shop.charge", "id": "3d4a27b1-5e56-492c-a376-6ce4a8bee58d"}
+ENDINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "success": (
+        SUCCEEDED,
+        {"runtime": 0.41206401100004996, "return_value": "{'paid': 5}"},
+        {"event": "succeeded", "seconds": 0.412064, "result": "{'paid': 5}"},
+        "succeeded  shop.charge        0.41 s  3d4a27b1  {'paid': 5}",
+    ),
+    "nothing returned": (
+        SUCCEEDED,
+        {"runtime": 0.0012, "return_value": "None"},
+        {"event": "succeeded", "seconds": 0.0012},
+        "succeeded  shop.charge          1 ms  3d4a27b1",
+    ),
+    "failure": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "ValueError('no')"},
+        {"event": "failed", "reason": "ValueError('no')"},
+        "failed     shop.charge                3d4a27b1  ValueError('no')",
+    ),
+    "failure of the worker": (
+        FAILED,
+        {"description": "INTERNAL ERROR", "exc": "KeyError('x')"},
+        {"event": "failed", "reason": "INTERNAL ERROR: KeyError('x')"},
+        "failed     shop.charge                3d4a27b1  INTERNAL ERROR: KeyError('x')",
+    ),
+    "retry": (
+        "Task %(name)s[%(id)s] retry: %(exc)s",
+        {"exc": "Retry in 0.0996797s: ConnectionError('away')"},
+        {"event": "retried", "again_in": 0.09968, "reason": "ConnectionError('away')"},
+        "retried    shop.charge                3d4a27b1  again in 100 ms: ConnectionError('away')",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_the_end_of_a_task_is_a_word_and_fields_and_says_name_and_id_once(
+    written: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    template, args, expected, shown = ENDINGS[kind]
+
+    def act(logger: logging.Logger) -> None:
+        logger.name = "celery.app.trace"
+        logger.info(template, {**TASK, **args}, extra={"data": {**TASK, **args}})
+        logger.name = "tests.logs"
+
+    text = written("json", act)
+    line = json.loads(text)
+    assert line.items() >= {**expected, "task": TASK["name"], "task_id": TASK["id"], "level": "info"}.items()
+    assert (text.count(TASK["id"]), text.count(TASK["name"])) == (1, 1)
+    assert written("console", act).rstrip().endswith(shown)
+
+
+def test_what_a_run_took_is_known_where_celery_does_not_say(written: Any) -> None:
+    scope = Running()
+    scope.began = time.monotonic() - 2
+    token = logs.scope.set(scope)
+    args = {**TASK, "description": "raised unexpected", "exc": "x"}
+    text = written("json", lambda logger: logger.info(FAILED, args))
+    logs.scope.reset(token)
+    assert 2 <= json.loads(text)["seconds"] < 60
+
+
+def test_an_ending_fits_its_line_and_what_led_to_the_task_is_left_out_of_its_traceback(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(logger: logging.Logger) -> None:
+        logger.name = "celery.app.trace"
+        args = {**TASK, "description": "raised unexpected", "exc": "x" * 500}
+        try:
+            raise ValueError("no")  # noqa: TRY301
+        except ValueError:
+            logger.exception(FAILED, args)
+        logger.name = "tests.logs"
+
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    head, *below = written("console", act).splitlines()
+    assert len(head) == 90
+    assert head.endswith("…")
+    assert [each.strip() for each in (below[0], below[-1])] == [
+        "Traceback (most recent call last):",
+        "ValueError: no",
+    ]
+    ours = Path(seawall.__file__).parent
+    frames = (f"{ours}/worker/task.py", "/srv/shop/tasks.py", f"{ours}/breaker/calls.py")
+    shown = console._without_ours(
+        "Traceback (most recent call last):\n"
+        + "".join(f'  File "{each}", line 1, in it\n    it()\n' for each in frames)
+        + "ValueError: no"
+    )
+    assert "task.py" not in shown.replace("tasks.py", "")
+    assert "/srv/shop/tasks.py" in shown
+    assert "breaker/calls.py" in shown  # what the task itself has called
+
+
+def test_a_terminal_is_spared_what_says_nothing_to_people() -> None:
+    def record(name: str, message: str, level: int = logging.INFO) -> logging.LogRecord:
+        return logging.LogRecord(name, level, "", 0, message, None, None)
+
+    assert not console.is_worth_reading(record("celery.worker.strategy", "Task %(name)s[%(id)s] received"))
+    assert console.is_worth_reading(record("celery.app.trace", SUCCEEDED))
+    assert console.is_worth_reading(record("celery.worker.strategy", "Task", logging.WARNING))
+
+
+def test_a_word_of_an_application_is_no_ending(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    text = written("console", lambda logger: logger.info("failed"))
+    assert "info       failed" in text
 
 
 class Broken:

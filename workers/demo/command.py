@@ -4,7 +4,11 @@ A file is accounted for when loaded + rejected is the number of its rows, which 
 method than the workers'. Anything else ends with exit code 1.
 """
 
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,12 +19,15 @@ from typing import Any, Final
 
 import click
 
+from seawall import embedded
 from seawall.cli import Amount
 from seawall.quantity import Duration, Whole
 from workers.demo import storage
 from workers.demo.datasets import DATASETS, count_rows
 
+FLEET: Final = Path(__file__).parents[1] / "fleet.toml"
 _POLL: Final = 0.1
+_ENDED_WITHIN: Final = 20.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,35 @@ def import_(  # noqa: PLR0913 - one parameter per option
     _watch(imports, time.monotonic() + answer_within, time.monotonic() + timeout)
     if [each for each in imports if not _account_for(each)]:
         raise click.ClickException("rows are unaccounted for: loaded + rejected differs from the file")
+
+
+@group.command("tour")
+@click.option(
+    "--stay/--end",
+    "stays",
+    default=None,
+    help="Keep it up at the end, until Enter is pressed: where this is a terminal.",
+)
+def tour(*, stays: bool | None) -> None:
+    """Show what happens when things go wrong, in a minute, on servers of its own."""
+    stays = sys.stdin.isatty() and sys.stdout.isatty() if stays is None else stays
+    folder = Path(tempfile.mkdtemp(prefix="seawall-tour-"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SEAWALL_")}
+    own = {"SEAWALL_HOME": str(folder / "home"), "SEAWALL_FLEET": str(FLEET), "SEAWALL_LOG__FORMAT": "json"}
+    argv = [sys.executable, "-m", "workers.demo.tour", *(["STAYS"] if stays else [])]
+    try:
+        status = subprocess.run(argv, env={**kept, **own}, check=False).returncode
+    finally:
+        _end_servers(folder / "home")
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(status)
+
+
+def _end_servers(home: Path) -> None:
+    """Wait until the embedded servers have seen that nobody uses them."""
+    deadline = time.monotonic() + _ENDED_WITHIN
+    while embedded.status(home).running and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def _app(ctx: click.Context) -> Any:

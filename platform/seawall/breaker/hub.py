@@ -41,6 +41,9 @@ KEEP_EVERY: Final = 3600.0
 """All circuits are read again so often: it keeps those that are forced without an end from expiring."""
 
 LONGEST_PAUSE: Final = 5.0
+_CERTAIN: Final = 3
+"""Failures in a row after which Redis is said to be away: on a busy machine one answer may be late."""
+
 OUTAGE: Final = (RedisError, OSError, SeawallError)
 
 _busy = threading.RLock()
@@ -120,6 +123,7 @@ class Hub:
         self._store: Store | None = None
         self._version = -1
         self._cut_off_at: float | None = None
+        self._told = False  # in the log, that Redis is away
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -201,7 +205,6 @@ class Hub:
             self._table.beat(self._cut_off_at, cut_off=True)
             for tracked in self._tracked.values():
                 tracked.forget()
-        logger.warning("breakers: Redis cannot be reached, each process goes by its own calls: %s", exc)
         emit(BreakersCutOff(error=str(exc)))
 
     @holdings.interruptible
@@ -237,12 +240,18 @@ class Hub:
                         poll_at, keep_at = self._turn(subscription, poll_at, keep_at)
             except OUTAGE as exc:
                 self.cut_off(exc)
+                self._tell_loss(exc, failures + 1)
             except Exception:
                 logger.exception("breakers: the hub failed and starts again")
             failures += 1
             self._pause(failures)
         if self._store is not None:
             self._store.client.close()
+
+    def _tell_loss(self, exc: Exception, failures: int) -> None:
+        if failures >= _CERTAIN and not self._told:
+            self._told = True
+            logger.warning("breakers: Redis cannot be reached, each process goes by its own calls: %s", exc)
 
     def _join(self, subscription: Any) -> None:
         """Subscribe first, then read: nothing can fall between."""
@@ -257,8 +266,10 @@ class Hub:
             self._table.beat(now, cut_off=False)
         self._own.repeat()
         self._tell_own(now)
-        if since is not None:
+        if self._told:
+            self._told = False
             logger.warning("breakers: Redis is back")
+        if since is not None:
             emit(BreakersRejoined(cut_off_for=now - since))
 
     def _pause(self, failures: int) -> None:

@@ -2,10 +2,11 @@
 
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -23,8 +24,9 @@ from seawall.redaction import hide_passwords
 if TYPE_CHECKING:
     from celery import Celery
 
-_MOST_NAMED = 3  # tasks or workers in a line
-_LABEL = 12  # characters
+_MOST_NAMED: Final = 3  # tasks or workers in a line
+_LABEL: Final = 12  # characters
+_PREFIX: Final = 12  # characters of a program's name before its lines
 
 
 @click.command()
@@ -42,7 +44,7 @@ def up(*, name: str | None, migrations: bool) -> None:
     The first Ctrl-C drains, the second stops, the third kills; exit code 0 says that nothing was killed.
     """
     started = time.monotonic()
-    console = Console()
+    console = Console(as_json=_is_json())
     spec, app = _chosen(name)
     spec.flower.wanted()  # refused before anything is made, if it is not installed
     _join_servers(console)
@@ -168,7 +170,13 @@ def _readable() -> dict[str, str]:
     """The programs write into pipes, but somebody reads along at this terminal."""
     if settings().log.format != "auto" or not sys.stdout.isatty():
         return {}
-    return {"SEAWALL_LOG__FORMAT": "console", "FORCE_COLOR": "1"}
+    width = shutil.get_terminal_size().columns - _PREFIX
+    return {"SEAWALL_LOG__FORMAT": "console", "FORCE_COLOR": "1", "COLUMNS": str(width)}
+
+
+def _is_json() -> bool:
+    chosen = settings().log.format
+    return chosen == "json" or (chosen == "auto" and not sys.stdout.isatty())
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -66,7 +66,7 @@ class Channel(ClaimingChannel):
         self.handlers["DOORBELL"] = self._doorbell_rang
         # Kombu's own client adds the prefix to some keys of some commands; ours are complete.
         self.redis: Redis = Redis(connection_pool=self.pool)
-        server.check(self.redis, f"redis at {transport.client.as_uri()}")
+        self.warnings = server.check(self.redis, f"redis at {transport.client.as_uri()}")
 
     # Submitting
 

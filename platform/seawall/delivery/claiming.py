@@ -159,7 +159,7 @@ class ClaimingChannel(older.Channel):
             if line.wish(self.qos.room):
                 self._drop_if_cut(cycle)
                 cycle._register_BRPOP(self)  # noqa: SLF001 - kombu's name for: connect, register, ask
-        elif line.overdue:
+        elif line.overdue():
             self._give_up_waiting(line)
         elif line.state == "waiting" and not claimant.far and (claimant.decided or claimant.must_settle):
             self.flush()

@@ -41,6 +41,7 @@ _MIN_WAIT = 0.001
 _ANY_LEVEL = 10
 _MORE, _HELD_BACK = 1, 2  # see claim.lua
 _ASK_AGAIN_AFTER = 1.0  # seconds, where a server answers that it can do nothing now
+_STANDSTILL = 2.0  # seconds between two turns of the loop, which has one each second at least
 _EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
 
 
@@ -59,6 +60,7 @@ class Line:
         self._asked_at = 0.0
         self._sent_at = 0.0
         self._answer_by = float("inf")
+        self._looked_at = self._grace = 0.0  # see `overdue`
         self._carried: Settlements = {}
         self._held_back = False  # nothing may be taken for the sake of a suspect: tokens are for others
         self._change_at: float | None = None
@@ -101,6 +103,7 @@ class Line:
 
         A server that says nothing for `silence` seconds longer than it was asked to wait is `overdue`.
         """
+        self._grace, self._looked_at = silence, self._clock()
         if self.wish(room) == "wait":
             self.state = "waiting"
             self.claimant.nudge_at = self._change_at
@@ -117,10 +120,17 @@ class Line:
             self._answer_by = self._clock() + silence
             self._send_claim(connection, text=False)
 
-    @property
     def overdue(self) -> bool:
-        """Whether an answer should have come: this connection leads nowhere, or the server is frozen."""
-        return self.state != "silent" and self._clock() > self._answer_by
+        """Whether an answer should have come: this connection leads nowhere, or the server is frozen.
+
+        The loop asks this at every turn. One that stood still meanwhile, as its process was stopped or found
+        no core, gives the answer its time once more.
+        """
+        now = self._clock()
+        stood_still, self._looked_at = now - self._looked_at > _STANDSTILL, now
+        if stood_still and self._grace:
+            self._answer_by, self._grace = max(self._answer_by, now + self._grace), 0.0
+        return self.state != "silent" and now > self._answer_by
 
     def _send_claim(self, connection: Any, *, text: bool) -> None:
         self.state = "claiming"

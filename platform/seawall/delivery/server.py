@@ -9,30 +9,28 @@ from seawall.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_checked: set[str] = set()
+_checked: dict[str, list[str]] = {}
 
 
-def check(client: "Redis", where: str) -> None:
-    """Refuse a server that cannot work and warn, once per process, about one that can lose messages.
+def check(client: "Redis", where: str) -> list[str]:
+    """Refuse a server that cannot work; returns what can be lost with it, for a worker to say. Asked once.
 
     Raises:
         ConfigError: it is a Redis Cluster node.
     """
     if where in _checked:
-        return
+        return _checked[where]
     try:
         facts = {**client.info("cluster"), **client.info("persistence"), **client.info("memory")}
     except RedisError as exc:  # a hosted server may forbid INFO; then there is nothing to say
         logger.debug("cannot look at %s: %s", where, exc)
-        return
+        return []
     if facts.get("cluster_enabled") in (1, "1"):
         raise ConfigError(
             f"{where} is a node of a Redis Cluster, which cannot claim from several queues at once: "
             "use a single server, replicas with Sentinel, or the stock transport (broker_transport='redis')."
         )
-    _checked.add(where)
-    for warning in warnings_about(facts):
-        logger.warning("%s: %s", where, warning)
+    return _checked.setdefault(where, [f"{where}: {warning}" for warning in warnings_about(facts)])
 
 
 def warnings_about(facts: dict[str, object]) -> list[str]:

@@ -13,6 +13,7 @@ run, and nothing is left on disk.
 import codecs
 import contextlib
 import functools
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from seawall.tether import die_with
 
 _CHUNK: Final = 65536
 _LAST_CHUNKS: Final = 64  # what a process outside the session may still write must not hold us up for ever
-_LONGEST_LINE: Final = 8192
+_LONGEST_LINE: Final = 1 << 18  # characters: more than a line of `seawall.logs` has, which is not to be cut
 
 
 class Lines:
@@ -92,6 +93,7 @@ class Child:
             env={
                 "PYTHONUNBUFFERED": "1",  # last words must not wait in a buffer
                 **os.environ,
+                "SEAWALL_LOG__PROGRAM": self.program.name,
                 **self.program.environment,
                 "NOTIFY_SOCKET": "@" + address[1:].decode(),
             },
@@ -147,5 +149,14 @@ class Child:
 
     def _remember(self, lines: Iterator[str]) -> list[str]:
         remembered = list(lines)
-        self.last_line = next((line for line in reversed(remembered) if line.strip()), self.last_line)
+        if last := next((line for line in reversed(remembered) if line.strip()), ""):
+            self.last_line = _said(last)
         return remembered
+
+
+def _said(line: str) -> str:
+    """What a line says: of one of ours as JSON, its message."""
+    if line.startswith('{"timestamp"'):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(line)["event"])
+    return line

@@ -1,5 +1,8 @@
 """The fleet's output: one line at a time, prefixed with the name of the program that wrote it.
 
+Or as JSON, where nobody reads along: lines of programs that are JSON, which say whose they are by themselves
+(`SEAWALL_LOG__PROGRAM`), pass as they are, and any other becomes an object with the same fields.
+
 Whoever reads us must never stop the fleet: a terminal held by Ctrl-S, a pager or a stalled connection
 would block our only thread, and behind it every child that logs. So writing never blocks: what cannot be
 written waits in a bounded backlog, and lines beyond it are dropped and counted. O_NONBLOCK belongs to the
@@ -9,12 +12,14 @@ A reader that went away (`seawall up | head -1`, a closed terminal) sets `closed
 soon as poll says so.
 """
 
+import json
 import os
 import select
 import stat
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from seawall.text import to_bytes
@@ -29,14 +34,17 @@ _AT_ONCE: Final = 4096  # PIPE_BUF: a pipe that polls writable takes this much w
 class Console:
     """Lines to the descriptor `fd`; coloured on a terminal unless NO_COLOR is set, or as `colour` says.
 
+    `as_json`: each line is one object.
+
     Flush whatever else writes to `fd` before: the backlog is this object's own.
     """
 
-    def __init__(self, fd: int = 1, *, colour: bool | None = None) -> None:
+    def __init__(self, fd: int = 1, *, colour: bool | None = None, as_json: bool = False) -> None:
         self.closed = False
         self.is_terminal = os.isatty(fd)
         self._fd = _own_descriptor(fd)
         self._colour = _wants_colour(fd) if colour is None else colour
+        self._as_json = as_json
         self._names: list[str] = [_OWN_NAME]
         self._backlog: deque[bytes] = deque()
         self._waiting = 0
@@ -54,10 +62,18 @@ class Console:
         if self._dropped and not self._waiting:
             dropped, self._dropped = self._dropped, 0
             self.say(f"{dropped} lines were dropped: nobody read this output fast enough", loud=True)
-        self._write(self._prefix(name) + text)
+        if not self._as_json:
+            self._write(self._prefix(name) + text)
+        elif _is_object(text):
+            self._write(text)
+        elif text.strip():
+            self._write(_object(name, "info", text))
 
     def say(self, text: str, *, loud: bool = False) -> None:
         """One line of the fleet's own; `loud` ones must not be overlooked."""
+        if self._as_json:
+            self._write(_object(_OWN_NAME, "warning" if loud else "info", text))
+            return
         if loud:
             text = self._painted(f"!! {text}", _LOUD)
         self._write(self._prefix(_OWN_NAME) + text)
@@ -128,6 +144,21 @@ class Console:
 
     def _painted(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _is_object(text: str) -> bool:
+    if not text.startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _object(name: str, level: str, text: str) -> str:
+    stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    fields = {"timestamp": stamp, "level": level, "event": text, "logger": name, "program": name}
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _writable(fd: int, timeout: float) -> bool:

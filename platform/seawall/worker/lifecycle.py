@@ -150,8 +150,11 @@ def _hear_of_poisoned(sender: Any = None, **_: Any) -> None:
     hear_of_poisoned(sender.app)
 
 
-def _announce_ready(**_: Any) -> None:
+def _announce_ready(sender: Any = None, **_: Any) -> None:
+    """A worker also says what its broker may lose: who only submits to it can change nothing about that."""
     notify("READY=1")
+    for warning in getattr(sender.connection.default_channel, "warnings", ()):
+        logger.warning(warning)
 
 
 def _let_signals_interrupt(told: Any) -> None:

@@ -3,25 +3,34 @@
 Celery decides on handlers, levels and files as ever (`-l`, `-f`, `worker_hijack_root_logger`). Only the
 formatter of a handler that Celery made is replaced, and only while its format is Celery's default: an
 application with a `setup_logging` receiver, handlers or a `worker_log_format` of its own keeps what it chose.
+
+Where the lines are ours nothing else is mixed in: logging is set up before anything is written, one line
+stands for Celery's banner, and what Celery writes past logging when it is told to end is a line as well.
 """
 
 import contextlib
 import logging
+import os
+import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from celery import signals
 from celery.app import defaults
+from celery.exceptions import SecurityWarning
 from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from seawall import logs
 from seawall.config import settings
-from seawall.redaction import RedactingFilter, secret_values
+from seawall.redaction import RedactingFilter, hide_passwords, secret_values
 from seawall.worker.discretion import secrecy_of
 
 _defaults: Any = defaults  # celery-types lacks half of it
 _CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAULT_TASK_LOG_FMT})
 _UID: Final = "seawall.lines"
+
+logger = logging.getLogger(__name__)
 
 
 class TaskScope:
@@ -34,6 +43,7 @@ class TaskScope:
         self._fields: Mapping[str, Any] | None = None
         self._secrets: tuple[str, ...] | None = None
         self.outer: logs.Scope | None = None
+        self.began: float | None = None
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -68,6 +78,8 @@ class TaskScope:
 
 def connect() -> None:
     """Listen to Celery's signals. Safe to repeat."""
+    signals.celeryd_init.connect(_begin, dispatch_uid=_UID)
+    signals.celeryd_after_setup.connect(_introduce, dispatch_uid=_UID)
     signals.after_setup_logger.connect(_format_lines, dispatch_uid=_UID)
     signals.after_setup_task_logger.connect(_format_lines, dispatch_uid=_UID)
     signals.task_prerun.connect(_entered, dispatch_uid=_UID)
@@ -92,7 +104,7 @@ def within(scope: logs.Scope) -> Iterator[None]:
 
 def enter(scope: TaskScope) -> None:
     """That run of a task begins here."""
-    scope.outer = logs.scope.get()
+    scope.outer, scope.began = logs.scope.get(), time.monotonic()
     logs.scope.set(scope)
 
 
@@ -103,6 +115,67 @@ def leave() -> None:
     logs.scope.set(outer)
     if outer is None:
         logs.forget_bound()
+
+
+def _begin(sender: Any = None, instance: Any = None, options: Any = None, **_: Any) -> None:
+    """Set up logging at once: Celery does after its first warnings, and after services of ours have begun."""
+    no_color = options.get("no_color")
+    chosen = instance.app.log.setup(
+        options.get("loglevel") or "WARN",
+        options.get("logfile"),
+        redirect_stdouts=False,
+        colorize=None if no_color is None else not no_color,
+        hostname=sender,
+    )
+    instance.setup_logging = lambda **_: chosen  # it would find all set up, and forget who had chosen
+    if _our_handler() is not None:
+        instance.quiet = True
+        # Where that is a danger, with pickle, Celery refuses to start.
+        warnings.filterwarnings("ignore", r"(?s).*superuser privileges", SecurityWarning)
+        _say_as_lines()
+
+
+def _introduce(instance: Any = None, **_: Any) -> None:
+    """One line for Celery's banner."""
+    if instance.quiet and _our_handler() is not None:
+        app, pool = instance.app, instance.pool_cls.__module__
+        cells = pool.startswith("seawall.")
+        url = app.conf.broker_url or ""
+        logger.info(
+            "application %s, %s, queues %s, broker %s",
+            app.main,
+            f"{instance.concurrency} cells"
+            if cells
+            else f"{pool.rpartition('.')[2]} of {instance.concurrency}",
+            ", ".join(app.amqp.queues.consume_from),
+            hide_passwords(url if isinstance(url, str) else ";".join(url)),
+        )
+
+
+def _say_as_lines() -> None:
+    from celery.apps import worker
+
+    celerys: Any = worker
+    said, write = celerys.safe_say, getattr(celerys, "_original_os_write", os.write)
+
+    def say(message: str, file: Any = None) -> None:
+        """In the handler of a signal: one write and no lock, as Celery does."""
+        handler: Any = _our_handler()
+        if handler is None:
+            said(message, file)
+            return
+        record = logging.LogRecord("celery.apps.worker", logging.INFO, "", 0, message, None, None)
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # a stream that is closed, or is no file
+            write(handler.stream.fileno(), f"{handler.format(record)}\n".encode())
+
+    if said.__module__ == worker.__name__:
+        celerys.safe_say = say
+
+
+def _our_handler() -> logging.Handler | None:
+    return next((each for each in logging.root.handlers if logs.formats(each)), None)
 
 
 def _entered(task: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
@@ -120,6 +193,6 @@ def _format_lines(logger: Any = None, format: str = "", **_: Any) -> None:  # no
     processes: Any = get_multiprocessing_logger()
     for handler in [*logger.handlers, *processes.handlers]:
         if ours and isinstance(handler.formatter, ColorFormatter):
-            handler.setFormatter(logs.formatter_for(handler))
+            logs.take_over(handler)
         elif not isinstance(handler, logging.NullHandler) and not logs.formats(handler):
             handler.addFilter(RedactingFilter())

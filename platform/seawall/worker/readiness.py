@@ -110,7 +110,8 @@ class Readiness:
             SystemExit: one is not, in time; the log names it.
         """
         try:
-            report = self.runtime.start()
+            with startup.told_while_waiting(self.runtime.report):
+                report = self.runtime.start()
         except SeawallError as exc:
             logger.critical("this worker does not start: %s", exc)
             raise SystemExit(1) from exc

@@ -32,6 +32,7 @@ from celery.worker.request import Request as CeleryRequest
 
 from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
+from seawall.logs.endings import RETRIED
 from seawall.records.occurrences import reason
 from seawall.redaction import KEPT, ends
 from seawall.worker import memory, older, outcomes
@@ -278,16 +279,20 @@ class Request(CeleryRequest):
             self.reject(requeue=True)
             state.task_ready(self)
             return None
-        count = self._strikes_with_this()
-        last = count >= delivery.limit_of(self.message, DELIVERY_LIMIT)
+        count, limit = self._strikes_with_this(), delivery.limit_of(self.message, DELIVERY_LIMIT)
+        last = count >= limit
         if not last:
             outcomes.settle(self, Retried(exc))
+            with within(self.scope):
+                logger.warning(
+                    RETRIED, {"name": self.name, "id": self.id, "exc": f"{exc} (strike {count} of {limit})"}
+                )
         why = ends(str(exc), KEPT)
         if not delivery.strike(self.message, _killed(count, why) if last else why):
             strikes = self.strikes + 1
             if strikes >= DELIVERY_LIMIT:
                 return poisoned(self, strikes, str(exc))
-            self._publish_again(strikes, exc)
+            self._publish_again(strikes)
         if not last:  # or whoever notices that it was the last one tells that it failed
             self.send_event("task-retried", exception=str(exc), traceback="")
         state.task_ready(self)
@@ -318,11 +323,7 @@ class Request(CeleryRequest):
         """Processes it has killed by the count of its header."""
         return int((self._context.headers or {}).get(STRIKES_HEADER, 0))
 
-    def _publish_again(self, strikes: int, exc: WorkerLostError) -> None:
-        logger.warning(
-            "%s[%s] lost its process (%s); delivering it again, strike %d of %d",
-            self.name, self.id, exc, strikes, DELIVERY_LIMIT,
-        )  # fmt: skip
+    def _publish_again(self, strikes: int) -> None:
         headers = {**(self._context.headers or {}), STRIKES_HEADER: strikes}
         self.task.signature_from_request(self._context, headers=headers).apply_async()
         self.acknowledge()

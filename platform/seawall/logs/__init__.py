@@ -1,4 +1,4 @@
-"""Structured lines: JSON, or coloured ones on a terminal, through the standard library's logging.
+"""Structured lines: JSON, or lines for people on a terminal, through the standard library's logging.
 
 Celery's loggers, the application's and structlog's all end in the same handlers, so one formatter gives every
 line its context: which task runs (name, id, attempt, queue), in which worker and process. A task's context
@@ -8,6 +8,7 @@ costs it one object; the fields are worked out when a line is written. No line h
 Levels, files and which handlers there are stay Celery's or the application's business. docs/logging.md
 """
 
+import functools
 import json
 import logging
 import math
@@ -16,9 +17,12 @@ import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from seawall.config import settings
+from seawall.logs import console
+from seawall.logs.endings import ending_of
 from seawall.redaction import FIELD, HIDDEN, LINE, ends, is_plain, is_secret, redact, shortened
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -29,13 +33,13 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
 
 _OURS: Final = frozenset(
     {
-        "timestamp", "level", "event", "logger", "task", "task_id", "attempt", "queue", "worker", "process",
-        "exception",
+        "timestamp", "level", "event", "logger", "program", "task", "task_id", "attempt", "queue", "worker",
+        "process", "exception",
     }
 )  # fmt: skip
 """The fields that every line means the same by (docs/logging.md)."""
 
-_UNSEARCHED: Final = frozenset({"timestamp", "level", "worker"})
+_UNSEARCHED: Final = frozenset({"timestamp", "level", "program", "worker"})
 """Fields that a process gives itself: in them only secret values are looked for."""
 
 _ATOMS: Final = (int, float, type(None))
@@ -55,6 +59,10 @@ class Scope(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """What they never show."""
 
+    @property
+    def began(self) -> float | None:
+        """When it began, as `time.monotonic()` has it; None where it does not run."""
+
 
 scope: Final[ContextVar[Scope | None]] = ContextVar("seawall.logs.scope", default=None)
 """The task that runs here: inherited by asyncio tasks and by `asyncio.to_thread`."""
@@ -66,6 +74,19 @@ def name_worker(name: str) -> None:
     """Every line of this process, and of those it forks, says so from now on."""
     global _worker  # noqa: PLW0603 - one per process
     _worker = shortened(name, LINE)
+    _program.cache_clear()
+
+
+@functools.cache
+def _program() -> str:
+    """The name that the settings give this program, or its node's, or that of its file."""
+    if named := settings().log.program:
+        return shortened(named, LINE)
+    if _worker is not None:
+        return _worker.partition("@")[0]
+    file = Path(sys.argv[0])
+    name = file.parent.name if file.name == "__main__.py" else file.name
+    return shortened("python" if name in {"", "-", "-c"} else name, LINE)
 
 
 def secrets() -> tuple[str, ...]:
@@ -80,11 +101,19 @@ def setup() -> bool:
     if root.handlers:
         return False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter_for(handler))
+    take_over(handler)
     root.addHandler(handler)
     root.setLevel(settings().log.level)
     configure_structlog()
     return True
+
+
+def take_over(handler: logging.Handler) -> None:
+    """Give `handler` our formatter; where people read along, it leaves out what says nothing to them."""
+    formatter = formatter_for(handler)
+    handler.setFormatter(formatter)
+    if not formatter.exact:
+        handler.addFilter(console.is_worth_reading)
 
 
 def formatter_for(handler: logging.Handler) -> "Formatter":
@@ -93,7 +122,7 @@ def formatter_for(handler: logging.Handler) -> "Formatter":
     terminal = bool(stream is not None and hasattr(stream, "isatty") and stream.isatty())
     chosen = settings().log.format
     as_json = chosen == "json" or (chosen == "auto" and not terminal)
-    render = _render_json if as_json else _console(colours=_colours(terminal=terminal))
+    render = _render_json if as_json else _console(stream, colours=_colours(terminal=terminal))
     return Formatter(render, exact=as_json)
 
 
@@ -111,11 +140,11 @@ class Formatter(logging.Formatter):
     def __init__(self, render: Callable[[dict[str, Any]], str], *, exact: bool) -> None:
         super().__init__()
         self._render = render
-        self._exact = exact
+        self.exact = exact
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, or on a terminal several; the record stays as it is, for other handlers."""
-        return self._render(_redact(_describe(record, exact=self._exact)))
+        return self._render(_redact(_describe(record, exact=self.exact)))
 
 
 def configure_structlog() -> None:
@@ -149,6 +178,26 @@ def _describe(record: logging.LogRecord, *, exact: bool) -> dict[str, Any]:
     """The line's own fields first, then its context, then what its author added."""
     from structlog.contextvars import get_contextvars
 
+    line: dict[str, Any] = {
+        "timestamp": _stamp(record.created)
+        if exact
+        else f"{datetime.fromtimestamp(record.created):%H:%M:%S}",  # noqa: DTZ006 - people's
+        "level": record.levelname.lower(),
+        "event": "",
+        "logger": record.name,
+    }
+    current = scope.get()
+    if ending := ending_of(record, current.began if current is not None else None):
+        line |= _context(record, current)
+        line |= ending
+        if current is not None:
+            line |= (
+                current.fields
+            )  # which know the task's name better than a line that shows it under another
+        _add(line, get_contextvars())
+        if record.exc_info:
+            line["exception"] = _traceback(record.exc_info)
+        return line
     own = hasattr(record, "_logger") and hasattr(record, "_name")
     added: dict[str, Any]
     if own:  # structlog's, which `wrap_for_formatter` has put there
@@ -159,16 +208,8 @@ def _describe(record: logging.LogRecord, *, exact: bool) -> dict[str, Any]:
         raised = record.exc_info
         if record.stack_info:
             added["stack_info"] = record.stack_info
-    moment = datetime.fromtimestamp(record.created, UTC)
-    line: dict[str, Any] = {
-        "timestamp": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
-        if exact
-        else f"{moment.astimezone():%H:%M:%S}.{moment.microsecond // 1000:03}",
-        "level": record.levelname.lower(),
-        "event": added.pop("event", ""),
-        "logger": record.name,
-    }
-    line |= _context(record)
+    line["event"] = added.pop("event", "")
+    line |= _context(record, current)
     _add(line, get_contextvars())
     if not own:
         _add(line, {key: value for key, value in vars(record).items() if key not in _STANDARD})
@@ -180,6 +221,11 @@ def _describe(record: logging.LogRecord, *, exact: bool) -> dict[str, Any]:
     return line
 
 
+def _stamp(created: float) -> str:
+    moment = datetime.fromtimestamp(created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
 def _add(line: dict[str, Any], added: Mapping[Any, Any]) -> None:
     """What an author added never replaces what a line says of itself: then it is called `extra_...`."""
     for key, value in added.items():
@@ -187,10 +233,9 @@ def _add(line: dict[str, Any], added: Mapping[Any, Any]) -> None:
         line[f"extra_{name}" if name in _OURS else name] = value
 
 
-def _context(record: logging.LogRecord) -> dict[str, Any]:
-    """Which task, in which worker and process."""
-    current = scope.get()
-    context: dict[str, Any] = {}
+def _context(record: logging.LogRecord, current: Scope | None) -> dict[str, Any]:
+    """Which program, which task, in which worker and process."""
+    context: dict[str, Any] = {"program": _program()}
     if current is not None:
         context.update(current.fields)
     elif isinstance(data := getattr(record, "data", None), dict) and "id" in data:
@@ -279,20 +324,14 @@ def _shown(value: object) -> str:
 _JSON: Final = json.JSONEncoder(default=_shown, ensure_ascii=False, allow_nan=False)
 
 
-def _console(*, colours: bool) -> Callable[[dict[str, Any]], str]:
-    from structlog.dev import ConsoleRenderer, plain_traceback
+def _console(stream: Any, *, colours: bool) -> Callable[[dict[str, Any]], str]:
+    named_elsewhere = bool(settings().log.program)
+    render = console.renderer(colours=colours, stream=stream, program=not named_elsewhere, ready=_legible)
+    return lambda line: _writable(render(line))
 
-    renderer = ConsoleRenderer(
-        colors=colours, exception_formatter=plain_traceback, sort_keys=False, pad_event_to=0
-    )
 
-    def render(line: dict[str, Any]) -> str:
-        try:
-            return _writable(renderer(None, "", dict(line)))
-        except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
-            return _writable(renderer(None, "", _encodable(line, _DEEPEST)))
-
-    return render
+def _legible(value: Any) -> str:
+    return value if isinstance(value, str) else _shown(value)
 
 
 def _colours(*, terminal: bool) -> bool:

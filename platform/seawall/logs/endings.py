@@ -1,0 +1,109 @@
+"""How a line says that a task arrived or ended: its name once, its id once, numbers as numbers.
+
+Celery and we log these moments as sentences that hold all of it as text. They are known by their templates,
+so a line has a word for `event`, and the rest in fields:
+
+    received, succeeded, retried, failed, ignored, rejected, revoked, overran
+
+A sentence that an application puts in Celery's place is a line like any other.
+tests/unit/test_contracts.py holds the templates against Celery's.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+Fields = dict[str, Any]
+
+RECEIVED: Final = "received"
+
+RETRIED: Final = "Task %(name)s[%(id)s] retry: %(exc)s"
+"""Celery's words, for a task that comes back without having said so itself."""
+
+_RETRY: Final = re.compile(r"Retry in (?P<seconds>[\d.e+-]+)s(?:: (?P<reason>.*))?", re.DOTALL)
+_UNEXPECTED: Final = "raised unexpected"
+_EXPECTED: Final = "raised expected"
+
+
+def ending_of(record: logging.LogRecord, began: float | None) -> Fields | None:
+    """The fields of such a line, `event`, `task` and `task_id` among them; None of any other record.
+
+    `began` is when the run began that the line was written in, as `time.monotonic()` has it.
+    """
+    args, template = record.args, record.msg
+    if not args or type(template) is not str:
+        return None
+    if type(args) is dict:
+        reader = _NAMED.get(template)
+        if reader is None or "id" not in args:
+            return None
+        fields = reader(args)
+        if began is not None and "seconds" not in fields and fields["event"] != RECEIVED:
+            fields["seconds"] = round(time.monotonic() - began, 6)
+        fields["task"], fields["task_id"] = args.get("name"), args["id"]
+        return fields
+    placed = _PLACED.get(template)
+    return None if placed is None or not isinstance(args, tuple) else placed(*args)
+
+
+def _received(_args: Mapping[str, Any]) -> Fields:
+    return {"event": RECEIVED}
+
+
+def _succeeded(args: Mapping[str, Any]) -> Fields:
+    seconds = args["runtime"]
+    if type(seconds) is float:
+        seconds = round(seconds, 6)
+    return {"event": "succeeded", "seconds": seconds, "result": args["return_value"]}
+
+
+def _failed(args: Mapping[str, Any]) -> Fields:
+    how = args["description"]
+    reason = args["exc"] if how in {_UNEXPECTED, _EXPECTED} else f"{how}: {args['exc']}"
+    return {"event": "failed", "reason": reason}
+
+
+def _retried(args: Mapping[str, Any]) -> Fields:
+    said = str(args["exc"])
+    if (found := _RETRY.fullmatch(said)) is None:
+        return {"event": "retried", "reason": said}
+    fields: Fields = {"event": "retried", "again_in": round(float(found["seconds"]), 6)}
+    return {**fields, "reason": found["reason"]} if found["reason"] else fields
+
+
+def _ignored(_args: Mapping[str, Any]) -> Fields:
+    return {"event": "ignored"}
+
+
+def _rejected(args: Mapping[str, Any]) -> Fields:
+    return {"event": "rejected", "reason": args["exc"]}
+
+
+def _revoked(name: Any, task_id: Any) -> Fields:
+    return {"event": "revoked", "task": name, "task_id": task_id}
+
+
+def _lost(error: Any) -> Fields:
+    """Of the scope's task: its process is gone."""
+    return {"event": "failed", "reason": repr(error)}
+
+
+def _overran(limit: Any, name: Any, task_id: Any) -> Fields:
+    return {"event": "overran", "reason": f"hard limit of {limit} s", "task": name, "task_id": task_id}
+
+
+_NAMED: Final[Mapping[str, Callable[[Mapping[str, Any]], Fields]]] = {
+    "Task %(name)s[%(id)s] received": _received,
+    "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s": _succeeded,
+    "Task %(name)s[%(id)s] %(description)s: %(exc)s": _failed,
+    RETRIED: _retried,
+    "Task %(name)s[%(id)s] %(description)s": _ignored,
+    "Task %(name)s[%(id)s] %(exc)s": _rejected,
+}
+_PLACED: Final[Mapping[str, Callable[..., Fields]]] = {
+    "Discarding revoked task: %s[%s]": _revoked,
+    "Hard time limit (%ss) exceeded for %s[%s]": _overran,
+    "Task handler raised error: %r": _lost,
+}
