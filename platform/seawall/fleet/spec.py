@@ -201,7 +201,7 @@ class FleetSpec(_Table):
             ConfigError: Flower is asked for and not installed.
         """
         common = dict(environment or {})
-        celery = (python, "-m", "celery", "-A", self.app)
+        celery = (python, "-m", "seawall.worker", "-A", self.app)  # `celery -A`, without what people need
         programs = []
         if self.beat.enabled is True or (self.beat.enabled == "auto" and has_schedule):
             schedule = ("--schedule", str(home / "beat-schedule"), "--pidfile=", "--loglevel", "INFO")
