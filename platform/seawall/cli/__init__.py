@@ -87,10 +87,9 @@ class _Group(click.Group):
         """The names of commands, without importing them."""
         from click.shell_completion import CompletionItem
 
-        if ctx.protected_args or ctx.args or incomplete.startswith("-"):
-            return super().shell_complete(ctx, incomplete)
         names = (name for name in self.list_commands(ctx) if name.startswith(incomplete))
-        return [CompletionItem(name, help=self._purpose(name)) for name in names]
+        found = [CompletionItem(name, help=self._purpose(name)) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def _purpose(self, name: str) -> str:
         entry = _COMMANDS.get(name)

@@ -18,7 +18,7 @@ import click
 from seawall.cli import LISTED, Amount, expect, reach
 from seawall.cli.application import current_app
 from seawall.cli.pages import Page, dumped, prints, said, watched
-from seawall.cli.tables import fields, iso, moment, number, seconds, state, table, text, when, width
+from seawall.cli.tables import fields, hint, iso, moment, number, seconds, state, table, text, when, width
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.quantity import Duration
@@ -107,7 +107,7 @@ def list_command(*, limit: int, **wanted: Any) -> Page:
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from table(_COLUMNS, rows)
-    yield "look closer: seawall dead show ID" if rows else "no dead letter"
+    yield from hint("look closer: seawall dead show ID") if rows else ["no dead letter"]
 
 
 @dead.command(short_help="One dead letter, its history and account.")
@@ -156,8 +156,7 @@ def _one(letter: dict[str, Any]) -> Iterator[str]:
         if each["traceback"]:
             yield ""
             yield from fields({"traceback": each["traceback"]})
-    yield ""
-    yield f"put it back in line: seawall dead requeue {letter['task_id'] or letter['id']}"
+    yield from hint(f"put it back in line: seawall dead requeue {letter['task_id'] or letter['id']}")
 
 
 @dead.command(short_help="Put dead letters back in line, with all attempts.")

@@ -8,7 +8,7 @@ import click
 
 from seawall.cli import LISTED, expect, reach
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import fields, moment, number, state, table, text, when
+from seawall.cli.tables import fields, hint, moment, number, state, table, text, when
 from seawall.errors import ConfigError
 from seawall.failure import Category
 
@@ -66,11 +66,8 @@ def list_command(*, task: str | None, category: str | None, status: str, limit: 
 def _lines(rows: list[dict[str, Any]], status: str) -> Iterator[str]:
     kept = [each for each in _COLUMNS if each.key != "status" or status == "all"]
     yield from table(kept, rows)
-    yield (
-        "look closer: seawall errors show GROUP"
-        if rows
-        else f"no {'' if status == 'all' else status + ' '}group of errors"
-    )
+    none = f"no {'' if status == 'all' else status + ' '}group of errors"
+    yield from hint("look closer: seawall errors show GROUP") if rows else [none]
 
 
 @errors.command(short_help="One group with its sample and latest runs.")

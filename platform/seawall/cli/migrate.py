@@ -10,6 +10,7 @@ import click
 from seawall.cli import Amount, expect
 from seawall.cli.pages import Page, prints, watched
 from seawall.cli.tables import moment, state, table, text
+from seawall.errors import ConfigError
 from seawall.quantity import Whole
 
 if TYPE_CHECKING:
@@ -147,7 +148,13 @@ def new_command(name: str, history_name: str | None) -> Page:
     from seawall.startup import histories
 
     own = [history for history in histories() if history.name != PLATFORM]
-    paths = [str(path) for path in new(_chosen(history_name) if history_name or not own else own[-1], name)]
+    chosen = _chosen(history_name) if history_name or not own else own[-1]
+    try:
+        paths = [str(path) for path in new(chosen, name)]
+    except OSError as exc:
+        raise ConfigError(
+            f"the files cannot be written ({exc.strerror}): choose another name or folder"
+        ) from exc
     return Page(data=paths, lines=lambda: paths)
 
 

@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from seawall import servers
 from seawall.errors import SeawallError
-from seawall.redaction import redact_text
 from seawall.urls import REDIS_SCHEMES, SENTINEL, SENTINEL_PORT, scheme_of
 
 if TYPE_CHECKING:
@@ -96,11 +94,14 @@ def redis(url: str | None = None) -> "Iterator[Redis]":
     Raises:
         Unreachable: it does not answer.
     """
+    from seawall import servers
+
     url = url or servers.redis_url()
     try_redis(url)
     from redis.exceptions import RedisError
 
     from seawall import cluster
+    from seawall.redaction import redact_text
 
     try:
         with cluster.connect(url, timeout=PATIENCE) as client:
@@ -117,6 +118,8 @@ def postgres(url: str | None = None) -> "Iterator[Database]":
         Unreachable: it does not answer.
         SeawallError: it has no tables of ours yet, or refuses.
     """
+    from seawall import servers
+
     url = url or servers.database_url()
     try_postgres(url)
     import logging
@@ -140,6 +143,8 @@ def postgres(url: str | None = None) -> "Iterator[Database]":
 
 def if_known(work: "Callable[[Database], _Result]") -> _Result | None:
     """What `work` returns; None without PostgreSQL, and with a line about it if that does not answer."""
+    from seawall import servers
+
     if not servers.database_is_known():
         return None
     try:
@@ -161,10 +166,12 @@ def queues(*, only_look: bool = False) -> "Iterator[Queues]":
         Unreachable: the broker does not answer.
         ConfigError: the application cannot be loaded, or its broker is not Redis.
     """
+    from seawall import servers
     from seawall.cli.application import celerys_app, fleet
 
     app, spec = celerys_app(), fleet()
-    if app is None and (spec is None or only_look) and _settings_name_redis():
+    named = scheme_of(servers.broker_url()) in REDIS_SCHEMES | {SENTINEL}
+    if app is None and (spec is None or only_look) and named:
         expected = {queue for each in spec.workers.values() for queue in each.queues} if spec else set()
         with redis(servers.broker_url()) as client:
             from seawall.delivery.queues import Queues
@@ -187,7 +194,3 @@ def _of_application() -> "Iterator[Queues]":
     try_redis(url if isinstance(url, str) else ";".join(url), "the broker")
     with app.connection_for_write() as connection, Queues.open(connection) as opened:
         yield opened
-
-
-def _settings_name_redis() -> bool:
-    return scheme_of(servers.broker_url()) in REDIS_SCHEMES | {SENTINEL}

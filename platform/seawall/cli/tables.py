@@ -124,6 +124,11 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def hint(line: str) -> list[str]:
+    """A line that tells a person what to do next; none on a pipe."""
+    return [] if width() is None else [click.style(line, dim=True)]
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row], *, indent: str = "") -> Iterator[str]:
     """The rows as lines below their titles; columns without any value are left out."""
     cells = [[one_line(each.show(row[each.key], row)[:_LONGEST]) for each in columns] for row in rows]
