@@ -14,6 +14,7 @@ import termios
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -177,6 +178,20 @@ def test_names_that_nothing_has_are_refused(queued: Queued) -> None:
         assert not Queues(client).counts(queued.name).paused
     assert "no record of a task 'shop.nosuch'" in run("memory", "forget", "shop.nosuch", status=2)
     assert "no queue 'nosuch'" in run("dead", "list", "-q", "nosuch", status=2)
+
+
+def test_tasks_of_modules_that_the_application_names_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"late_{uuid.uuid4().hex[:8]}"
+    source = "from celery import shared_task\n@shared_task(name='late.task')\ndef task():\n    pass\n"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Celery("late", broker="memory://", include=[module], set_as_current=False) as app:
+        argv = ["memory", "profile", "late.task", "--runs", "2", "--warm-up", "0", "--json"]
+        told = CliRunner().invoke(group, argv, obj=SimpleNamespace(app=app))
+    assert told.exit_code == 0, told.output
+    assert (json.loads(told.output)["task"], json.loads(told.output)["runs"]) == ("late.task", 2)
 
 
 def test_what_migrations_say_is_json_too(use: Use, database_url: str) -> None:

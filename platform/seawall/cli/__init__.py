@@ -75,7 +75,7 @@ class _Group(click.Group):
         name = str(args[0])
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-") and self.get_command(ctx, name) is None:
-            ctx.fail(f"No such command {name!r}{near(name, known)}.")
+            ctx.fail(f"No such command {name!r}{near(name, known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from seawall.cli import LISTED, Amount, expect, reach
-from seawall.cli.application import current_app
 from seawall.cli.pages import Page, dumped, prints, said, watched
 from seawall.cli.tables import fields, hint, iso, moment, number, seconds, state, table, text, when, width
 from seawall.errors import ConfigError
@@ -253,6 +252,7 @@ def _summary(queue: str, letter: "DeadLetter") -> dict[str, Any]:
 
 def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
     """The message as it may be shown: its arguments by their names, everything else by what it looks like."""
+    from seawall.cli.application import current_app
     from seawall.redaction import redact, redact_arguments
     from seawall.worker.discretion import secrecy_of
 

@@ -22,7 +22,7 @@ _COLUMNS = (
     state("severity", "severity", gives=5),
     text("category", "category", gives=6),
     text("task", "task", gives=2, least=16),
-    text("exception", "exception", gives=1, least=16, show=lambda value, _: value.removeprefix("builtins.")),
+    text("exception", "exception", gives=1, least=16, show=lambda value, _: value.rpartition(".")[2]),
     state("status", "status", gives=7),
     text("group", "fingerprint", show=lambda value, _: value[:_HEAD]),
 )

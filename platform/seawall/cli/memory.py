@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seawall.cli import Amount, expect, reach
-from seawall.cli.application import current_app
 from seawall.cli.pages import Page, prints, said, watched
 from seawall.cli.tables import number, size, table, text
 from seawall.errors import ConfigError
@@ -107,6 +106,8 @@ def _profiled(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _runner(name: str, args: list[Any], kwargs: dict[str, Any]) -> Callable[[], object]:
+    from seawall.cli.application import current_app
+
     app = current_app(with_tasks=True)
     expect("task", name, (each for each in app.tasks if not each.startswith("celery.")))
     task = app.tasks[name]

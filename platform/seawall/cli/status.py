@@ -264,7 +264,9 @@ def status() -> Page:
     running = [] if _why(found["workers"]) else found["workers"]
     first, code = _verdict(running, asked)
     data = {"fleet": {"running": bool(running), "summary": first, "away": asked.away}, **found}
-    return Page(data=data, lines=lambda: _lines(first, code, found), status=code)
+    said = {*asked.away.values(), "; ".join(asked.away.values())}
+    left = {name: rows for name, rows in found.items() if _why(rows) not in said}
+    return Page(data=data, lines=lambda: _lines(first, code, left), status=code)
 
 
 @contextlib.contextmanager
@@ -330,11 +332,9 @@ def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
 
 
 def _lines(first: str, code: int, found: dict[str, Rows]) -> Iterator[str]:
+    """The verdict, then the sections: those that hold something, or have a reason of their own not to."""
     yield click.style(first, fg={0: "green", AWAY: "red"}.get(code, "yellow"), bold=True)
-    if code == NOTHING_RUNS and all(_why(rows) for rows in found.values()):
-        return
-    for name, (_, columns) in _SECTIONS.items():
-        rows = found[name]
+    for name, rows in found.items():
         if not rows:
             continue
         yield ""
@@ -342,4 +342,4 @@ def _lines(first: str, code: int, found: dict[str, Rows]) -> Iterator[str]:
         if why := _why(rows):
             yield click.style(f"  {plain(why)}", fg="red")
         else:
-            yield from table(columns, rows, indent="  ")
+            yield from table(_SECTIONS[name][1], rows, indent="  ")

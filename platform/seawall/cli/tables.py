@@ -1,9 +1,9 @@
 """Rows as people read them: aligned columns that fit the terminal, sizes and times in words.
 
 A row is a mapping of raw values, the same that `--json` prints; a column says how one of them is shown. Where
-the rows are wider than the terminal, columns give way in the order of their `gives`, the highest first, each
-down to its `least`; what does not fit even so is left out, column by column. Without a width (a pipe, a file)
-nothing is cut. A row is one line whatever is in it.
+the rows are wider than the terminal, columns of words are cut in the order of their `gives`, the highest
+first, each down to its `least`; numbers are never cut. Where that is not enough, columns are left out in the
+same order. Without a width (a pipe, a file) nothing is cut. A row is one line whatever is in it.
 """
 
 import time
@@ -151,8 +151,6 @@ def table(columns: Sequence[Column], rows: Sequence[Row], *, indent: str = "") -
 
 def fields(pairs: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
     """One record, a line a field and more where the text is long; what is empty is left out."""
-    import textwrap
-
     shown = {name: plain(value) for name, value in pairs.items() if plain(value)}
     wide = max(map(len, shown), default=0)
     room = width()
@@ -161,9 +159,18 @@ def fields(pairs: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
         pieces = [one_line(line) for line in value.splitlines()] or [""]
         if room is not None:
             space = max(20, room - len(head))
-            pieces = [part for piece in pieces for part in textwrap.wrap(piece, space) or [""]]
+            pieces = [part for piece in pieces for part in _wrapped(piece, space)]
         yield click.style(head, bold=True) + pieces[0]
         yield from (" " * len(head) + piece for piece in pieces[1:])
+
+
+def _wrapped(line: str, space: int) -> list[str]:
+    """`line` as several; what is indented, as a line of a traceback is, goes on deeper."""
+    import textwrap
+
+    inner = line[: len(line) - len(line.lstrip())]
+    deeper = inner + "    " if inner and len(inner) < space // 2 else ""
+    return textwrap.wrap(line, space, subsequent_indent=deeper, break_on_hyphens=False) or [""]
 
 
 def _joined(cells: Sequence[str]) -> str:
@@ -175,17 +182,19 @@ def _fitted(columns: Sequence[Column], body: Sequence[Sequence[str]], room: int 
     widths = [
         max([wide_of(each.title), *(wide_of(row[n]) for row in body)]) for n, each in enumerate(columns)
     ]
-    if room is None:
+    if room is None or not columns:
         return widths
-    for n in sorted(range(len(columns)), key=lambda n: -columns[n].gives):
-        excess = _total(widths) - room
-        if excess > 0 and columns[n].gives:
-            widths[n] = max(min(columns[n].least, widths[n]), widths[n] - excess)
-    for n in sorted(range(1, len(columns)), key=lambda n: -columns[n].gives):
-        if _total(widths) > room:
-            widths[n] = 0
-    if columns:
-        widths[0] = min(widths[0], max(1, room))
+    least = [
+        min(each.least, wide) if each.gives and not each.right else wide
+        for each, wide in zip(columns, widths, strict=True)
+    ]
+    by_gives = sorted(range(len(columns)), key=lambda n: (-columns[n].gives, -n))
+    for n in by_gives:
+        if _total(least) > room and n:  # the first column says what the row is about
+            widths[n] = least[n] = 0
+    for n in by_gives:
+        widths[n] = max(least[n], widths[n] - max(0, _total(widths) - room))
+    widths[0] = min(widths[0], max(1, room))
     return widths
 
 
