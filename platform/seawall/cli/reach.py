@@ -170,8 +170,7 @@ def queues(*, only_look: bool = False) -> "Iterator[Queues]":
     from seawall.cli.application import celerys_app, fleet
 
     app, spec = celerys_app(), fleet()
-    named = scheme_of(servers.broker_url()) in REDIS_SCHEMES | {SENTINEL}
-    if app is None and (spec is None or only_look) and named:
+    if app is None and (spec is None or only_look) and _is_redis(servers.broker_url()):
         expected = {queue for each in spec.workers.values() for queue in each.queues} if spec else set()
         with redis(servers.broker_url()) as client:
             from seawall.delivery.queues import Queues
@@ -182,6 +181,10 @@ def queues(*, only_look: bool = False) -> "Iterator[Queues]":
                 return
     with _of_application() as opened:
         yield opened
+
+
+def _is_redis(url: str) -> bool:
+    return scheme_of(url) in REDIS_SCHEMES | {SENTINEL}
 
 
 @contextmanager
