@@ -1,16 +1,15 @@
 """Seawall: Celery that survives production.
 
-Nothing happens at import: no environment is read, no thread, connection or server is started. Celery itself
-is imported only when an app is made, so that the command line stays quick and the servers' keeper small.
+Nothing happens at import: no environment is read, no thread, connection or server is started. What takes long
+to import (Celery, pydantic, the clients of the servers) is imported with the first name that needs it, so
+that the command line stays quick and the servers' keeper small.
 """
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 from seawall import errors, memory
-from seawall.boundary import error_boundary
 from seawall.breaker import breaker
-from seawall.classification import classify, register_failure
-from seawall.config import Settings, settings
 from seawall.database import database
 from seawall.errors import (
     AlreadySubmitted,
@@ -30,12 +29,15 @@ from seawall.errors import (
 from seawall.failure import Category, Failure, Severity
 from seawall.policy import Limit, Retry, policy
 from seawall.priority import Priority
-from seawall.recovery import recovers
-from seawall.runtime import service
 
 if TYPE_CHECKING:
+    from seawall.boundary import error_boundary
+    from seawall.classification import classify, register_failure
+    from seawall.config import Settings, settings
     from seawall.delivery import submit_many
     from seawall.limits import limit
+    from seawall.recovery import recovers
+    from seawall.runtime import service
     from seawall.system import Features, System, bootstrap
     from seawall.worker.app import Seawall, install
 
@@ -88,21 +90,22 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 ]
 
 
+_LATER: Final = {
+    **dict.fromkeys(("Seawall", "install"), "seawall.worker.app"),
+    **dict.fromkeys(("bootstrap", "Features", "System"), "seawall.system"),
+    **dict.fromkeys(("Settings", "settings"), "seawall.config"),
+    **dict.fromkeys(("classify", "register_failure"), "seawall.classification"),
+    "error_boundary": "seawall.boundary",
+    "recovers": "seawall.recovery",
+    "service": "seawall.runtime",
+    "submit_many": "seawall.delivery",
+    "limit": "seawall.limits",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in {"Seawall", "install"}:
-        from seawall.worker import app
-
-        return getattr(app, name)
-    if name in {"bootstrap", "Features", "System"}:
-        from seawall import system
-
-        return getattr(system, name)
-    if name == "submit_many":
-        from seawall.delivery import submit_many
-
-        return submit_many
-    if name == "limit":
-        from seawall.limits import limit
-
-        return limit
-    raise AttributeError(f"module 'seawall' has no attribute {name!r}")
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'seawall' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(module), name)
+    return found

@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Final, Union, get_args, get_origin
-
-from pydantic_core import core_schema
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Union, get_args, get_origin
 
 from seawall.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 DAY: Final = 86400.0
 
@@ -111,8 +112,10 @@ class Quantity:
     def _written(self, amount: float) -> str:
         return f"{amount:g}"
 
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> "core_schema.CoreSchema":
         """Validate by `read` and nothing else, where this is the annotation of a pydantic field."""
+        from pydantic_core import core_schema
+
         return core_schema.no_info_plain_validator_function(self.read)
 
     def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:

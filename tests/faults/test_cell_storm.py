@@ -37,7 +37,7 @@ class Storm:
     supervisors: int = 0
 
     def start(self) -> Proc:
-        argv = [sys.executable, "-m", "celery", "-A", "support.marked", "worker", "-c", str(CELLS)]
+        argv = [sys.executable, "-m", "seawall.worker", "-A", "support.marked", "worker", "-c", str(CELLS)]
         argv += ["-l", "WARNING", "-n", "storm@test", "--without-gossip", "--without-mingle"]
         log = self.place.folder / f"supervisor-{len(self.place.workers)}-{self.supervisors}.log"
         proc = Proc(argv, log=log, env=self.place.environment, cwd=ROOT)

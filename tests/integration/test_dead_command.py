@@ -51,7 +51,7 @@ def test_dead_letters_are_listed_and_shown(seawall: Seawall) -> None:
     assert table.count("the disk is full") == 4
     listed = json.loads(seawall("list", "--task", "shop.p*", "--limit", "2", "--json").output)
     assert [entry["task_id"] for entry in listed] == ["p2", "p1"]
-    shown = json.loads(seawall("show", "m").output)
+    shown = json.loads(seawall("show", "m", "--json").output)
     assert (shown["queue"], shown["message"]["headers"]["task"]) == ("celery", "shop.mail")
     assert shown["history"][0][2] == "the disk is full"
 
@@ -101,7 +101,7 @@ def test_one_that_is_requeued_and_dies_again_keeps_its_lineage(seawall: Seawall,
         assert "strikes" not in message.properties["delivery_info"]
         assert delivery.bury(message, "the disk is full again")
         channel.claimant.flush()
-    reasons = [why for _, _, why in json.loads(seawall("show", "m").output)["history"]]
+    reasons = [why for _, _, why in json.loads(seawall("show", "m", "--json").output)["history"]]
     assert reasons == ["the disk is full", "requeued", "the disk is full again"]
     with Queues.open(app.connection_for_read()) as queues:
         assert queues.discard("celery", [queues.dead("celery")[0].id]) == 1

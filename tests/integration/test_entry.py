@@ -164,7 +164,7 @@ def test_every_hostile_message_is_one_dead_letter_and_its_neighbours_run(
     listed = run.invoke(group, ["dead", "list", "--limit", "1000"], obj=about)
     assert len(listed.output.splitlines()) == len(sent) + 1
     for letter in found[::12]:
-        shown = run.invoke(group, ["dead", "show", letter.id], obj=about, catch_exceptions=False)
+        shown = run.invoke(group, ["dead", "show", letter.id, "--json"], obj=about, catch_exceptions=False)
         assert json.loads(shown.stdout)["id"] == letter.id
     assert "exited" not in worker.logs()
 

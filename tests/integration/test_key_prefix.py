@@ -37,7 +37,7 @@ def _leave_the_app_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_user_of_one_prefix_s_keys_can_do_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    argv = [sys.executable, "-m", "celery", "-A", "support.tenant", "worker", "-c", "2", "-l", "INFO"]
+    argv = [sys.executable, "-m", "seawall.worker", "-A", "support.tenant", "worker", "-c", "2", "-l", "INFO"]
     with own_server(tmp_path / "server") as server, server.client() as admin:
         admin.execute_command("ACL", "SETUSER", "shop", "on", ">word", f"~{PREFIX}*", "&*", "+@all")
         url = server.url.replace("redis://", "redis://shop:word@")

@@ -107,7 +107,8 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     wait_until(lambda: recorded.sql(state) == [("open",)], timeout=30, what="a dead letter")
     ((fingerprint,),) = recorded.sql("SELECT fingerprint FROM seawall.error_groups")
 
-    shown = command("dead", "show", task_id).output
+    assert "planted" not in command("dead", "show", task_id).output
+    shown = command("dead", "show", task_id, "--json").output
     assert "planted" not in shown
     letter = json.loads(shown)
     assert letter["message"]["body"][0] == ["***", "***"]
@@ -120,10 +121,10 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     wait_until(lambda: recorded.sql(state) == [("requeued",), ("open",)], timeout=30, what="it to die again")
     (found,) = json.loads(command("errors", "list", "--task", "shop.le*", "--json").output)
     assert (found["count"], found["status"], found["category"]) == (2, "open", "internal")
-    group_shown = json.loads(command("errors", "show", fingerprint).output)
+    group_shown = json.loads(command("errors", "show", fingerprint, "--json").output)
     assert (len(group_shown["latest_runs"]), group_shown["open_dead_letters"]) == (2, 1)
     assert "ValueError" in group_shown["sample"]
-    history = json.loads(command("dead", "show", task_id).output)["history"]
+    history = json.loads(command("dead", "show", task_id, "--json").output)["history"]
     assert [why.partition(":")[0] for _, _, why in history] == ["internal", "requeued", "internal"]
 
     assert command("dead", "discard", task_id, "--yes").output == "discarded 1\n"

@@ -16,7 +16,17 @@ NAMES = ("own", "passing", "derived", "ending")
 def found(url: str, directory: Path, pool: str, *, plain: bool) -> dict[str, Any]:
     directory.mkdir()
     env = {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}", "CLASSES_BROKER": url, "SEAWALL_REDIS_URL": url}
-    argv = [sys.executable, "-m", "celery", "-A", "support.classes", "worker", "-c", "1", "--without-mingle"]
+    argv = [
+        sys.executable,
+        "-m",
+        "seawall.worker",
+        "-A",
+        "support.classes",
+        "worker",
+        "-c",
+        "1",
+        "--without-mingle",
+    ]
     with (
         started(
             [*argv, *(["-P", pool] if pool != "cells" else [])],

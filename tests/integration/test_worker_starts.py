@@ -20,7 +20,7 @@ app = producer_of(reef.create)
 def test_a_worker_neither_searches_for_neighbours_nor_warns_of_a_setting(
     app: Celery, redis_url: str, tmp_path: Path, pool: str
 ) -> None:
-    argv = [sys.executable, "-m", "celery", "-A", "support.reef", "worker", "-c1", "-l", "INFO"]
+    argv = [sys.executable, "-m", "seawall.worker", "-A", "support.reef", "worker", "-c1", "-l", "INFO"]
     argv += [] if pool == "cells" else ["-P", pool]
     worker = Proc(argv, log=tmp_path / "worker.log", env=environment(redis_url), cwd=tmp_path)
     try:

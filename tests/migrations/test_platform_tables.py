@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from seawall import cluster
 from seawall.cli import group
+from seawall.cli.status import AWAY, NOTHING_RUNS
 from seawall.config import settings
-from seawall.database import close
+from seawall.database import close, database
 from seawall.database.migrations import History, Kind, Migrations, platform_history
 from seawall.database.tables import TABLES
 from support.migrations import Shop
@@ -192,10 +192,12 @@ def test_status_shows_who_holds_connections_and_what_of_the_budget(
 ) -> None:
     monkeypatch.setenv("SEAWALL_DATABASE__MAX_CONNECTIONS", "9")
     settings.cache_clear()
+    database().fetch_value("SELECT 1")
     result = seawall("status", "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == NOTHING_RUNS, result.output
     found = json.loads(result.output)
     assert list(found) == [
+        "fleet",
         "workers",
         "beat",
         "database",
@@ -209,6 +211,9 @@ def test_status_shows_who_holds_connections_and_what_of_the_budget(
     assert own["held"] <= own["granted"] == 1
     assert total["process"] == "all, of a budget of 9"
     assert "all, of a budget of 9" in seawall("status").output
-    monkeypatch.setattr(cluster, "client", lambda: cluster.connect("redis://127.0.0.1:1/0"))
-    assert "unavailable" in seawall("status").output
+    monkeypatch.setenv("SEAWALL_REDIS_URL", "redis://127.0.0.1:1/0")
+    settings.cache_clear()
+    away = seawall("status")
+    assert away.exit_code == AWAY
+    assert away.output.startswith("nobody can say whether a fleet runs: Redis at 127.0.0.1:1 (connection ref")
     assert command.url

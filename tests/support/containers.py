@@ -122,7 +122,7 @@ class Storm:
     def start(self) -> None:
         """One more container; it is not waited for."""
         site, name = self.fleet.place, f"c{next(self._serial)}"
-        argv = [*entering()[0], sys.executable, "-m", "celery", "-A", "support.marked", "worker"]
+        argv = [*entering()[0], sys.executable, "-m", "seawall.worker", "-A", "support.marked", "worker"]
         argv += ["-c", str(CELLS), "-l", "INFO", "--without-gossip", "--without-mingle"]
         environment = {**site.environment, "CONTAINER": name}
         container = Proc(argv, log=site.folder / f"{name}.log", env=environment, cwd=ROOT)

@@ -160,7 +160,7 @@ class Site:
 
     def worker(self, *arguments: str, pool: str = "prefork", concurrency: int = 2, wait: bool = True) -> Proc:
         self.started += 1
-        argv = [sys.executable, "-m", "celery", "-A", "support.delivery_app", "worker", "-P", pool]
+        argv = [sys.executable, "-m", "seawall.worker", "-A", "support.delivery_app", "worker", "-P", pool]
         argv += ["-c", str(concurrency), "-l", "INFO", "-n", f"w{self.started}@test", *arguments]
         argv += ["--without-gossip", "--without-mingle"]
         log = self.folder / f"worker-{self.transport}-{self.started}.log"

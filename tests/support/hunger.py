@@ -93,7 +93,7 @@ def hungry_worker(
     folder.mkdir(parents=True, exist_ok=True)
     if plain:
         variables["HUNGRY"] = "plain"
-    argv = [sys.executable, "-m", "celery", "-A", "support.hungry", "worker", "-l", "INFO", *options]
+    argv = [sys.executable, "-m", "seawall.worker", "-A", "support.hungry", "worker", "-l", "INFO", *options]
     name = f"{'plain' if plain else 'seawall'}-{time.monotonic_ns()}"
     proc = Proc(
         inside(group, [*argv, "-n", f"{name}@host"]),

@@ -70,7 +70,7 @@ class ProcessContainer(CeleryTestContainer):  # type: ignore[misc] # pytest-cele
         self._directory = directory
         self._log = directory / f"{self.id[:12]}.log"
         self._argv = [
-            *(sys.executable, "-m", "celery", "-A", application, "worker"),
+            *(sys.executable, "-m", "seawall.worker", "-A", application, "worker"),
             *("-n", f"{self.worker_name()}@{self.id[:12]}", "-Q", queue, "-l", self.log_level()),
             "--without-mingle",  # it waits a second for neighbours
             *options,

@@ -128,7 +128,7 @@ def start_and_meet(fleet: "Fleet", serial: int) -> int:
     from support.processes import Proc
 
     site = fleet.place
-    argv = [sys.executable, "-m", "celery", "-A", "support.slow_starts", "worker", "-c", str(CELLS)]
+    argv = [sys.executable, "-m", "seawall.worker", "-A", "support.slow_starts", "worker", "-c", str(CELLS)]
     argv += ["-l", "INFO", "-n", f"slow{serial}@test", "--without-gossip", "--without-mingle"]
     argv += ["--max-tasks-per-child", "1"]
     environment = {**site.environment, "SLOW_STARTS": str(serial)}

@@ -43,7 +43,7 @@ class Fleet:
     def worker(self, pool: str, concurrency: int, *, wait: bool = True, inside: tuple[str, ...] = ()) -> Proc:
         """A worker; `inside` is a command that begins it, such as one that enters a control group."""
         number = next(self._serial)
-        argv = [*inside, sys.executable, "-m", "celery", "-A", "support.marked", "worker"]
+        argv = [*inside, sys.executable, "-m", "seawall.worker", "-A", "support.marked", "worker"]
         argv += ["-c", str(concurrency), "-l", "INFO", "-n", f"suspects{number}@test"]
         argv += ["--without-gossip", "--without-mingle", *([] if pool == "cells" else ["-P", pool])]
         log = self.place.folder / f"suspects-{number}.log"

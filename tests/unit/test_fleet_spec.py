@@ -50,7 +50,7 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
     assert list(made) == ["beat", "default1", "default2", "heavy1", "flower"]
     worker = made["default2"]
     assert " ".join(worker.argv) == (
-        "python -m celery -q -A workers.app worker -n default2@%h"
+        "python -m seawall.worker -q -A workers.app worker -n default2@%h"
         " -Q celery,mail -c 3 -P threads -E --loglevel INFO --without-gossip"
     )
     assert worker.environment == {

@@ -16,7 +16,9 @@ from click.testing import CliRunner
 
 from seawall import Seawall, boundary, breaker, logs, records
 from seawall.breaker.face import _short
-from seawall.cli import columns, group
+from seawall.cli import group
+from seawall.cli.tables import table
+from seawall.cli.tables import text as column
 from seawall.cluster import Packer
 from seawall.database.label import _shown
 from seawall.delivery.claimed import Claimed
@@ -168,7 +170,8 @@ def in_a_session(text: str) -> None:
 
 
 def in_a_page(text: str) -> None:
-    head, row = columns([("name", "reason"), (text, text)])
+    columns = [column("name", "name"), column("reason", "reason")]
+    head, row = table(columns, [{"name": text, "reason": text}])
     assert row.isprintable()
     assert len(row) < 20_000
 
@@ -181,7 +184,7 @@ def in_a_page(text: str) -> None:
     group.add_command(show, "show-odd-text")
     group.commands["show-odd-text"] = show
     result = CliRunner(charset="utf-8").invoke(group, ["show-odd-text"])
-    assert head.startswith("name")
+    assert head.startswith("\x1b[1mname")
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
 
 

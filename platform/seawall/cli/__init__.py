@@ -1,89 +1,159 @@
 """The `seawall` command, also reached as `celery -A app seawall`.
 
 One click group. Each command lives in its own module and is imported when it is asked for: every `celery`
-process imports this package, because Celery loads all plugins. Fleets add commands of their own in
-`[commands]` of their fleet.toml.
+process imports this package, because Celery loads all plugins, and help and completion are to be quick. So
+this file says in a few words what each command is for. Fleets add commands of their own in `[commands]` of
+their fleet.toml.
 """
 
+import difflib
+import gc
 import importlib
 import io
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
+from seawall.cli.amounts import LISTED, Amount
 from seawall.errors import ConfigError, SeawallError
-from seawall.quantity import Quantity, Whole, shown
-from seawall.text import one_line
 
-if TYPE_CHECKING:
-    from seawall.database.pool import Database
+__all__ = ["LISTED", "Amount", "group", "main"]
+
+
+class _Entry(NamedTuple):
+    """Where a command is, and what it is for, in words that fit beside its name in 80 columns."""
+
+    path: str
+    purpose: str
+
 
 _COMMANDS: Final = {
-    "init": "seawall.cli.init:init",
-    "up": "seawall.cli.up:up",
-    "restart": "seawall.cli.restart:restart",
-    "migrate": "seawall.cli.migrate:migrate",
-    "status": "seawall.cli.status:status",
-    "queues": "seawall.cli.queues:queues",
-    "breakers": "seawall.cli.breakers:breakers",
-    "memory": "seawall.cli.memory:memory",
-    "dead": "seawall.cli.dead:dead",
-    "errors": "seawall.cli.errors:errors",
-    "config": "seawall.cli.config:config",
-    "doctor": "seawall.cli.doctor:doctor",
-    "health": "seawall.cli.health:health",
-    "dashboard": "seawall.cli.up:dashboard",
+    "init": _Entry("seawall.cli.init:init", "Write a fleet.toml for an application."),
+    "up": _Entry("seawall.cli.up:up", "Run servers, migrations, workers, beat and Flower."),
+    "restart": _Entry("seawall.cli.restart:restart", "Replace the workers of the fleet one by one."),
+    "migrate": _Entry("seawall.cli.migrate:migrate", "Apply, undo and inspect SQL migrations."),
+    "status": _Entry("seawall.cli.status:status", "Whether a fleet runs, and what it does now."),
+    "queues": _Entry("seawall.cli.queues:queues", "List, pause, resume and purge queues."),
+    "breakers": _Entry("seawall.cli.breakers:breakers", "List, open, close and reset circuit breakers."),
+    "memory": _Entry("seawall.cli.memory:memory", "What tasks use and keep, and where it grows."),
+    "dead": _Entry("seawall.cli.dead:dead", "List, show, requeue and discard dead letters."),
+    "errors": _Entry("seawall.cli.errors:errors", "List, show and resolve groups of errors."),
+    "config": _Entry("seawall.cli.config:config", "Every setting, its value and its source."),
+    "doctor": _Entry("seawall.cli.doctor:doctor", "Audit configuration and servers: what to change."),
+    "health": _Entry("seawall.cli.health:health", "Ask a process, or the servers, whether it is ready."),
+    "dashboard": _Entry("seawall.cli.up:dashboard", "Run Flower for the fleet's application."),
+    "completion": _Entry("seawall.cli.completion:completion", "Completion for bash, zsh and fish."),
 }
 
+_FLEETS: Final = ("workers/fleet.toml", "fleet.toml")
+"""Where the fleet's file may be, as `Settings.fleet_file` looks for it."""
 
-_LONGEST_CELL: Final = 1000
+_GARBAGE: Final = 50_000
+"""Objects made between two searches for garbage: imports make many and no garbage, a seventh of the time."""
+
+_FAULT: Final = 70
+"""The exit code of an error that is our own: EX_SOFTWARE of sysexits.h."""
 
 
 class _Group(click.Group):
     """Finds commands by name, and turns our errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        names = [*_COMMANDS]
-        with suppress(SeawallError):  # said by the command itself; help is never refused
-            names += _declared()
-        return names
+        return [*_COMMANDS, *(name for name in _mentioned() if name not in _COMMANDS)]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        path = _COMMANDS.get(cmd_name) or _declared().get(cmd_name)
-        if path is None:
-            return None
-        return _load(path)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = _COMMANDS.get(cmd_name)
+        path = entry.path if entry else _declared().get(cmd_name)
+        return super().get_command(ctx, cmd_name) if path is None else _load(path)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = str(args[0])
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"No such command {name!r}{near(name, known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self._purpose(name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[Any]":
+        """The names of commands, without importing them."""
+        from click.shell_completion import CompletionItem
+
+        names = (name for name in self.list_commands(ctx) if name.startswith(incomplete))
+        found = [CompletionItem(name, help=self._purpose(name)) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _purpose(self, name: str) -> str:
+        entry = _COMMANDS.get(name)
+        return entry.purpose if entry else f"Of this fleet: {_mentioned()[name]}."
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # `seawall.text` has the rule
                 stream.reconfigure(errors="backslashreplace")
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except SeawallError as exc:
             raise (_Wrong if isinstance(exc, ConfigError) else _OneLine)(str(exc)) from exc
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
         except Exception as exc:
-            if not _is_outage(exc):
+            if _is_outage(exc):
+                raise _OneLine(f"a server cannot be reached: {' '.join(str(exc).split())}") from exc
+            if ctx.params.get("traceback"):
                 raise
-            raise _OneLine(f"a server cannot be reached: {exc}") from exc
+            raise _Fault(f"{type(exc).__name__}: {' '.join(str(exc).split())}") from exc
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`": did you mean ...?"`, or nothing, for a name that is not among those that are known."""
+    found = difflib.get_close_matches(name, [*known], n=1)
+    return f": did you mean {found[0]!r}?" if found else ""
+
+
+def expect(kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+    """Refuse a name that nothing has.
+
+    Raises:
+        ConfigError: it is not among those that are known; with the nearest, and the first of them.
+    """
+    names = sorted(known)
+    if name in names:
+        return
+    some = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    hint = near(name, names) or (f": known are {some}" if names else ": there are none so far")
+    raise ConfigError(f"no {kind} {name!r}{where}{hint}")
+
+
+_SHOWN: Final = 8
 
 
 def _is_outage(error: Exception) -> bool:
     """Whether a server is away, silent or refuses; the clients' modules are there if they raised it."""
     classes = (
         getattr(sys.modules.get(module), name, None)
-        for module, name in (("redis", "RedisError"), ("kombu.exceptions", "OperationalError"))
+        for module, name in (
+            *(("redis", "RedisError"), ("kombu.exceptions", "OperationalError"), ("psycopg", "Error")),
+        )
     )
     return isinstance(error, tuple(each for each in classes if each is not None))
 
 
 class _OneLine(click.ClickException):
     def show(self, file: Any = None) -> None:
-        click.secho(f"seawall: {self.message}", fg="red", file=file or sys.stderr)
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.secho(f"seawall: {self.message}", fg="red", file=file or sys.stderr, color=colour)
 
 
 class _Wrong(_OneLine):
@@ -92,28 +162,19 @@ class _Wrong(_OneLine):
     exit_code = click.UsageError.exit_code
 
 
-class Amount(click.ParamType):  # type: ignore[type-arg] # generic from click 8.5 on
-    """The type of an option that is a number of some kind, in that kind's words and bounds."""
+class _Fault(_OneLine):
+    """An error that nobody foresaw: a fault of Seawall, or of a command that the fleet declares."""
 
-    def __init__(self, kind: Quantity) -> None:
-        self.kind = kind
-        self.name = kind.unit
+    exit_code = _FAULT
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number that `value` means."""
-        try:
-            return self.kind.read(value)
-        except ValueError as exc:
-            self.fail(f"{shown(value)} {exc}", param, ctx)
-
-
-LISTED: Final = Amount(Whole(least=1))
-"""Of `--limit`: rows to print."""
+    def show(self, file: Any = None) -> None:
+        _OneLine(f"{self.message}; this is a fault, `seawall --traceback ...` shows where").show(file)
 
 
 @click.group(name="seawall", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="seawall")
-def group() -> None:
+@click.option("--traceback", is_flag=True, help="Show where an error that nobody foresaw comes from.")
+def group(*, traceback: bool) -> None:
     """Run, migrate and watch a fleet of Celery workers."""
 
 
@@ -121,6 +182,7 @@ def main() -> None:
     """Entry point of the `seawall` script."""
     # As `celery` does: the application lies in the working directory, not in site-packages.
     sys.path.insert(0, str(Path.cwd()))
+    gc.set_threshold(_GARBAGE)
     group(prog_name="seawall")
 
 
@@ -148,24 +210,17 @@ def _declared() -> dict[str, str]:
     return dict(FleetSpec.load(path).commands) if path.is_file() else {}
 
 
-def columns(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """`rows` as lines with aligned columns; a row is one line whatever is in it."""
-    table = [[one_line(cell[:_LONGEST_CELL]) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-@contextmanager
-def recorded() -> "Iterator[Database]":
-    """The database, for a command that prints what workers recorded there."""
-    import psycopg
-
-    from seawall.database import close, database
+def _mentioned() -> dict[str, str]:
+    """As `_declared`, for help and completion: read without the code that checks it, which loads slowly."""
+    import tomllib
 
     try:
-        yield database()
-    except psycopg.Error as exc:
-        raise SeawallError(f"PostgreSQL cannot tell: {' '.join(str(exc).split())}") from exc
-    finally:
-        close()
+        named = os.environ.get("SEAWALL_FLEET")
+        if named is None:
+            settings = Path(os.environ.get("SEAWALL_CONFIG") or "seawall.toml")
+            named = tomllib.loads(settings.read_text())["fleet"] if settings.is_file() else None
+        there = [path for path in _FLEETS if Path(path).is_file()]
+        found = tomllib.loads(Path(named or there[-1]).read_text())["commands"]
+        return {str(name): str(path) for name, path in found.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}  # said by the command itself; help is never refused

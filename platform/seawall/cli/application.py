@@ -13,15 +13,39 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-def current_app() -> "Celery":
-    """The one of `celery -A app seawall ...`, else the fleet's.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
+def celerys_app() -> "Celery | None":
+    """The one of `celery -A app seawall ...`."""
     context = click.get_current_context().find_root().obj
     app: Celery | None = getattr(context, "app", None)
-    return app or load_app(FleetSpec.load(settings().fleet_file).app)
+    return app
+
+
+def fleet() -> FleetSpec | None:
+    """What fleet.toml says; None if there is none.
+
+    Raises:
+        ConfigError: it says something wrong.
+    """
+    path = settings().fleet_file
+    return FleetSpec.load(path) if path.is_file() else None
+
+
+def current_app(*, with_tasks: bool = False) -> "Celery":
+    """The one of `celery -A app seawall ...`, else the fleet's; `with_tasks` also imports its tasks' modules.
+
+    Raises:
+        ConfigError: it, or one of these modules, cannot be loaded.
+    """
+    app = celerys_app() or load_app(FleetSpec.load(settings().fleet_file).app)
+    if with_tasks:
+        try:
+            app.loader.import_default_modules()
+        except Exception as exc:  # as above
+            raise ConfigError(
+                f"a module of tasks cannot be imported ({exc}): correct it, or what names it in the app"
+            ) from exc
+        app.finalize()
+    return app
 
 
 def load_app(path: str) -> "Celery":
@@ -36,7 +60,7 @@ def load_app(path: str) -> "Celery":
 
     try:
         app: Celery = find_app(path)
-    except (ImportError, AttributeError, ValueError) as exc:
+    except Exception as exc:  # it is code of the application, which may raise anything
         place = Sources().raised_at(exc)
         way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
         raise ConfigError(f"app={path!r} cannot be loaded ({exc}): {way_out}") from exc

@@ -1,21 +1,24 @@
 """`seawall config`: what is in force, and where each value came from."""
 
-import json
-
 import click
 
-from seawall.cli import columns
+from seawall.cli.pages import Page, prints
+from seawall.cli.tables import table, text
 from seawall.config import effective, settings
+
+_COLUMNS = (
+    text("setting", "name"),
+    text("value", "value", gives=1, least=12),
+    text("source", "source", gives=2),
+)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
-def config(*, as_json: bool) -> None:
+@prints
+def config() -> Page:
     """Print every setting, its effective value (passwords hidden) and its source."""
-    rows = list(effective(settings()))
-    if as_json:
-        values = {key.name: {"value": value, "source": source} for key, value, source in rows}
-        click.echo(json.dumps(values, indent=2))
-        return
-    for line in columns([(key.name, value, source) for key, value, source in rows]):
-        click.echo(line)
+    rows = [
+        {"name": key.name, "value": value, "source": source} for key, value, source in effective(settings())
+    ]
+    data = {row["name"]: {"value": row["value"], "source": row["source"]} for row in rows}
+    return Page(data=data, lines=lambda: table(_COLUMNS, rows))

@@ -11,14 +11,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seawall.cli import LISTED, Amount, columns
-from seawall.cli.application import current_app
-from seawall.cli.queues import opened_queues
+from seawall.cli import LISTED, Amount, expect, reach
+from seawall.cli.pages import Page, dumped, prints, said, watched
+from seawall.cli.tables import fields, hint, iso, moment, number, seconds, state, table, text, when, width
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.quantity import Duration
@@ -28,7 +27,28 @@ if TYPE_CHECKING:
     from seawall.delivery import DeadLetter, Queues
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Result = TypeVar("_Result")
+
+_HEAD = 8  # characters of an id that are shown on a terminal, and the least that stand for one
+
+_COLUMNS = (
+    moment("died", "died"),
+    text("task", "task", gives=2, least=12),
+    text("reason", "reason", gives=1, least=24),
+    text("queue", "queue", gives=3, least=8),
+    text("id", "task_id", show=lambda value, row: _short(value or row["id"])),
+)
+_HISTORY = (
+    moment("when", "at"),
+    text("what", "reason", gives=1, least=24),
+    text("by", "by", gives=2, least=8),
+)
+_ATTEMPTS = (
+    number("attempt", "attempt"),
+    state("state", "state"),
+    moment("finished", "finished_at"),
+    seconds("took", "seconds"),
+    text("worker", "worker", gives=1),
+)
 
 
 @click.group()
@@ -41,10 +61,10 @@ class _Wanted:
     """Which dead letters a command is about."""
 
     queue: str | None
-    task: str | None
-    category: str | None
-    older_than: float | None
-    newer_than: float | None
+    task: str | None = None
+    category: str | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
 
     def __contains__(self, letter: "DeadLetter") -> bool:
         age = time.time() - letter.died_at
@@ -76,73 +96,105 @@ def _filters(command: _Command) -> _Command:
 @dead.command(name="list")
 @_filters
 @click.option("--limit", type=LISTED, default=100, show_default=True, help="Most to print of each queue.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def list_command(*, limit: int, as_json: bool, **wanted: Any) -> None:
-    """Print the dead letters, the latest of each queue first."""
-    with opened_queues() as opened:
-        found = list(_found(opened, _Wanted(**wanted), limit=limit))
-    if as_json:
-        click.echo(json.dumps([_summary(name, letter) for name, letter in found], indent=2))
-        return
-    rows: list[tuple[str, ...]] = [("queue", "id", "task", "died", "reason")]
-    for name, letter in found:
-        fields = _summary(name, letter)
-        rows.append((name, fields["task_id"] or letter.id, fields["task"], fields["died"], fields["reason"]))
-    for line in columns(rows):
-        click.echo(line)
+@watched
+def list_command(*, limit: int, **wanted: Any) -> Page:
+    """The dead letters, the latest of each queue first."""
+    with reach.queues(only_look=True) as opened:
+        rows = [_summary(*each) for each in _found(opened, _Wanted(**wanted), limit=limit)]
+    return Page(data=rows, lines=lambda: _lines(rows))
 
 
-@dead.command()
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield from table(_COLUMNS, rows)
+    yield from hint("look closer: seawall dead show ID") if rows else ["no dead letter"]
+
+
+@dead.command(short_help="One dead letter, its history and account.")
 @click.argument("identity", metavar="ID")
 @click.option("--queue", "-q", help="Only look here.")
-def show(identity: str, *, queue: str | None) -> None:
-    """Print one dead letter, its history and account, as JSON. ID is the task's or the message's."""
-    everything = _Wanted(queue=queue, task=None, category=None, older_than=None, newer_than=None)
-    with opened_queues() as opened:
-        for name, letter in _found(opened, everything):
-            if identity in (letter.id, letter.task_id):
-                shown = {
-                    **_summary(name, letter),
-                    "message": _without_secrets(letter),
-                    "history": letter.history,
-                    **_account(letter.task_id),
-                }
-                click.echo(json.dumps(shown, indent=2, default=str))
-                return
-    raise _unknown([identity])
+@prints
+def show(identity: str, *, queue: str | None) -> Page:
+    """Print one dead letter, its history and account. ID is the task's or the message's, or its beginning."""
+    with reach.queues(only_look=True) as opened:
+        chosen = _chosen(opened, (identity,), _Wanted(queue=queue), every=False)
+    ((name, (letter,)),) = chosen.items()
+    data = {
+        **_summary(name, letter),
+        "message": _without_secrets(letter),
+        "history": letter.history,
+        **_account(letter.task_id),
+    }
+    return Page(data=data, lines=lambda: _one(data))
 
 
-@dead.command()
+def _one(letter: dict[str, Any]) -> Iterator[str]:
+    message = letter["message"]
+    body = message.get("body")
+    args, kwargs = body[:2] if isinstance(body, list) and len(body) > 1 else (body, None)
+    yield from fields(
+        {
+            "task": letter["task"],
+            "reason": letter["reason"],
+            "died": when(letter["died"]),
+            "category": letter["category"],
+            "queue": letter["queue"],
+            "arguments": dumped(args, indent=None) if args else "",
+            "keywords": dumped(kwargs, indent=None) if kwargs else "",
+            "task id": letter["task_id"],
+            "message id": letter["id"],
+        }
+    )
+    yield ""
+    yield from table(
+        _HISTORY, [dict(zip(("at", "by", "reason"), each, strict=True)) for each in letter["history"]]
+    )
+    if attempts := letter.get("attempts"):
+        yield ""
+        yield from table(_ATTEMPTS, [{**each, "seconds": (each["run_ms"] or 0) / 1000} for each in attempts])
+    for each in (letter.get("lineage") or [])[-1:]:
+        if each["traceback"]:
+            yield ""
+            yield from fields({"traceback": each["traceback"]})
+    yield from hint(f"put it back in line: seawall dead requeue {letter['task_id'] or letter['id']}")
+
+
+@dead.command(short_help="Put dead letters back in line, with all attempts.")
 @click.argument("identities", metavar="[ID]...", nargs=-1)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
-def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> None:
+@prints
+def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
     """Put dead letters back in line, with no strikes and all attempts; their history stays with them."""
-    with opened_queues() as opened:
+    with reach.queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
         _note(chosen, "requeued")  # before: one that is given up again at once has a row of its own
         count = sum(opened.revive(name, [each.id for each in letters]) for name, letters in chosen.items())
-    click.echo(f"requeued {count}")
+    return said(f"requeued {count}", requeued=count)
 
 
-@dead.command()
+@dead.command(short_help="Delete dead letters for good.")
 @click.argument("identities", metavar="[ID]...", nargs=-1)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
 @click.confirmation_option(prompt="Delete these dead letters for good?")
-def discard(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> None:
+@prints
+def discard(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
     """Delete dead letters for good; PostgreSQL keeps the account of them."""
-    with opened_queues() as opened:
+    with reach.queues() as opened:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
         _note(chosen, "discarded")
         count = sum(opened.discard(name, [each.id for each in letters]) for name, letters in chosen.items())
-    click.echo(f"discarded {count}")
+    return said(f"discarded {count}", discarded=count)
 
 
 def _found(
     opened: "Queues", wanted: _Wanted, *, limit: int | None = None
 ) -> Iterator[tuple[str, "DeadLetter"]]:
-    for name in [wanted.queue] if wanted.queue else opened.names():
+    names = opened.names()
+    if wanted.queue is not None:
+        expect("queue", wanted.queue, names)
+        names = [wanted.queue]
+    for name in names:
         left = limit
         for letter in opened.dead_letters(name):
             if letter in wanted:
@@ -155,29 +207,35 @@ def _found(
 def _chosen(
     opened: "Queues", identities: tuple[str, ...], wanted: _Wanted, *, every: bool
 ) -> dict[str, list["DeadLetter"]]:
-    """What a bulk command is about, by queue.
+    """What a command is about, by queue.
 
     Raises:
-        ConfigError: neither or both of ids and --all were given, or an id is no dead letter.
+        ConfigError: neither or both of ids and --all were given, or an id is not that of one dead letter.
     """
     if bool(identities) == every:
         raise ConfigError("name the dead letters by id, or give --all (with other options to choose)")
     chosen: dict[str, list[DeadLetter]] = defaultdict(list)
-    unseen = set(identities)
+    seen: dict[str, set[str]] = {each: set() for each in identities}
     for name, letter in _found(opened, wanted):
-        known = {letter.id, letter.task_id} & set(identities)
-        if every or known:
+        meant = [each for each in identities if _means(each, letter)]
+        for each in meant:
+            seen[each].add(letter.id)
+        if every or meant:
             chosen[name].append(letter)
-            unseen -= known
-    if unseen:
-        raise _unknown(sorted(unseen))
+    if unseen := [each for each, ids in seen.items() if not ids]:
+        raise ConfigError(f"no dead letter {', '.join(unseen)}: see `seawall dead list`")
+    if unclear := [each for each, ids in seen.items() if len(ids) > 1]:
+        raise ConfigError(f"{', '.join(unclear)} begins several ids: give more of it")
     return chosen
 
 
-def _unknown(identities: list[str]) -> ConfigError:
-    return ConfigError(
-        f"no dead letter {', '.join(identities)}: see `seawall dead list`; nothing was changed"
-    )
+def _means(identity: str, letter: "DeadLetter") -> bool:
+    names = (letter.id, letter.task_id)
+    return identity in names or (len(identity) >= _HEAD and any(name.startswith(identity) for name in names))
+
+
+def _short(identity: str) -> str:
+    return identity if width() is None else identity[:_HEAD]
 
 
 def _summary(queue: str, letter: "DeadLetter") -> dict[str, Any]:
@@ -186,7 +244,7 @@ def _summary(queue: str, letter: "DeadLetter") -> dict[str, Any]:
         "id": letter.id,
         "task": letter.task,
         "task_id": letter.task_id,
-        "died": datetime.fromtimestamp(letter.died_at, UTC).isoformat(timespec="seconds"),
+        "died": iso(letter.died_at),
         "category": letter.category,
         "reason": letter.reason,
     }
@@ -194,13 +252,17 @@ def _summary(queue: str, letter: "DeadLetter") -> dict[str, Any]:
 
 def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
     """The message as it may be shown: its arguments by their names, everything else by what it looks like."""
+    from seawall.cli.application import current_app
     from seawall.redaction import redact, redact_arguments
     from seawall.worker.discretion import secrecy_of
 
     message = dict(letter.message)
+    task = None
+    with contextlib.suppress(ConfigError):  # without an application its policies are unknown
+        task = current_app(with_tasks=True).tasks.get(letter.task)
     with contextlib.suppress(LookupError, ValueError, TypeError, RecursionError):  # of a stranger
         args, kwargs, *more = json.loads(message["body"])
-        shown = redact_arguments(args, kwargs, **secrecy_of(current_app().tasks.get(letter.task)))
+        shown = redact_arguments(args, kwargs, **secrecy_of(task))
         message["body"] = [*shown, *more]
     found: dict[str, Any] = redact(message)
     return found
@@ -208,38 +270,25 @@ def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
 
 def _account(task_id: str) -> dict[str, Any]:
     """What PostgreSQL knows of a task; nothing without one."""
-    from seawall.records import letters
 
     def ask(database: "Database") -> dict[str, Any]:
+        from seawall.records import letters
+
         lineage = [asdict(each) for each in letters.lineage(database, task_id)]
         return {"attempts": letters.attempts(database, task_id), "lineage": lineage}
 
-    return _in_postgres(ask) or {}
+    return reach.if_known(ask) or {}
 
 
-def _note(chosen: dict[str, list["DeadLetter"]], state: str) -> None:
+def _note(chosen: dict[str, list["DeadLetter"]], what: str) -> None:
     """PostgreSQL is told what became of them."""
     from seawall.breaker.face import whoami
-    from seawall.records import letters
 
     ids = [each.task_id or each.id for found in chosen.values() for each in found]
-    _in_postgres(lambda database: letters.resolve(database, ids, state, whoami()))
 
+    def tell(database: "Database") -> int:
+        from seawall.records import letters
 
-def _in_postgres(work: Callable[["Database"], _Result]) -> _Result | None:
-    """What `work` returns; None without PostgreSQL, and with a line about it if that does not answer."""
-    import psycopg
+        return letters.resolve(database, ids, what, whoami())
 
-    from seawall import servers
-    from seawall.database import close, database
-    from seawall.errors import DatabaseUnavailable
-
-    if not servers.database_is_known():
-        return None
-    try:
-        return work(database())
-    except (psycopg.Error, DatabaseUnavailable) as exc:
-        click.echo(f"PostgreSQL has no part in this: {' '.join(str(exc).split())}", err=True)
-        return None
-    finally:
-        close()
+    reach.if_known(tell)

@@ -1,18 +1,18 @@
 """`seawall doctor`: what is wrong with servers, settings, fleet and machine, and what to do about it."""
 
 import itertools
-import json
-import shutil
-import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from seawall.cli.application import current_app, load_app
-from seawall.config import settings
+from seawall.cli import reach
+from seawall.cli.application import current_app, fleet, load_app
+from seawall.cli.pages import Page, prints
+from seawall.cli.tables import width
 from seawall.text import one_line
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
     help="Read this Celery application, which `celery -A` would find, and say what changes for it under "
     "Seawall. No server is asked.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of text.")
-def doctor(*, app: str | None, as_json: bool) -> None:
+@prints
+def doctor(*, app: str | None) -> Page:
     """Audit configuration and servers and say what to change; changes nothing.
 
     With -A: of servers nothing, but what an application that is plain Celery, or uses Seawall already, will
@@ -46,48 +46,74 @@ def doctor(*, app: str | None, as_json: bool) -> None:
         from seawall.doctor.adoption import examine_application
 
         notices = examine_application(partial(load_app, app))
-        findings = notices
-        if not as_json:
-            _report(app, notices)
+        findings, lines = notices, lambda: _report(app, notices)
     else:
-        findings = _examine()
-        if not as_json:
-            _say(findings)
-    if as_json:
-        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
-    sys.exit(any(each.severity is not Severity.INFO for each in findings))
+        found = findings = _examine()
+        lines = lambda: _say(found)  # noqa: E731 - one of two
+    worth = any(each.severity is not Severity.INFO for each in findings)
+    return Page(data=[finding.as_dict() for finding in findings], lines=lines, status=int(worth))
 
 
 def _examine() -> "list[Finding]":
     from seawall.doctor import audit_versions, examine
-    from seawall.fleet import FleetSpec
 
-    path = settings().fleet_file
-    return list(audit_versions()) or examine(current_app(), FleetSpec.load(path) if path.is_file() else None)
+    found = list(audit_versions())
+    if found:
+        return found
+    app = current_app(with_tasks=True)
+    return _away(app.conf.broker_url) or examine(app, fleet())
 
 
-def _say(findings: "Sequence[Finding]") -> None:
+def _away(broker: "str | list[str]") -> "list[Finding]":
+    """The servers that do not answer, asked all at once; the audits would wait for one after another."""
+    from seawall import servers
+    from seawall.doctor.finding import error
+
+    broker = broker if isinstance(broker, str) else ";".join(broker)
+    redis, database = servers.redis_url(), servers.database_url()
+    tries = {
+        "redis.reachable": partial(reach.try_redis, redis),
+        "postgres.reachable": partial(reach.try_postgres, database),
+    }
+    if broker != redis:
+        tries["broker.reachable"] = partial(reach.try_redis, broker, "the broker")
+    with ThreadPoolExecutor() as pool:
+        asked = {check: pool.submit(tried) for check, tried in tries.items()}
+    return [
+        error(check, str(problem), "look again when it answers: what it holds was not audited")
+        for check, each in asked.items()
+        if isinstance(problem := each.exception(), reach.Unreachable)
+    ]
+
+
+def _say(findings: "Sequence[Finding]") -> Iterator[str]:
     for each in findings:
         severity = click.style(f"{each.severity.value:7}", fg=_COLOURS[each.severity.value])
-        click.echo(f"{severity}  {each.check}: {each.reason}\n         {each.fix}")
+        first, *more = _wrapped(f"{each.check}: {each.reason}", " " * 9).splitlines()
+        yield f"{severity}  {first.lstrip()}"
+        yield from more
+        yield _wrapped(f"-> {each.fix}", " " * 9)
     if not findings:
-        click.echo("nothing to change")
+        yield click.style("nothing to change", fg="green")
 
 
-def _report(app: str, notices: "Sequence[Notice]") -> None:
+def _report(app: str, notices: "Sequence[Notice]") -> Iterator[str]:
     """The notices by group: where, what happens under Seawall, and what to write for today's behaviour."""
-    click.echo(f"{app} under Seawall")
+    yield f"{app} under Seawall"
     for group, members in itertools.groupby(notices, key=lambda notice: notice.group):
-        click.secho(f"\n{group.value}", bold=True)
+        yield click.style(f"\n{group.value}", bold=True)
         for each in members:
             check = click.style(each.check, fg=_COLOURS[each.severity.value])
-            click.echo(_wrapped(f"{check}: {one_line(each.places())}", "  "))
-            click.echo(_wrapped(one_line(each.reason), "    "))
+            yield _wrapped(f"{check}: {one_line(each.places())}", "  ")
+            yield _wrapped(one_line(each.reason), "    ")
             if each.severity.value != "info":
-                click.echo(_wrapped(f"-> {one_line(each.fix)}", "    "))
+                yield _wrapped(f"-> {one_line(each.fix)}", "    ")
 
 
 def _wrapped(text: str, indent: str) -> str:
     """One line, which a terminal shows as several of its width."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False)
+    room = width()
+    if room is None:
+        return indent + text
+    deeper = indent if indent.startswith("     ") else "    "
+    return textwrap.fill(text, room, initial_indent=indent, subsequent_indent=deeper, break_on_hyphens=False)

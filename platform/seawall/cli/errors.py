@@ -1,20 +1,39 @@
 """`seawall errors`: what failures have in common, and what became of it."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from seawall.cli import LISTED, columns, recorded
+from seawall.cli import LISTED, expect, reach
+from seawall.cli.pages import Page, prints, said, watched
+from seawall.cli.tables import fields, hint, moment, number, state, table, text, when
 from seawall.errors import ConfigError
 from seawall.failure import Category
 
-if TYPE_CHECKING:
-    from seawall.records.groups import Group
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_STATUSES = ("open", "resolved", "ignored")
+_HEAD = 8  # characters of a fingerprint that are shown
+
+_COLUMNS = (
+    number("count", "count"),
+    moment("last seen", "last_seen"),
+    state("severity", "severity", gives=5),
+    text("category", "category", gives=6),
+    text("task", "task", gives=2, least=16),
+    text("exception", "exception", gives=1, least=16, show=lambda value, _: value.rpartition(".")[2]),
+    state("status", "status", gives=7),
+    text("group", "fingerprint", show=lambda value, _: value[:_HEAD]),
+)
+_RUNS = (
+    moment("finished", "finished_at"),
+    state("state", "state"),
+    number("attempt", "attempt"),
+    text("queue", "queue", gives=2),
+    text("worker", "worker", gives=1),
+    text("task id", "task_id", gives=3),
+)
 
 
 @click.group()
@@ -32,79 +51,86 @@ def _filters(command: _Command) -> _Command:
 @_filters
 @click.option("--status", default="open", show_default=True, help="open, resolved, ignored or all.")
 @click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def list_command(*, task: str | None, category: str | None, status: str, limit: int, as_json: bool) -> None:
-    """Print groups, those seen last first."""
-    from seawall.records.groups import STATUSES, Wanted, find
+@watched
+def list_command(*, task: str | None, category: str | None, status: str, limit: int) -> Page:
+    """The groups, those seen last first."""
+    expect("status", status, (*_STATUSES, "all"))
+    from seawall.records.groups import Wanted, find
 
-    if status not in {*STATUSES, "all"}:
-        raise ConfigError(f"--status {status!r} is none: use {', '.join(STATUSES)} or all")
     wanted = Wanted(task=task, category=category, status=None if status == "all" else status)
-    with recorded() as database:
-        found = find(database, wanted, limit=limit)
-    if as_json:
-        click.echo(_as_json([asdict(group) for group in found]))
-        return
-    rows: list[tuple[str, ...]] = [
-        ("group", "count", "last seen", "category", "severity", "task", "exception")
-    ]
-    rows += [_row(group) for group in found]
-    for line in columns(rows):
-        click.echo(line)
+    with reach.postgres() as database:
+        rows = [asdict(group) for group in find(database, wanted, limit=limit)]
+    return Page(data=rows, lines=lambda: _lines(rows, status))
 
 
-def _row(group: "Group") -> tuple[str, ...]:
-    seen = group.last_seen.isoformat(sep=" ", timespec="seconds")
-    return (
-        group.fingerprint[:8],
-        str(group.count),
-        seen,
-        group.category,
-        group.severity,
-        group.task,
-        group.exception,
-    )
+def _lines(rows: list[dict[str, Any]], status: str) -> Iterator[str]:
+    kept = [each for each in _COLUMNS if each.key != "status" or status == "all"]
+    yield from table(kept, rows)
+    none = f"no {'' if status == 'all' else status + ' '}group of errors"
+    yield from hint("look closer: seawall errors show GROUP") if rows else [none]
 
 
-@errors.command()
-@click.argument("fingerprint")
-def show(fingerprint: str) -> None:
-    """Print one group with its sample and latest runs, as JSON. FINGERPRINT may be cut short."""
+@errors.command(short_help="One group with its sample and latest runs.")
+@click.argument("fingerprint", metavar="GROUP")
+@prints
+def show(fingerprint: str) -> Page:
+    """Print one group with its sample and latest runs. GROUP is its fingerprint, which may be cut short."""
     from seawall.records.groups import Wanted, find, latest_runs, open_letters
 
-    with recorded() as database:
+    with reach.postgres() as database:
         found = find(database, Wanted(fingerprints=[fingerprint]), limit=2)
         if len(found) != 1:
             raise ConfigError(
                 f"{fingerprint} is {'no group' if not found else 'not clear'}: see `seawall errors list`"
             )
-        shown = {
+        data = {
             **asdict(found[0]),
             "open_dead_letters": open_letters(database, found[0]),
             "latest_runs": latest_runs(database, found[0]),
         }
-    click.echo(_as_json(shown))
+    return Page(data=data, lines=lambda: _one(data))
 
 
-@errors.command()
-@click.argument("fingerprints", metavar="[FINGERPRINT]...", nargs=-1)
+def _one(group: dict[str, Any]) -> Iterator[str]:
+    seen = f"{group['count']} times, first {when(group['first_seen'])}, last {when(group['last_seen'])}"
+    yield from fields(
+        {
+            "exception": group["exception"].removeprefix("builtins."),
+            "task": group["task"],
+            "seen": seen,
+            "category": f"{group['category']}, {group['severity']}",
+            "status": group["status"],
+            "dead letters": f"{group['open_dead_letters']} open" if group["open_dead_letters"] else "",
+            "group": group["fingerprint"],
+        }
+    )
+    if group["sample"]:
+        yield ""
+        yield from fields({"sample": group["sample"]})
+    if group["latest_runs"]:
+        yield ""
+        yield from table(_RUNS, group["latest_runs"])
+
+
+@errors.command(short_help="Mark groups as dealt with, until they are seen again.")
+@click.argument("fingerprints", metavar="[GROUP]...", nargs=-1)
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that --task and --category leave.")
 @click.option("--ignore", is_flag=True, help="Leave them alone also when they are seen again.")
+@prints
 def resolve(
     fingerprints: tuple[str, ...], *, task: str | None, category: str | None, every: bool, ignore: bool
-) -> None:
+) -> Page:
     """Mark groups as dealt with; one that is seen again is open again."""
-    from seawall.records.groups import IGNORED, OPEN, RESOLVED, Wanted, mark
-
     if bool(fingerprints) == every:
         raise ConfigError("name the groups, or give --all (with --task or --category to choose)")
-    wanted = Wanted(task=task, category=category, status=OPEN, fingerprints=fingerprints)
+    from seawall.records.groups import IGNORED, OPEN, RESOLVED, Wanted, find, mark
+
     status = IGNORED if ignore else RESOLVED
-    with recorded() as database:
+    with reach.postgres() as database:
+        for each in fingerprints:
+            if not find(database, Wanted(fingerprints=[each]), limit=1):
+                raise ConfigError(f"{each} is no group: see `seawall errors list`; nothing was changed")
+        wanted = Wanted(task=task, category=category, status=OPEN, fingerprints=fingerprints)
         count = mark(database, wanted, status)
-    click.echo(f"{status} {count}")
-
-
-def _as_json(found: object) -> str:
-    return json.dumps(found, indent=2, default=str)
+    return said(f"{status} {count}", status=status, groups=count)

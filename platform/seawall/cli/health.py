@@ -1,13 +1,12 @@
 """`seawall health`: one question to a process, or to the servers, for probes that run a command."""
 
-import json
-import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from seawall.cli import Amount
-from seawall.config import settings
+from seawall.cli.pages import Page, watched
 from seawall.errors import ConfigError
 from seawall.quantity import LONGEST_WAIT, Duration
 
@@ -21,12 +20,14 @@ _TIMEOUT = Amount(Duration(least=0.001, most=LONGEST_WAIT))
 @click.option(
     "--timeout", type=_TIMEOUT, default=1.0, show_default=True, help="Seconds to wait for an answer."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a line a check.")
-def health(*, question: str, address: str | None, servers: bool, timeout: float, as_json: bool) -> None:
+@watched
+def health(*, question: str, address: str | None, servers: bool, timeout: float) -> Page:
     """Ask whether a process is live, ready or has started; exit code 0 if it is, 1 if not.
 
     With --servers Redis, the broker and PostgreSQL are asked from here.
     """
+    from seawall.config import settings
+
     place = address or settings().health.address
     if servers:
         ok, answer = _ask_servers(timeout)
@@ -36,8 +37,7 @@ def health(*, question: str, address: str | None, servers: bool, timeout: float,
         ok, answer = ask(place, Question(question), timeout=timeout)
     else:
         raise ConfigError("health.address is unset: set SEAWALL_HEALTH__ADDRESS, or ask with --servers")
-    click.echo(json.dumps(answer, indent=2) if as_json else _in_lines(answer))
-    sys.exit(0 if ok else 1)
+    return Page(data=answer, lines=lambda: _lines(answer), status=0 if ok else 1)
 
 
 def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
@@ -49,12 +49,11 @@ def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
     return report.ok, report.as_dict()
 
 
-def _in_lines(answer: dict[str, Any]) -> str:
-    lines = [f"{answer['question']}: {'yes' if answer['ok'] else 'no'}"]
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
+    ok = answer["ok"]
+    yield click.style(f"{answer['question']}: {'yes' if ok else 'no'}", fg="green" if ok else "red")
     if "error" in answer:
-        lines.append(f"  {answer['error']}")
-    lines += [
-        f"  {'ok ' if check['ok'] else 'NO '} {check['name']}: {check['detail']}"
-        for check in answer["checks"]
-    ]
-    return "\n".join(lines)
+        yield f"  {answer['error']}"
+    for check in answer["checks"]:
+        mark = click.style("ok ", fg="green") if check["ok"] else click.style("NO ", fg="red")
+        yield f"  {mark} {check['name']}: {check['detail']}"

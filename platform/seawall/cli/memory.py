@@ -1,18 +1,33 @@
 """`seawall memory`: what tasks use and keep, and where it grows."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli import Amount, columns
-from seawall.cli.application import current_app
+from seawall.cli import Amount, expect, reach
+from seawall.cli.pages import Page, prints, said, watched
+from seawall.cli.tables import number, size, table, text
 from seawall.errors import ConfigError
 from seawall.quantity import Whole, format_bytes, shown
 
 if TYPE_CHECKING:
     from seawall.memory.learned import Record
+
+_COLUMNS = (
+    text("task", "task", gives=1, least=20),
+    number("runs", "runs"),
+    size("p50", "p50"),
+    size("p95", "p95"),
+    size("kept p50", "kept"),
+    text(
+        "",
+        "leaking",
+        show=lambda leaks, row: f"leaks {format_bytes(row['growth'] or 0)} a run" if leaks else "",
+        colour=lambda cell: "red" if cell.startswith("leaks") else None,
+    ),
+)
 
 
 @click.group()
@@ -21,23 +36,20 @@ def memory() -> None:
 
 
 @memory.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
-def list_command(*, as_json: bool) -> None:
-    """Print what each task was seen to use, and which are suspected to leak."""
-    from seawall import cluster
+@watched
+def list_command() -> Page:
+    """What each task was seen to use, and which seem to leak."""
     from seawall.memory.learned import Learned
 
-    records = [_row(record) for record in Learned(cluster.client()).records()]
-    if as_json:
-        click.echo(json.dumps(records, indent=2))
-        return
-    table: list[tuple[str, ...]] = [("task", "runs", "p50", "p95", "kept p50", "")]
-    for row in records:
-        sizes = (_size(row[key]) for key in ("p50", "p95", "kept"))
-        leak = f"leaks {_size(row['growth'])} a run" if row["leaking"] else ""
-        table.append((row["task"], str(row["runs"]), *sizes, leak))
-    for line in columns(table):
-        click.echo(line)
+    with reach.redis() as client:
+        rows = [_row(record) for record in Learned(client).records()]
+    return Page(data=rows, lines=lambda: _lines(rows))
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield from table(_COLUMNS, rows)
+    if not rows:
+        yield "nothing was learned so far: workers learn from the tasks that they run"
 
 
 def _row(record: "Record") -> dict[str, Any]:
@@ -52,49 +64,52 @@ def _row(record: "Record") -> dict[str, Any]:
     }
 
 
-def _size(value: int | None) -> str:
-    return "" if value is None else format_bytes(value)
-
-
-@memory.command()
+@memory.command(short_help="Forget what was learned of TASK.")
 @click.argument("task")
-def forget(task: str) -> None:
+@prints
+def forget(task: str) -> Page:
     """Forget what was learned of TASK: it was mended, or changed."""
-    from seawall import cluster
     from seawall.memory.learned import Learned
 
-    Learned(cluster.client()).forget(task)
-    click.echo(f"forgot {task}")
+    with reach.redis() as client:
+        learned = Learned(client)
+        expect("record of a task", task, [each.name for each in learned.records()])
+        learned.forget(task)
+    return said(f"forgot {task}", forgot=task)
 
 
-@memory.command()
+@memory.command(short_help="Run TASK here and name the lines whose memory grows.")
 @click.argument("task")
 @click.option("--args", "arguments", default="[]", help="JSON array of the task's arguments.")
 @click.option("--kwargs", "keywords", default="{}", help="JSON object of its keyword arguments.")
 @click.option("--runs", default=20, type=Amount(Whole(least=1)), show_default=True, help="Runs to compare.")
 @click.option("--warm-up", default=5, type=Amount(Whole()), show_default=True, help="Runs before that.")
-def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -> None:
+@prints
+def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -> Page:
     """Run TASK here, several times and for real, and name the lines whose memory grows."""
     from seawall.memory.profile import profile as measure
 
     args, kwargs = _json("args", arguments, list), _json("kwargs", keywords, dict)
     found = measure(_runner(task, args, kwargs), runs=runs, warm_up=warm_up)
-    click.echo(
-        f"{task}: {found.runs} runs kept {format_bytes(max(0, found.held))} each, "
-        f"{format_bytes(max(0, found.traced))} of it in Python objects"
-    )
-    for growth in found.growing:
-        click.echo(f"{growth}  {format_bytes(growth.bytes)} and {growth.blocks:.3g} blocks a run")
-    if not found.growing:
-        click.echo("no line of Python keeps memory; if the process grew, it is in C code")
+    growing = [{"line": str(each), "bytes": each.bytes, "blocks": each.blocks} for each in found.growing]
+    data = {"task": task, "runs": found.runs, "kept": found.held, "traced": found.traced, "growing": growing}
+    return Page(data=data, lines=lambda: _profiled(data))
+
+
+def _profiled(found: dict[str, Any]) -> Iterator[str]:
+    kept, traced = (format_bytes(max(0, found[key])) for key in ("kept", "traced"))
+    yield f"{found['task']}: {found['runs']} runs kept {kept} each, {traced} of it in Python objects"
+    for each in found["growing"]:
+        yield f"{each['line']}  {format_bytes(each['bytes'])} and {each['blocks']:.3g} blocks a run"
+    if not found["growing"]:
+        yield "no line of Python keeps memory; if the process grew, it is in C code"
 
 
 def _runner(name: str, args: list[Any], kwargs: dict[str, Any]) -> Callable[[], object]:
-    app = current_app()
-    app.finalize()
-    if name not in app.tasks:
-        known = ", ".join(sorted(each for each in app.tasks if not each.startswith("celery.")))
-        raise ConfigError(f"task={name!r} is unknown to this application: use one of {known or 'none'}")
+    from seawall.cli.application import current_app
+
+    app = current_app(with_tasks=True)
+    expect("task", name, (each for each in app.tasks if not each.startswith("celery.")))
     task = app.tasks[name]
     return lambda: task(*args, **kwargs)
 

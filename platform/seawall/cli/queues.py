@@ -1,20 +1,30 @@
 """`seawall queues`: what waits, and stopping or emptying it."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli import columns
-from seawall.cli.application import current_app
-from seawall.quantity import format_age
+from seawall.cli import expect, reach
+from seawall.cli.pages import Page, prints, said, watched
+from seawall.cli.tables import duration, number, seconds, state, table, text
 from seawall.text import one_line
 
 if TYPE_CHECKING:
-    from seawall.delivery import ParkedFor, Queues
+    from seawall.delivery import Queues
+
+_COLUMNS = (
+    text("queue", "queue", gives=1, least=16),
+    state("", "state"),
+    number("ready", "ready"),
+    number("delayed", "delayed"),
+    number("held", "held"),
+    number("parked", "parked"),
+    number("dead", "dead"),
+    seconds("oldest", "oldest"),
+)
 
 
 @click.group()
@@ -23,71 +33,86 @@ def queues() -> None:
 
 
 @queues.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
-def list_command(*, as_json: bool) -> None:
-    """Print what each queue holds, and how long its next message has waited."""
-    with opened_queues() as opened:
-        held = {name: asdict(opened.counts(name)) for name in opened.names()}
-        parked = {name: opened.parked(name) for name in held}
-    for name, waiting in parked.items():
-        held[name]["parked_oldest"] = {each.dependency: each.oldest for each in waiting}
-    if as_json:
-        click.echo(json.dumps(held, indent=2))
+@watched
+def list_command() -> Page:
+    """What each queue holds, and how long its next one has waited.
+
+    ready: in line; delayed: until its moment; held: by a worker; parked: until a dependency is back.
+    """
+    with reach.queues(only_look=True) as opened:
+        held = {name: _row(opened, name) for name in opened.names()}
+    return Page(data=held, lines=lambda: _lines(held))
+
+
+def _row(opened: "Queues", name: str) -> dict[str, Any]:
+    oldest = {each.dependency: each.oldest for each in opened.parked(name)}
+    return {**asdict(opened.counts(name)), "parked_oldest": oldest}
+
+
+def _lines(held: dict[str, dict[str, Any]]) -> Iterator[str]:
+    rows = [
+        {
+            **counts,
+            "queue": name,
+            "parked": sum(counts["parked"].values()),
+            "state": "paused" if counts["paused"] else "",
+        }
+        for name, counts in held.items()
+    ]
+    yield from table(_COLUMNS, rows)
+    if not rows:
+        yield "no queue was declared so far: workers declare those that they consume"
+    for queue, counts in held.items():
+        for dependency, oldest in counts["parked_oldest"].items():
+            many = counts["parked"].get(dependency, 0)
+            yield one_line(f"{queue}: {many} parked for {dependency}, the oldest for {duration(oldest)}")
+            yield from _advice(queue, dependency)
+
+
+def _advice(queue: str, dependency: str) -> Iterator[str]:
+    if not dependency.startswith("name:"):
         return
-    rows: list[tuple[str, ...]] = [("queue", "ready", "delayed", "held", "parked", "dead", "oldest", "")]
-    for name, counts in held.items():
-        oldest = "" if counts["oldest"] is None else f"{counts['oldest']:.1f} s"
-        numbers = (str(counts[key]) for key in ("ready", "delayed", "held"))
-        many = str(sum(counts["parked"].values()))
-        paused = "paused" if counts["paused"] else ""
-        rows.append((name, *numbers, many, str(counts["dead"]), oldest, paused))
-    for line in columns(rows):
-        click.echo(line)
-    for queue, waiting in parked.items():
-        for each in waiting:
-            _say_parked(queue, each)
-
-
-def _say_parked(queue: str, parked: "ParkedFor") -> None:
     from seawall.worker.names import advice, name_in
 
-    age = format_age(parked.oldest)
-    click.echo(one_line(f"{queue}: {parked.many} parked for {parked.dependency}, the oldest for {age}"))
-    if (name := name_in(parked.dependency)) is not None:
-        click.echo(one_line(f"  nobody who consumes {queue} knows it: {advice(name)}"))
+    if (name := name_in(dependency)) is not None:
+        yield one_line(f"  nobody who consumes {queue} knows it: {advice(name)}")
 
 
-@queues.command()
+@queues.command(short_help="Claim nothing more from QUEUE, or from any.")
 @click.argument("queue", required=False)
-def pause(queue: str | None) -> None:
+@prints
+def pause(queue: str | None) -> Page:
     """Claim nothing more from QUEUE, or from any; what runs goes on."""
-    with opened_queues() as opened:
+    with _with(queue) as opened:
         opened.pause(queue)
-    click.echo(f"paused {queue or 'every queue'}")
+    return said(f"paused {queue or 'every queue'}", paused=queue)
 
 
-@queues.command()
+@queues.command(short_help="Undo `pause`, of QUEUE or of all.")
 @click.argument("queue", required=False)
-def resume(queue: str | None) -> None:
+@prints
+def resume(queue: str | None) -> Page:
     """Undo `pause`; a queue paused by its own name needs its own name here."""
-    with opened_queues() as opened:
+    with _with(queue) as opened:
         opened.resume(queue)
-    click.echo(f"resumed {queue or 'every queue'}")
+    return said(f"resumed {queue or 'every queue'}", resumed=queue)
 
 
-@queues.command()
+@queues.command(short_help="Delete what waits in QUEUE.")
 @click.argument("queue")
 @click.confirmation_option(prompt="Delete every waiting task of this queue?")
-def purge(queue: str) -> None:
+@prints
+def purge(queue: str) -> Page:
     """Delete what waits in QUEUE; parked and dead messages stay."""
-    with opened_queues() as opened:
-        click.echo(f"deleted {opened.purge(queue)} messages of {queue}")
+    with _with(queue) as opened:
+        deleted = opened.purge(queue)
+    return said(f"deleted {deleted} messages of {queue}", deleted=deleted, queue=queue)
 
 
 @contextmanager
-def opened_queues() -> Iterator["Queues"]:
-    """The queues of the command's application."""
-    from seawall.delivery import Queues
-
-    with current_app().connection_for_write() as connection, Queues.open(connection) as opened:
+def _with(queue: str | None) -> Iterator["Queues"]:
+    """The queues, if `queue` is one of them."""
+    with reach.queues() as opened:
+        if queue is not None:
+            expect("queue", queue, opened.names())
         yield opened

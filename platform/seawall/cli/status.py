@@ -1,31 +1,107 @@
-"""`seawall status`: what the system is doing now, a list of sections.
+"""`seawall status`: first whether a fleet runs, then what it does now, a list of sections.
 
-A section is a function that returns rows; its docstring is not shown, its name in `SECTIONS` is. One that
-cannot be asked says why and hides none of the others.
+A section is a function that returns rows; its name in `_SECTIONS` is shown. One that cannot be asked says why
+and hides none of the others. Nothing is started: servers that are embedded and do not run are not asked.
 """
 
-import json
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-import psycopg
 
-from seawall import cluster
-from seawall.cli import columns
-from seawall.database import database
+from seawall.cli import reach
+from seawall.cli.pages import Page, watched
+from seawall.cli.tables import Column, number, plain, seconds, size, state, table, text
 from seawall.errors import SeawallError
-from seawall.quantity import format_bytes
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from seawall.database.pool import Database
 
 Rows = list[dict[str, Any]]
 
+AWAY: Final = 1
+"""Exit status: a server cannot be reached."""
 
-def connections() -> Rows:
+NOTHING_RUNS: Final = 3
+"""Exit status: no worker runs; as `systemctl status` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """What is asked: the clients of the servers that answer, and why others cannot be asked."""
+
+    redis: "Redis | None"
+    database: "Database | None"
+    away: dict[str, str]
+
+
+def _of_redis(ask: "Callable[[Redis], Rows]") -> Callable[[_Servers], Rows]:
+    def section(asked: _Servers) -> Rows:
+        if asked.redis is None:
+            raise reach.Unreachable(asked.away["Redis"])
+        return ask(asked.redis)
+
+    return section
+
+
+def _of_database(ask: "Callable[[Database], Rows]") -> Callable[[_Servers], Rows]:
+    def section(asked: _Servers) -> Rows:
+        if asked.database is None:
+            raise reach.Unreachable(asked.away["PostgreSQL"])
+        return ask(asked.database)
+
+    return section
+
+
+def workers(client: "Redis") -> Rows:
+    """Every worker of the cluster, as its last heartbeat describes it."""
+    from seawall.worker.heartbeat import workers as beating
+
+    return [
+        {
+            "worker": name,
+            "state": one["state"],
+            "pool": one["pool"],
+            "busy": one["busy"],
+            "slots": one["slots"],
+            "done": one["done"],
+            "used": one["used"],
+            "budget": one["budget"],
+            "pressure": one["pressure"],
+            "breakers": one["breakers"],
+            "lost": list(one["lost"]),
+            "up": max(0.0, time.time() - one["since"]),
+        }
+        for name, one in beating(client).items()
+    ]
+
+
+def beat(client: "Redis") -> Rows:
+    """Which beat sends each schedule, and which wait for its end."""
+    from seawall.worker.beat import schedules
+
+    return [
+        {"schedule": one["schedule"], "sent_by": one["sent by"], "waiting": one["waiting"]}
+        for one in schedules(client)
+    ]
+
+
+def database(opened: "Database") -> Rows:
+    """How long the database takes to answer."""
+    health = opened.health()
+    return [{"database": "ok" if health.ok else health.reason, "seconds": round(health.seconds, 4)}]
+
+
+def connections(opened: "Database") -> Rows:
     """The sessions of this database by who opened them."""
     return [
         dict(row)
-        for row in database().fetch(
+        for row in opened.fetch(
             "SELECT application_name AS process, count(*)::int AS connections,"
             " (count(*) FILTER (WHERE state = 'active'))::int AS active,"
             " (count(*) FILTER (WHERE state LIKE 'idle in%'))::int AS in_transaction"
@@ -35,11 +111,14 @@ def connections() -> Rows:
     ]
 
 
-def budget() -> Rows:
+def budget(asked: _Servers) -> Rows:
     """Who holds how many connections of the fleet's budget, and the sum."""
+    client, opened = asked.redis, asked.database
+    if client is None or opened is None:
+        raise reach.Unreachable("; ".join(asked.away.values()))
     from seawall.database.governor import leases
 
-    allowed, shares = leases(cluster.client(), database().server)
+    allowed, shares = leases(client, opened.server)
     rows: Rows = [
         {"process": each.label, "held": each.held, "granted": each.grant, "wanted": each.want}
         for each in shares
@@ -48,27 +127,32 @@ def budget() -> Rows:
         "process": f"all, of a budget of {allowed or 'unknown size'}",
         **{key: sum(row[key] for row in rows) for key in ("held", "granted", "wanted")},
     }
-    return [*rows, total]
+    return [*_merged(rows), total]
 
 
-def pool() -> Rows:
-    """This process's own view of its database."""
-    health = database().health()
-    return [{"database": "ok" if health.ok else health.reason, "seconds": round(health.seconds, 4)}]
+def _merged(rows: Rows) -> Rows:
+    """Processes of one name as one row; `many` says how many."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        one = found.setdefault(row["process"], {"process": row["process"], "many": 0})
+        one["many"] += 1
+        for key in ("held", "granted", "wanted"):
+            one[key] = one.get(key, 0) + row[key]
+    return [*found.values()]
 
 
-def breakers() -> Rows:
+def breakers(client: "Redis") -> Rows:
     """Where the fleet's circuits are, keys included."""
     from seawall.breaker.store import Store, named
 
-    store = Store(cluster.client(), "seawall status")
+    store = Store(client, "seawall status")
     found = store.overview()
     held = store.held([one.name for one in found])
     return [
         {
             "breaker": one.name,
             "state": one.state.value,
-            "left": "" if one.left is None else f"{one.left:.0f} s",
+            "left": one.left,
             "cause": one.cause.value,
             "reason": one.reason,
             "open_by_itself_on": named(held[one.name]),
@@ -77,80 +161,185 @@ def breakers() -> Rows:
     ]
 
 
-def fleet() -> Rows:
-    """Every worker of the cluster, as its last heartbeat describes it."""
-    from seawall.worker.heartbeat import workers
-
-    return [
-        {
-            "worker": name,
-            "state": one["state"],
-            "pool": one["pool"],
-            "busy": f"{one['busy']} of {one['slots']}",
-            "done": one["done"],
-            "memory": f"{format_bytes(one['used'])} of {format_bytes(one['budget'])}",
-            "pressure": one["pressure"],
-            "breakers": ", ".join(f"{breaker} {state}" for breaker, state in one["breakers"].items()),
-            "lost": ", ".join(one["lost"]),
-            "up": f"{max(0.0, time.time() - one['since']):.0f} s",
-        }
-        for name, one in workers(cluster.client()).items()
-    ]
-
-
-def beat() -> Rows:
-    """Which beat sends each schedule, and which wait for its end."""
-    from seawall.worker.beat import schedules
-
-    return list(schedules(cluster.client()))
-
-
-def leaks() -> Rows:
+def leaks(client: "Redis") -> Rows:
     """The tasks that seem to keep memory from run to run."""
     from seawall.memory.learned import Learned
 
     return [
-        {"task": one.name, "a run": format_bytes(one.growth or 0), "runs": one.runs}
-        for one in Learned(cluster.client()).records()
+        {"task": one.name, "growth": one.growth or 0, "runs": one.runs}
+        for one in Learned(client).records()
         if one.leaking
     ]
 
 
-SECTIONS: Final[dict[str, Callable[[], Rows]]] = {
-    "workers": fleet,
-    "beat": beat,
-    "database": pool,
-    "connections": connections,
-    "connection budget": budget,
-    "breakers": breakers,
-    "leaks": leaks,
+def _share(value: Any, row: Any) -> str:
+    return f"{value} of {row['slots']}"
+
+
+def _breakers_of(value: Any, _: Any) -> str:
+    return ", ".join(f"{name} {where}" for name, where in value.items())
+
+
+def _many(value: str, row: Any) -> str:
+    return f"{value} ({row['many']} processes)" if row.get("many", 1) > 1 else value
+
+
+_SECTIONS: Final[dict[str, tuple[Callable[[_Servers], Rows], tuple[Column, ...]]]] = {
+    "workers": (
+        _of_redis(workers),
+        (
+            text("worker", "worker", gives=1, least=12),
+            state("state", "state"),
+            number("busy", "busy", show=_share),
+            number("done", "done"),
+            size("memory", "used"),
+            size("of", "budget", gives=4),
+            text("pressure", "pressure", gives=5, least=6),
+            text("breakers", "breakers", show=_breakers_of, gives=3, least=12, colour=lambda _: "red"),
+            text("lost", "lost", show=lambda value, _: ", ".join(value), gives=2, colour=lambda _: "red"),
+            text("pool", "pool", gives=6, least=5),
+            seconds("up", "up"),
+        ),
+    ),
+    "beat": (
+        _of_redis(beat),
+        (
+            text("schedule", "schedule", gives=1),
+            text("sent by", "sent_by"),
+            text("waiting", "waiting", gives=2),
+        ),
+    ),
+    "database": (
+        _of_database(database),
+        (
+            text("database", "database", gives=1, colour=lambda cell: "green" if cell == "ok" else "red"),
+            number("answers in", "seconds", show=lambda value, _: f"{value * 1000:.0f} ms"),
+        ),
+    ),
+    "connections": (
+        _of_database(connections),
+        (
+            text("process", "process", gives=1),
+            number("connections", "connections"),
+            number("active", "active"),
+            number("in transaction", "in_transaction"),
+        ),
+    ),
+    "connection budget": (
+        budget,
+        (
+            text("process", "process", gives=1, show=_many),
+            number("held", "held"),
+            number("granted", "granted"),
+            number("wanted", "wanted"),
+        ),
+    ),
+    "breakers": (
+        _of_redis(breakers),
+        (
+            text("breaker", "breaker", gives=1),
+            state("state", "state"),
+            seconds("left", "left"),
+            text("cause", "cause", gives=3),
+            text("reason", "reason", gives=4),
+            text("open by itself on", "open_by_itself_on", gives=5, colour=lambda _: "red"),
+        ),
+    ),
+    "leaks": (
+        _of_redis(leaks),
+        (text("task", "task", gives=1), size("a run", "growth"), number("runs", "runs")),
+    ),
 }
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, one key a section.")
-def status(*, as_json: bool) -> None:
-    """Print what the system is doing now."""
-    found = {name: _asked(section) for name, section in SECTIONS.items()}
-    if as_json:
-        click.echo(json.dumps(found, indent=2, default=str))
-        return
-    for name, rows in found.items():
-        click.secho(name, bold=True)
-        for line in columns(_table(rows)):
-            click.echo(f"  {line}")
+@click.command(short_help="Whether a fleet runs, and what it does now.")
+@watched
+def status() -> Page:
+    """Say whether a fleet runs, and what it does now. Starts nothing.
+
+    Exit status: 0 if workers run and the servers answer, 1 if a server cannot be reached, 3 if nothing runs.
+    """
+    with _asked() as asked:
+        found = {name: _section(ask, asked) for name, (ask, _) in _SECTIONS.items()}
+    running = [] if _why(found["workers"]) else found["workers"]
+    first, code = _verdict(running, asked)
+    data = {"fleet": {"running": bool(running), "summary": first, "away": asked.away}, **found}
+    said = {*asked.away.values(), "; ".join(asked.away.values())}
+    left = {name: rows for name, rows in found.items() if _why(rows) not in said}
+    return Page(data=data, lines=lambda: _lines(first, code, left), status=code)
 
 
-def _asked(section: Callable[[], Rows]) -> Rows:
+@contextlib.contextmanager
+def _asked() -> Iterator[_Servers]:
+    """The servers, as far as they answer; embedded ones that do not run are not started."""
+    urls, away = _urls()
+    with contextlib.ExitStack() as stack:
+        opened: dict[str, Any] = {}
+        for name, enter in (("Redis", reach.redis), ("PostgreSQL", reach.postgres)):
+            if name in urls:
+                try:
+                    opened[name] = stack.enter_context(enter(urls[name]))
+                except SeawallError as exc:
+                    away[name] = str(exc)
+        yield _Servers(opened.get("Redis"), opened.get("PostgreSQL"), away)
+
+
+def _urls() -> tuple[dict[str, str], dict[str, str]]:
+    """Where the servers are, and why there is nothing to ask of the others."""
+    from seawall import embedded, servers
+    from seawall.config import settings
+
+    urls: dict[str, str] = {}
+    if servers.redis_is_known():
+        urls["Redis"] = servers.redis_url()
+    if servers.database_is_known():
+        urls["PostgreSQL"] = servers.database_url()
+    if len(urls) < 2:  # noqa: PLR2004 - the two servers
+        running = embedded.find(settings().home)
+        found = {"Redis": running and running.redis_url, "PostgreSQL": running and running.database_url}
+        urls = {**{name: url for name, url in found.items() if url}, **urls}
+    stopped = f"the embedded server of {settings().home} does not run"
+    return urls, {name: stopped for name in ("Redis", "PostgreSQL") if name not in urls}
+
+
+def _section(ask: Callable[[_Servers], Rows], asked: _Servers) -> Rows:
+    import psycopg
     from redis.exceptions import RedisError
 
     try:
-        return section()
+        return ask(asked)
     except (SeawallError, psycopg.Error, RedisError) as exc:
         return [{"unavailable": " ".join(str(exc).split())}]
 
 
-def _table(rows: Rows) -> list[tuple[str, ...]]:
-    if not rows:
-        return [("none",)]
-    return [tuple(rows[0]), *(tuple(str(value) for value in row.values()) for row in rows)]
+def _why(rows: Rows) -> str | None:
+    """Why a section could not be asked."""
+    return rows[0].get("unavailable") if rows else None
+
+
+def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
+    """Whether a fleet runs, in a line, and the exit status."""
+    unreachable = [why for why in asked.away.values() if "does not run" not in why]
+    if unreachable and not running:
+        return f"nobody can say whether a fleet runs: {'; '.join(unreachable)}", AWAY
+    if not running:
+        stopped = ", and its embedded servers are stopped" if asked.away else ""
+        return f"no fleet runs{stopped}: start one with `seawall up`", NOTHING_RUNS
+    busy, slots = (sum(one[key] for one in running) for key in ("busy", "slots"))
+    workers = "1 worker" if len(running) == 1 else f"{len(running)} workers"
+    line = f"a fleet runs: {workers}, {busy} of {slots} busy"
+    return (f"{line}; {'; '.join(unreachable)}", AWAY) if unreachable else (line, 0)
+
+
+def _lines(first: str, code: int, found: dict[str, Rows]) -> Iterator[str]:
+    """The verdict, then the sections: those that hold something, or have a reason of their own not to."""
+    yield click.style(first, fg={0: "green", AWAY: "red"}.get(code, "yellow"), bold=True)
+    for name, rows in found.items():
+        if not rows:
+            continue
+        yield ""
+        yield click.style(name, bold=True)
+        if why := _why(rows):
+            yield click.style(f"  {plain(why)}", fg="red")
+        else:
+            yield from table(_SECTIONS[name][1], rows, indent="  ")

@@ -3,7 +3,6 @@
 import functools
 from typing import Final
 
-from seawall import logs
 from seawall.text import storable
 
 _MOST: Final = 63  # bytes PostgreSQL keeps
@@ -19,6 +18,8 @@ def name_process(name: str) -> None:
 
 def current() -> str:
     """The process and, if one runs here, the task."""
+    from seawall import logs  # which reads settings, and they take long to import
+
     scope = logs.scope.get()
     if scope is None or not (task := scope.fields.get("task")):
         return _process

@@ -4,28 +4,34 @@ Messages are leased, not popped. A claim moves a message and its lease in one st
 the settlements of earlier ones, and takes only what the worker can start soon. Leases are renewed for as
 long as the worker lives, so a task of any length is delivered once; a dead worker's messages are back
 within one lease. docs/delivery.md says which guarantee holds where.
+
+Each name is imported when it is first used: the operator's view of the queues needs no kombu.
 """
 
-from seawall.delivery.bulk import submit_many
-from seawall.delivery.events import poisoned, unreadable
-from seawall.delivery.guardian import Guardian
-from seawall.delivery.hooks import (
-    bury,
-    came_back,
-    counts,
-    defer,
-    give_back,
-    let_go,
-    limit_of,
-    park,
-    server_time,
-    started,
-    strike,
-    waited,
-)
-from seawall.delivery.options import Options
-from seawall.delivery.queues import Counts, DeadLetter, ParkedFor, Queues
-from seawall.delivery.transport import SecureTransport, SentinelTransport, Transport, transport_for
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from seawall.delivery.bulk import submit_many
+    from seawall.delivery.events import poisoned, unreadable
+    from seawall.delivery.guardian import Guardian
+    from seawall.delivery.hooks import (
+        bury,
+        came_back,
+        counts,
+        defer,
+        give_back,
+        let_go,
+        limit_of,
+        park,
+        server_time,
+        started,
+        strike,
+        waited,
+    )
+    from seawall.delivery.options import Options
+    from seawall.delivery.queues import Counts, DeadLetter, ParkedFor, Queues
+    from seawall.delivery.transport import SecureTransport, SentinelTransport, Transport, transport_for
 
 __all__ = [
     "Counts",
@@ -54,3 +60,20 @@ __all__ = [
     "unreadable",
     "waited",
 ]
+
+_MODULES: Final = {
+    **dict.fromkeys(("poisoned", "unreadable"), "events"),
+    **dict.fromkeys(("Counts", "DeadLetter", "ParkedFor", "Queues"), "queues"),
+    **dict.fromkeys(("SecureTransport", "SentinelTransport", "Transport", "transport_for"), "transport"),
+    "Guardian": "guardian",
+    "Options": "options",
+    "submit_many": "bulk",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'seawall.delivery' has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'hooks')}")
+    found = globals()[name] = getattr(module, name)
+    return found

@@ -4,19 +4,20 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kombu import Connection
 from redis import Redis
 
 from seawall.cluster import MICROSECONDS, Argument, Script, let_through, micros
 from seawall.delivery import scripts
-from seawall.delivery.channel import Channel
 from seawall.delivery.options import Options
 from seawall.delivery.scripts import Keys
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.quantity import DAY, Number, Whole, parse_duration
+
+if TYPE_CHECKING:
+    from kombu import Connection
 
 _CATEGORIES = frozenset(each.value for each in Category)
 _MOST, _ROWS = Whole(), Whole(least=1)
@@ -94,12 +95,14 @@ class Queues:
 
     @classmethod
     @contextmanager
-    def open(cls, connection: Connection) -> Iterator["Queues"]:
+    def open(cls, connection: "Connection") -> Iterator["Queues"]:
         """The queues behind a connection (`app.connection_for_write()`), for the length of a block.
 
         Raises:
             ConfigError: the connection does not use this transport.
         """
+        from seawall.delivery.channel import Channel  # long to import, for who brings a client of his own
+
         with connection.channel() as channel:
             if not isinstance(channel, Channel):
                 raise ConfigError(

@@ -244,7 +244,8 @@ class FleetSpec(_Table):
             ConfigError: Flower is asked for and not installed.
         """
         common = dict(environment or {})
-        celery = (python, "-m", "celery", "-q", "-A", self.app)  # -q: no banners, and no logs are left out
+        # As `celery -q -A`, without what people need: no banners, and no logs are left out.
+        celery = (python, "-m", "seawall.worker", "-q", "-A", self.app)
         programs = []
         if self.beat.enabled is True or (self.beat.enabled == "auto" and has_schedule):
             schedule = ("--schedule", str(home / "beat-schedule"), "--pidfile=", "--loglevel", "INFO")

@@ -1,0 +1,199 @@
+"""The servers that a command asks, found and tried before they are used.
+
+The clients of the servers are patient, as workers need them to be; a person wants an answer at once. So a
+server is tried first, by one round trip without a login, for `PATIENCE` seconds at most. Whatever is wrong is
+one line that names the server and what to do.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from seawall.errors import SeawallError
+from seawall.urls import REDIS_SCHEMES, SENTINEL, SENTINEL_PORT, scheme_of
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from seawall.database.pool import Database
+    from seawall.delivery import Queues
+
+PATIENCE: Final = 1.0
+"""Seconds that a server gets to answer."""
+
+_PORTS: Final = {SENTINEL: SENTINEL_PORT, "amqp": 5672, "pyamqp": 5672, "amqps": 5671}
+_REDIS_PORT: Final = 6379
+_PLAIN: Final = {"redis", "valkey"}  # spoken without TLS, so that a PING can be sent
+
+_Result = TypeVar("_Result")
+
+
+class Unreachable(SeawallError):  # noqa: N818 - the public names say what happened
+    """A server that a command needs does not answer."""
+
+
+def try_redis(url: str, what: str = "Redis") -> None:
+    """Return if one of the servers of `url` answers; a broker of another kind need only accept.
+
+    Raises:
+        Unreachable: none does.
+    """
+    problems = []
+    for each in url.split(";"):
+        parts = urlsplit(each)
+        scheme = scheme_of(each)
+        address = (parts.hostname or "localhost", parts.port or _PORTS.get(scheme, _REDIS_PORT))
+        if scheme == "memory" or (problem := _problem(address, ping=scheme in _PLAIN)) is None:
+            return
+        problems.append(f"{address[0]}:{address[1]} ({problem})")
+    raise Unreachable(
+        f"{what} at {', '.join(problems)} cannot be reached: start it, or correct the URL (`seawall config`)"
+    )
+
+
+def _problem(address: tuple[str, int], *, ping: bool) -> str | None:
+    """Why a server does not answer; None if it does, were it only to ask for a password."""
+    try:
+        with socket.create_connection(address, PATIENCE) as connection:
+            connection.settimeout(PATIENCE)
+            if ping:
+                connection.sendall(b"*1\r\n$4\r\nPING\r\n")
+                if not connection.recv(1):
+                    return "it closed the connection"
+    except TimeoutError:
+        return f"no answer within {PATIENCE:g} s"
+    except OSError as exc:
+        return (exc.strerror or str(exc)).lower()
+    return None
+
+
+def try_postgres(url: str) -> None:
+    """Return if PostgreSQL answers at `url`.
+
+    Raises:
+        Unreachable: it does not.
+    """
+    from seawall.database.reach import reach
+
+    try:
+        reach(url, PATIENCE)
+    except SeawallError as exc:
+        raise Unreachable(
+            f"PostgreSQL cannot be reached ({exc}): start it, or correct the URL (`seawall config`)"
+        ) from exc
+
+
+@contextmanager
+def redis(url: str | None = None) -> "Iterator[Redis]":
+    """A client of the Redis that all processes share.
+
+    Raises:
+        Unreachable: it does not answer.
+    """
+    from seawall import servers
+
+    url = url or servers.redis_url()
+    try_redis(url)
+    from redis.exceptions import RedisError
+
+    from seawall import cluster
+    from seawall.redaction import redact_text
+
+    try:
+        with cluster.connect(url, timeout=PATIENCE) as client:
+            yield client
+    except RedisError as exc:
+        raise Unreachable(f"Redis cannot be asked: {redact_text(' '.join(str(exc).split()))}") from exc
+
+
+@contextmanager
+def postgres(url: str | None = None) -> "Iterator[Database]":
+    """The database, by a connection beside the fleet's budget, which leaves some to people.
+
+    Raises:
+        Unreachable: it does not answer.
+        SeawallError: it has no tables of ours yet, or refuses.
+    """
+    from seawall import servers
+
+    url = url or servers.database_url()
+    try_postgres(url)
+    import logging
+
+    import psycopg
+
+    from seawall.config import settings
+    from seawall.database.pool import Database
+
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # said in one line, below
+    database = Database(url, settings().database, application="seawall")
+    try:
+        yield database
+    except psycopg.errors.UndefinedTable as exc:
+        raise SeawallError("PostgreSQL has no tables of Seawall yet: run `seawall migrate up`") from exc
+    except psycopg.Error as exc:
+        raise SeawallError(f"PostgreSQL cannot tell: {' '.join(str(exc).split())}") from exc
+    finally:
+        database.close()
+
+
+def if_known(work: "Callable[[Database], _Result]") -> _Result | None:
+    """What `work` returns; None without PostgreSQL, and with a line about it if that does not answer."""
+    from seawall import servers
+
+    if not servers.database_is_known():
+        return None
+    try:
+        with postgres() as database:
+            return work(database)
+    except SeawallError as exc:
+        click.echo(f"PostgreSQL has no part in this: {exc}", err=True)
+        return None
+
+
+@contextmanager
+def queues(*, only_look: bool = False) -> "Iterator[Queues]":
+    """The queues of the application: of `celery -A`, of fleet.toml, or, without one, of the settings.
+
+    Who only looks does not need the application, which takes a second to import, where the servers of the
+    settings have all the queues of fleet.toml.
+
+    Raises:
+        Unreachable: the broker does not answer.
+        ConfigError: the application cannot be loaded, or its broker is not Redis.
+    """
+    from seawall import servers
+    from seawall.cli.application import celerys_app, fleet
+
+    app, spec = celerys_app(), fleet()
+    if app is None and (spec is None or only_look) and _is_redis(servers.broker_url()):
+        expected = {queue for each in spec.workers.values() for queue in each.queues} if spec else set()
+        with redis(servers.broker_url()) as client:
+            from seawall.delivery.queues import Queues
+
+            found = Queues(client)
+            if expected <= set(found.names()):
+                yield found
+                return
+    with _of_application() as opened:
+        yield opened
+
+
+def _is_redis(url: str) -> bool:
+    return scheme_of(url) in REDIS_SCHEMES | {SENTINEL}
+
+
+@contextmanager
+def _of_application() -> "Iterator[Queues]":
+    from seawall.cli.application import current_app
+    from seawall.delivery import Queues
+
+    app = current_app()
+    url = app.conf.broker_url
+    try_redis(url if isinstance(url, str) else ";".join(url), "the broker")
+    with app.connection_for_write() as connection, Queues.open(connection) as opened:
+        yield opened

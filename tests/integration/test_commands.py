@@ -1,0 +1,285 @@
+"""Every command with hostile arguments, with the servers there, away and frozen; watched, and completed."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+from celery import Celery
+from click.testing import CliRunner
+from redis import Redis
+
+from seawall import embedded, settings
+from seawall.cli import group
+from seawall.cli.status import AWAY, NOTHING_RUNS
+from seawall.database.migrations import Migrations, platform_history
+from seawall.delivery import Queues
+from support.commands import LEAVES, LONG_LIVED, attempts
+from support.delivery import OURS
+from support.nodes import ROOT
+
+AWAY_REDIS = "redis://127.0.0.1:1/0"
+AWAY_DATABASE = "postgresql://someone:secret@127.0.0.1:1/shop"
+LAST_STATUS = 14  # of `migrate`; a fault of our own has 70
+NEEDS_REDIS = ("queues list", "breakers list", "memory list", "dead list", "queues purge q --yes")
+NEEDS_DATABASE = ("errors list", "breakers history", "migrate status", "migrate plan", "errors show 0a")
+
+Use = Callable[..., None]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
+    """Have commands ask these servers, in a folder without a fleet."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SEAWALL_FLEET", "SEAWALL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def choose(redis: str, database: str = AWAY_DATABASE) -> None:
+        monkeypatch.setenv("SEAWALL_REDIS_URL", redis)
+        monkeypatch.setenv("SEAWALL_DATABASE_URL", database)
+        settings.cache_clear()
+
+    return choose
+
+
+def survives(path: tuple[str, ...]) -> int:
+    """Call a command in every way nobody should; how many ways there were."""
+    if path == ("migrate", "new"):  # writes files, and not into the platform's folder
+        Path("fleet").mkdir()
+        Path("seawall.toml").write_text('fleet = "fleet.toml"')
+        Path("fleet.toml").write_text('app = "shop"\n[migrations]\nshop = "fleet"\n[workers.default]')
+        settings.cache_clear()
+    tried = 0
+    for arguments in attempts(LEAVES[path]):
+        told = CliRunner().invoke(group, [*path, *arguments])
+        about = (path, arguments, told.output)
+        assert told.exception is None or isinstance(told.exception, SystemExit), about
+        assert 0 <= told.exit_code <= LAST_STATUS, about
+        assert "Traceback" not in told.output, about
+        assert "secret" not in told.output, about
+        tried += 1
+    return tried
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in LONG_LIVED], ids=" ".join)
+def test_no_argument_ends_a_command_in_a_traceback_while_the_servers_are_away(
+    path: tuple[str, ...], use: Use
+) -> None:
+    use(AWAY_REDIS)
+    assert survives(path)
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in LONG_LIVED], ids=" ".join)
+def test_no_argument_ends_a_command_in_a_traceback(
+    path: tuple[str, ...], use: Use, redis_url: str, database_url: str
+) -> None:
+    use(redis_url, database_url)
+    assert survives(path)
+
+
+@pytest.mark.parametrize("command", [*NEEDS_REDIS, *NEEDS_DATABASE])
+def test_a_server_that_refuses_is_named_at_once(command: str, use: Use) -> None:
+    use(AWAY_REDIS)
+    told = CliRunner().invoke(group, command.split())
+    assert told.exit_code == 1
+    (line,) = told.output.splitlines()
+    assert line.startswith("seawall: Redis" if command in NEEDS_REDIS else "seawall: PostgreSQL")
+    assert "127.0.0.1:1" in line
+    assert "refused" in line.lower()
+
+
+@pytest.fixture
+def frozen() -> Iterator[str]:
+    """A Redis that takes connections and answers nothing."""
+    with contextlib.ExitStack() as stack:
+        from support.servers import temporary_home
+
+        home = stack.enter_context(temporary_home())
+        attached = stack.enter_context(embedded.attach(home, database=False))
+        pid = attached.pids["redis"]
+        os.kill(pid, signal.SIGSTOP)
+        stack.callback(os.kill, pid, signal.SIGCONT)
+        yield str(attached.servers.redis_url)
+
+
+def test_a_server_that_is_frozen_gets_a_second_and_no_more(frozen: str, use: Use) -> None:
+    use(frozen)
+    for command in NEEDS_REDIS:
+        told = CliRunner().invoke(group, command.split())
+        assert told.exit_code == 1, told.output
+        assert "no answer within 1 s" in told.output
+        assert told.output.startswith("seawall: Redis at 127.0.0.1:")
+    told = CliRunner().invoke(group, ["status"])
+    assert told.exit_code == AWAY
+    assert told.output.startswith("nobody can say whether a fleet runs: Redis at 127.0.0.1:")
+
+
+def test_status_of_nothing_says_so_and_starts_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    settings.cache_clear()
+    told = CliRunner().invoke(group, ["status"])
+    assert told.exit_code == NOTHING_RUNS
+    assert told.output == (
+        "no fleet runs, and its embedded servers are stopped: start one with `seawall up`\n"
+    )
+    assert not home.exists()
+
+
+class Queued(NamedTuple):
+    """A queue with one message, declared by an application, and where it is."""
+
+    url: str
+    name: str
+
+
+@pytest.fixture
+def queued(redis_url: str, use: Use) -> Queued:
+    use(redis_url)
+    name = f"payments-{uuid.uuid4().hex[:6]}"  # this process remembers what it has declared
+    with Celery("queued", broker=redis_url, set_as_current=False) as app:
+        app.conf.broker_transport = OURS
+        app.send_task("shop.pay", queue=name)
+    return Queued(redis_url, name)
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    told = CliRunner().invoke(group, arguments)
+    assert told.exit_code == status, told.output
+    return told.output
+
+
+def test_queues_need_no_fleet_file_where_the_settings_name_the_server(queued: Queued) -> None:
+    name = queued.name
+    assert json.loads(run("queues", "list", "--json"))[name]["ready"] == 1
+    assert json.loads(run("queues", "pause", name, "--json")) == {"paused": name}
+    assert "paused" in run("queues", "list")
+    run("queues", "resume", name)
+    assert run("queues", "purge", name, "--yes") == f"deleted 1 messages of {name}\n"
+
+
+def test_names_that_nothing_has_are_refused(queued: Queued) -> None:
+    for verb in (["pause"], ["resume"], ["purge", "--yes"]):
+        told = run("queues", *verb, queued.name[:-1], status=2)
+        assert f"no queue {queued.name[:-1]!r}: did you mean {queued.name!r}?" in told
+    with Redis.from_url(queued.url) as client, contextlib.closing(client):
+        assert not Queues(client).counts(queued.name).paused
+    assert "no record of a task 'shop.nosuch'" in run("memory", "forget", "shop.nosuch", status=2)
+    assert "no queue 'nosuch'" in run("dead", "list", "-q", "nosuch", status=2)
+
+
+def test_tasks_of_modules_that_the_application_names_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"late_{uuid.uuid4().hex[:8]}"
+    source = "from celery import shared_task\n@shared_task(name='late.task')\ndef task():\n    pass\n"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Celery("late", broker="memory://", include=[module], set_as_current=False) as app:
+        argv = ["memory", "profile", "late.task", "--runs", "2", "--warm-up", "0", "--json"]
+        told = CliRunner().invoke(group, argv, obj=SimpleNamespace(app=app))
+    assert told.exit_code == 0, told.output
+    assert (json.loads(told.output)["task"], json.loads(told.output)["runs"]) == ("late.task", 2)
+
+
+def test_what_migrations_say_is_json_too(use: Use, database_url: str) -> None:
+    use(AWAY_REDIS, database_url)
+    (first, *_) = json.loads(run("migrate", "plan", "--json"))
+    assert first["sql"]
+    assert json.loads(run("migrate", "check", "--json", status=3))[0]["kind"] == "pending"
+    applied = json.loads(run("migrate", "up", "--json"))["applied"]
+    assert [each["history"] for each in applied] == ["seawall"] * len(applied)
+    assert {each["state"] for each in json.loads(run("migrate", "status", "--json"))} == {"applied"}
+    assert run("migrate", "plan") == "-- nothing is pending\n"
+    assert json.loads(run("migrate", "down", "--json"))["undone"][0]["migration"] == applied[-1]["migration"]
+    assert len(Migrations(database_url, [platform_history()]).plan()) == 1
+
+
+def environment(redis: str) -> dict[str, str]:
+    return {**os.environ, "SEAWALL_REDIS_URL": redis, "SEAWALL_DATABASE_URL": AWAY_DATABASE}
+
+
+def seawall(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "seawall.cli", *arguments]
+
+
+def test_a_watched_list_redraws_the_terminal_and_fits_it_until_ctrl_c(queued: Queued) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))
+    argv = seawall("queues", "list", "--watch", "0.1")
+    seen = b""
+    with subprocess.Popen(
+        argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(queued.url)
+    ) as proc:
+        os.close(theirs)
+        while seen.count(b"\x1b[H") < 3:
+            seen += os.read(ours, 65536)
+        proc.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # its end
+            while piece := os.read(ours, 65536):
+                seen += piece
+        assert proc.wait(30) == 0
+    os.close(ours)
+    assert seen.count(b"\x1b[2J") == 1
+    assert queued.name.encode() in seen
+    assert b"Traceback" not in seen
+
+
+def test_a_watched_list_on_a_pipe_is_a_line_of_json_a_look(queued: Queued) -> None:
+    argv = seawall("queues", "list", "--json", "--watch=0.1")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment(queued.url)) as proc:
+        assert proc.stdout is not None
+        looks = [json.loads(proc.stdout.readline()) for _ in range(2)]
+        proc.send_signal(signal.SIGINT)
+        assert proc.wait(30) == 0
+    assert [look[queued.name]["ready"] for look in looks] == [1, 1]
+    assert "--watch redraws a terminal, and this is none" in run("queues", "list", "--watch", status=2)
+
+
+def test_a_list_asks_redis_without_celery_and_postgres(queued: Queued) -> None:
+    program = (
+        "import sys\nfrom seawall.cli import group\n"
+        "group(sys.argv[1:], standalone_mode=False)\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    for command in ("queues list", "dead list", "breakers list", "memory list"):
+        argv = [sys.executable, "-c", program, *command.split()]
+        done = subprocess.run(argv, env=environment(queued.url), capture_output=True, text=True, check=True)
+        assert not {*done.stderr.split()} & {"celery", "kombu", "psycopg", "flower"}, command
+
+
+def test_bash_completes_commands_and_options() -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = (
+        'eval "$(seawall completion bash)"\n'
+        "complete -p seawall\n"
+        "for words in 'seawall que' 'seawall queues l' 'seawall queues list --w'; do\n"
+        "  COMP_WORDS=($words); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()\n"
+        "  _seawall_completion seawall; echo ${COMPREPLY[@]}\n"
+        "done"
+    )
+    scripts = Path(sys.executable).parent
+    env = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}"}
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True, env=env, cwd=ROOT)
+    registered, *completed = done.stdout.splitlines()
+    assert registered.endswith("_seawall_completion seawall")
+    assert completed == ["queues", "list", "--watch"]
+
+
+@pytest.mark.parametrize(("shell", "registers"), [("zsh", "compdef"), ("fish", "complete --no-files")])
+def test_other_shells_get_what_they_read(shell: str, registers: str) -> None:
+    assert registers in run("completion", shell)
