@@ -113,7 +113,12 @@ def test_a_unit_says_that_it_is_ready_keeps_its_files_and_ends(pod: Pod, name: s
 
     with notified(tmp_path / "n" / "notify") as said:
         proc = pod.start(program)
-        wait_until(lambda: {b"READY=1", b"WATCHDOG=1"} <= said, timeout=90, what=f"readiness of {proc.log}")
+
+        def ready() -> bool:
+            assert proc.popen.poll() is None, proc.output
+            return {b"READY=1", b"WATCHDOG=1"} <= said
+
+        wait_until(ready, timeout=90, what="READY=1 and WATCHDOG=1")
         _keeps_its_rows(pod, program)
         _all_end(pod)
         wait_until(lambda: b"STOPPING=1" in said, what="STOPPING=1")

@@ -21,7 +21,9 @@ def test_nothing_starts_without_a_password(missing: str) -> None:
 
 def test_no_password_has_a_default() -> None:
     example = (DEPLOY / ".env.example").read_text()
+    used = re.findall(r"\$\{\w*(?:PASSWORD|AUTH)\w*(\W\W?)", (DEPLOY / "compose.yaml").read_text())
 
+    assert set(used) == {":?"}, "without a value it is refused"
     assert re.findall(r"^(\w*(?:PASSWORD|AUTH)\w*)=(.*)$", example, re.MULTILINE) == [
         ("REDIS_PASSWORD", ""),
         ("POSTGRES_PASSWORD", ""),
