@@ -130,7 +130,7 @@ def image() -> Program:
         environment=environment,
         directory=directory,
         mounts=((Path(sys.prefix), "/opt/seawall"), (_CODE, f"{directory}/workers")),
-        kept=(environment["SEAWALL_HOME"],),
+        kept=tuple(re.findall(r"install -d .*?(/\S+)", text)),  # what it may write to without compose.yaml
         scratch=("/tmp",),
         stop_signal=signal.Signals[dict(said)["STOPSIGNAL"]],
         patience=330.0,
