@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 class Proxy:
     """Forwards to `target` until it is closed; `url` leads through it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, listener: socket.socket | None = None) -> None:
+        """`listener`, which it closes, may be of another network namespace."""
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=200)
         self._port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._hears = threading.Event()
