@@ -33,7 +33,7 @@ def nothing(_number: int = 0) -> None:
 @pytest.fixture
 def app(way: Proxy) -> Iterator[Celery]:
     with Seawall("submitting", broker=way.url, backend="cache+memory://", set_as_current=False) as made:
-        made.task(name="t", ignore_result=True)(nothing)
+        made.task(name="t", ignore_result=True, shared=False)(nothing)
         yield made
 
 

@@ -20,8 +20,8 @@ from seawall.cli.tables import Column, fields, moment, number, state, table, tex
 from support.commands import LEAVES, LONG_LIVED, commands
 from support.nodes import ROOT
 
-NO_PAGE = {*LONG_LIVED, ("completion",)}
-"""What runs until it is stopped, and what prints for a shell."""
+NO_PAGE = {*LONG_LIVED, ("completion",), ("init",)}
+"""What runs until it is stopped, what prints for a shell, and what writes a file."""
 
 CLIENTS = ("celery", "kombu", "psycopg", "redis", "pydantic", "structlog", "flower")
 

@@ -63,7 +63,11 @@ def load_app(path: str) -> "Celery":
     except Exception as exc:  # it is code of the application, which may raise anything
         place = Sources().raised_at(exc)
         way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
-        raise ConfigError(f"app={path!r} cannot be loaded ({exc}): {way_out}") from exc
+        plain = isinstance(
+            exc, (ImportError, AttributeError, ValueError)
+        )  # they say by themselves what is wrong
+        said = str(exc) if plain else f"{type(exc).__name__}: {exc}"
+        raise ConfigError(f"app={path!r} cannot be loaded ({said}): {way_out}") from exc
     return app
 
 
