@@ -11,7 +11,7 @@ import gc, importlib, os, sys, traceback
 for name in [  # what costs time and is not ours
     "celery.bin.celery", "celery.worker.components", "celery.worker.consumer", "celery.app.trace",
     "flower.command", "psutil", "psycopg_pool", "redis.cluster", "redis.sentinel", "kombu.transport.redis",
-    "pydantic_settings", "structlog", "click.testing", "prometheus_client", "tornado.web", "asyncio", "unittest.mock",
+    "pydantic_settings", "structlog", "click.testing", "prometheus_client", "tornado.web", "asyncio",
     "seawall",  # which the import of any module in it runs first
 ]:
     importlib.import_module(name)
