@@ -39,7 +39,11 @@ def main() -> None:
     """Print each figure as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storms", action="store_true", help="outages under load too (two minutes)")
-    parser.add_argument("--against", type=Path, help="a checkout of another version")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help="a checkout of another version; with `taskset -c 0`, else the cores that they get decide",
+    )
     asked = parser.parse_args()
     with temporary_home() as home, tempfile.TemporaryDirectory() as folder, own_postgres(home) as url:
         overhead(url)

@@ -250,39 +250,37 @@ def rolled_back() -> pg.InFailedSqlTransaction:
     )
 
 
-class _Whole:
-    """A cursor that sends a statement whole or not at all: one with a NUL in it is a `psycopg.DataError`."""
-
-    def _start_query(self, query: Any = None) -> PQGen[None]:
-        """Every way to run a statement begins here, but for COPY's."""
-        _refuse_nul(query)
-        started: PQGen[None] = super()._start_query(query)  # type: ignore[misc] # psycopg's
-        return started
-
-    def _start_copy_gen(self, statement: Any, *args: Any) -> PQGen[None]:
-        _refuse_nul(statement)
-        started: PQGen[None] = super()._start_copy_gen(statement, *args)  # type: ignore[misc] # psycopg's
-        return started
-
-
 def _refuse_nul(query: Any) -> None:
-    if query is not None and "\0" in _text(query):
+    if "\0" in _text(query):
         raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
 
 
-class ServerCursor(_Whole, psycopg.ServerCursor[DictRow]):
+class ServerCursor(psycopg.ServerCursor[DictRow]):
     """A cursor on the server, of a `Connection`."""
 
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        """As psycopg does, but a statement with a NUL in it is refused and not cut there.
 
-class Cursor(_Whole, psycopg.Cursor[DictRow]):
-    """A cursor of a `Connection` that tells how long its statements took."""
+        Raises:
+            psycopg.DataError: there is one.
+        """
+        _refuse_nul(query)
+        return super().execute(query, *args, **options)
+
+
+class Cursor(psycopg.Cursor[DictRow]):
+    """A cursor of a `Connection` that tells how long its statements took, and cuts none at a NUL."""
 
     _conn: Connection
 
     def execute(
         self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Self:
-        """As psycopg does, and the session's turns are counted."""
+        """As psycopg does, but a statement with a NUL in it is refused and not cut there.
+
+        Raises:
+            psycopg.DataError: there is one.
+        """
         as_before = KNOWN[query] if query.__class__ is str else plain(query)
         started = time.monotonic()
         if prepare and self._conn.renewable:
@@ -304,6 +302,21 @@ class Cursor(_Whole, psycopg.Cursor[DictRow]):
         if seconds >= connection.slow_query or events.observed():
             self._tell(query, seconds, None)
         return self
+
+    def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        """As psycopg does; see `execute`."""
+        _refuse_nul(query)
+        super().executemany(query, *args, **options)
+
+    def stream(self, query: Any, *args: Any, **options: Any) -> Iterator[DictRow]:
+        """As psycopg does; see `execute`."""
+        _refuse_nul(query)
+        return super().stream(query, *args, **options)
+
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """As psycopg does; see `execute`."""
+        _refuse_nul(statement)
+        return super().copy(statement, *args, **options)
 
     def _tell(self, query: Any, seconds: float, error: BaseException | None) -> None:
         if error is None:

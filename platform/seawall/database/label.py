@@ -1,6 +1,7 @@
 """Who is speaking to PostgreSQL, as `application_name` and pg_stat_activity show it."""
 
 import functools
+import sys
 from typing import Final
 
 from seawall.text import storable
@@ -18,9 +19,9 @@ def name_process(name: str) -> None:
 
 def current() -> str:
     """The process and, if one runs here, the task."""
-    from seawall import logs  # which reads settings, and they take long to import
-
-    scope = logs.scope.get()
+    # Asked for each statement: who is in a scope has imported logs, which take long to import.
+    logs = sys.modules.get("seawall.logs")
+    scope = None if logs is None else logs.scope.get()
     if scope is None or not (task := scope.fields.get("task")):
         return _process
     return _shown(f"{_process} {task}")

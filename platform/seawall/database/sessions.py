@@ -9,6 +9,7 @@ do by themselves is not seen.
 import re
 from typing import Any, Final
 
+import psycopg
 from psycopg.sql import Composable
 
 RENEWAL: Final = (
@@ -50,6 +51,8 @@ _MOST_KNOWN: Final = 1024
 
 class _Known(dict[str, bool]):
     def __missing__(self, text: str) -> bool:
+        if "\0" in text:
+            raise psycopg.DataError("there is a NUL in the statement, and PostgreSQL reads nothing after one")
         if len(text) > _LONGEST:
             return False
         if len(self) >= _MOST_KNOWN:
@@ -63,7 +66,11 @@ KNOWN: Final = _Known()
 
 
 def plain(query: Any) -> bool:
-    """Whether the session is after this statement as before; where that is unclear it is not."""
+    """Whether the session is after this statement as before; where that is unclear it is not.
+
+    Raises:
+        psycopg.DataError: there is a NUL in it, and PostgreSQL would run what stands before that.
+    """
     if query.__class__ is str:
         return KNOWN[query]
     if isinstance(query, str):
