@@ -212,9 +212,12 @@ def test_every_ending_has_its_event(
             wait_for_events(seen, ids[ending], expected, ending)
         last = act(app, "well")
         wait_until(lambda: "task-succeeded" in kinds(seen, last), timeout=20, what="the last event")
-    assert {ending: kinds(seen, ids[ending]) for ending in ids} == {
-        ending: expected for ending, (_, expected) in endings.items()
-    }
+    found = {ending: kinds(seen, ids[ending]) for ending in ids}
+    due = {ending: expected for ending, (_, expected) in endings.items()}
+    # As in Celery: who takes it next may be quicker than who tells that it was given back.
+    for each in (found, due):
+        each.update({"requeue": sorted(each["requeue"])} if "requeue" in each else {})
+    assert found == due
     for ending, task_id in ids.items():
         for event in about(seen, task_id):
             wanted = ALWAYS | FIELDS[event["type"]]
