@@ -42,7 +42,7 @@ CALLED: Final = (
     "logging in as: ann S", "got header X-Y with value S", "SVIX-Signature: v1,S",
     'org.apache.kafka.common.security.plain.PlainLoginModule required username="a" password="S";',
     "sasl_plain_password='S'", '{"auths": {"ghcr.io": {"auth": "S"}}}', "client-key-data: S",
-    "//registry.npmjs.org/:_authToken=S", "index-url = https://user:S@host/simple",
+    "//packages.example/:_authToken=S", "index-url = https://user:S@host/simple",
     "simple_bind_s('cn=admin,dc=x', 'S')", "mysqli_connect('localhost', 'root', 'S', 'db')",
     "new PDO('mysql:host=h', 'root', 'S')",
     'DriverManager.getConnection("jdbc:mysql://h/d", "root", "S")',

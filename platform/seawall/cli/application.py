@@ -63,9 +63,8 @@ def load_app(path: str) -> "Celery":
     except Exception as exc:  # it is code of the application, which may raise anything
         place = Sources().raised_at(exc)
         way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
-        plain = isinstance(
-            exc, (ImportError, AttributeError, ValueError)
-        )  # they say by themselves what is wrong
+        # These say by themselves what is wrong.
+        plain = isinstance(exc, ImportError | AttributeError | ValueError)
         said = str(exc) if plain else f"{type(exc).__name__}: {exc}"
         raise ConfigError(f"app={path!r} cannot be loaded ({said}): {way_out}") from exc
     return app

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from seawall.redaction.names import is_secret
-from seawall.redaction.rules import Rule, applied, if_named
+from seawall.redaction.rules import Rule, applied, holds_secret_name, if_named
 from seawall.redaction.urls import HIDDEN
 
 _KEY: Final = re.compile(r"(Key \(([^)\n]{0,512}+)\)=\()([^\n]*+)")
@@ -76,7 +76,7 @@ def without_messages(text: str, seen: str) -> str:
 def _without_instance(text: str) -> str:
     """Jsonschema shows below its path what was refused, up to its next sentence."""
     found = _INSTANCE.search(text)
-    if found is None or not any(map(is_secret, re.split(r"[^\w-]+", found[1]))):
+    if found is None or not holds_secret_name(found[1]):
         return text
     end = text.find("\n\nFailed validating")
     return text[: text.rfind("\n", 0, max(0, end)) + 1] + HIDDEN + text[max(0, end) :]

@@ -45,7 +45,11 @@ def first_looks(*tables: Iterable[Rule]) -> tuple[list[str], list[tuple[str, re.
     return hints, [(hint, rule.sign) for rule in rules if rule.sign is not None for hint in rule.hints]
 
 
+def holds_secret_name(path: str) -> bool:
+    """Whether one of the names in `path`, such as `user.api_key` or `['user']['api_key']`, is secret."""
+    return any(map(is_secret, re.split(r"[^\w-]+", path)))
+
+
 def if_named(found: re.Match[str]) -> str:
     """Hidden behind the first group if the second holds a secret name, alone or in a path of names."""
-    named = any(map(is_secret, re.split(r"[^\w-]+", found[2])))
-    return f"{found[1]}{HIDDEN}" if named else found[0]
+    return f"{found[1]}{HIDDEN}" if holds_secret_name(found[2]) else found[0]
