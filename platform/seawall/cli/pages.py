@@ -54,9 +54,7 @@ def prints(command: Command) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def run(*, as_json: bool, **arguments: Any) -> None:
-        page = command(**arguments)
-        _print(page, as_json=as_json)
-        _leave(page.status)
+        _print(command(**arguments), as_json=as_json)
 
     return run
 
@@ -78,9 +76,7 @@ def watched(command: Command) -> Callable[..., None]:
         if watch is not None:
             _watch(lambda: command(**arguments), watch, as_json=as_json)
             return
-        page = command(**arguments)
-        _print(page, as_json=as_json)
-        _leave(page.status)
+        _print(command(**arguments), as_json=as_json)
 
     return run
 
@@ -99,16 +95,11 @@ def _plain(value: object) -> Any:
 
 
 def _print(page: Page, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(dumped(page.data))
-        return
-    for line in page.lines():
+    """Print it, and leave with its status."""
+    for line in [dumped(page.data)] if as_json else page.lines():
         click.echo(line)
-
-
-def _leave(status: int) -> None:
-    if status:
-        click.get_current_context().exit(status)
+    if page.status:
+        click.get_current_context().exit(page.status)
 
 
 def _watch(look: Callable[[], Page], every: float, *, as_json: bool) -> None:
