@@ -15,6 +15,7 @@ from redis import Redis
 from seawall import MemoryBudgetExceeded, Poisoned
 from seawall.delivery import Queues
 from seawall.delivery.queues import Counts
+from seawall.memory.board import Board, Kind
 from seawall.worker.heartbeat import workers
 from support import kept
 from support.listening import listening
@@ -188,11 +189,17 @@ def told(trial: Trial) -> str:
 
 
 def pressure(trial: Trial) -> str:
-    """A worker that has more memory than its budget from its start."""
+    """A worker that has more memory than its budget from its start, while something runs elsewhere.
+
+    If nothing ran anywhere, waiting would free nothing, and it would begin one task after a while.
+    """
     trial.worker.kill("SIGTERM")
     trial.worker.container.wait(30)
-    trial.purge()  # what it takes before it looks at its memory would be in its hands
-    other = trial.another(SEAWALL_MEMORY__BUDGET="8MiB")
+    trial.purge()  # what earlier trials left would be counted
+    board = Board.create(8 << 20)
+    with board.locked():
+        assert board.take(Kind.SHARE, size=1) is not None
+    other = trial.another(SEAWALL_MEMORY__BOARD=board.path)
     client: Any = Redis.from_url(trial.redis_url)
     wait_until(
         lambda: any(each["state"] == "paused" for each in workers(client).values()),

@@ -335,8 +335,8 @@ def install(app: Celery) -> None:
 class Flow(bootsteps.StartStopStep):
     """The consumer's step: pauses under EXHAUSTED, and asks for what is held once memory was freed elsewhere.
 
-    It also pauses while a critical service is lost (`seawall.worker.losses`). What was fetched before a pause
-    stays with the gate. The pause belongs to one connection; the next one begins anew, and is paused anew.
+    It also pauses while a critical service is lost (`seawall.worker.losses`). What was taken and not begun
+    goes back: another machine may run it. The pause belongs to one connection; the next one is paused anew.
     """
 
     label = "Flow"
@@ -367,8 +367,10 @@ class Flow(bootsteps.StartStopStep):
             return
         _watch.account.rest()
         paused = _watch.account.paused() or losses.all_wait()
-        if paused and not self._paused:
-            c.task_consumer.cancel()
+        if paused and any(map(c.task_consumer.consuming_from, c.task_consumer.queues)):
+            c.task_consumer.cancel()  # not only once: Celery's loop consumes as it begins, and what is added
+            c.gate.give_back()
+            c.rates.give_back()
         elif self._paused and not paused:
             c.task_consumer.consume()
         self._paused = paused
