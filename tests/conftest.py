@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import celery.app.builtins  # shares Celery's own tasks, which no test is to be the first to do
 import pytest
 from celery.result import AsyncResult
 
@@ -85,6 +86,15 @@ def _leave_embedded_servers(request: pytest.FixtureRequest) -> None:
     if servers_of_settings._attachment.cache_info().currsize:
         sys.stderr.write(f"\n{request.node.nodeid} left embedded servers behind\n")
         servers_of_settings._attachment.cache_clear()  # with the last reference goes the connection
+
+
+@pytest.fixture(autouse=True)
+def _shared_tasks_of_this_test() -> Iterator[None]:
+    """A task that a test makes is no later test's: unless told otherwise, Celery gives it to every app."""
+    shared: set[Any] = vars(celery._state)["_on_app_finalizers"]
+    before = frozenset(shared)
+    yield
+    shared.intersection_update(before)
 
 
 @pytest.fixture(autouse=True, scope="module")
