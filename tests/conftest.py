@@ -17,10 +17,10 @@ from seawall import servers as servers_of_settings
 from seawall.breaker.face import close
 from seawall.delivery.keeper import keeper
 from support.recorded import recorded
-from support.servers import database_url, home, no_process_left, redis_url, servers
+from support.servers import database_url, home, no_file_left, no_process_left, redis_url, servers
 from support.waiting import busyness
 
-__all__ = ["database_url", "home", "no_process_left", "recorded", "redis_url", "servers"]
+__all__ = ["database_url", "home", "no_file_left", "no_process_left", "recorded", "redis_url", "servers"]
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start would not hear it either
 

@@ -113,7 +113,7 @@ def test_a_killed_worker_is_restarted_and_works(up: Up) -> None:
     assert up.works()
 
 
-@pytest.mark.parametrize("server", ["redis", "postgres"])
+@pytest.mark.parametrize("server", ["redis", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_a_killed_server_is_restarted_and_the_fleet_works_on(up: Up, server: str) -> None:
     pid = embedded.status(up.home).pids[server]
     os.kill(pid, signal.SIGKILL)

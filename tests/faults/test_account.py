@@ -72,7 +72,7 @@ def account(recorded: Recorded) -> dict[str, int]:
     return dict(last)
 
 
-@pytest.mark.parametrize("tasks", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tasks", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(2400)
 def test_done_and_dead_letters_are_what_was_submitted(
     tasks: int, app: Any, redis_url: str, start_worker: StartWorker, recorded: Recorded
@@ -120,7 +120,7 @@ def users(worker: Any, url: str) -> set[int]:
     }
 
 
-@pytest.mark.parametrize("tasks", [2_000, pytest.param(25_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tasks", [1_000, pytest.param(25_000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)
 def test_postgres_is_away_and_tasks_do_not_notice(
     tasks: int, app: Any, start_worker: StartWorker, home: Path

@@ -70,7 +70,7 @@ def dies(found: Fleet, server: Server) -> float:
 def test_a_dead_dependency_gets_few_calls_then_one_probe_at_a_time_and_no_stampede_when_it_is_back(
     server: Server, tmp_path: Path, children: int
 ) -> None:
-    with healthy(server, tmp_path, 4, children=children) as found:
+    with healthy(server, tmp_path, 3, children=children) as found:
         died = dies(found, server)
         opened = time.monotonic()
         wait_until(lambda: found.counts(after=opened)["refused"] > 100, timeout=30)
@@ -102,24 +102,24 @@ def half_opens(found: Fleet, after: float) -> list[float]:
 
 
 def test_noise_below_the_rate_trips_nothing_and_more_than_it_trips(server: Server, tmp_path: Path) -> None:
-    with healthy(server, tmp_path, 4) as found:
+    with healthy(server, tmp_path, 3) as found:
         noisy = time.monotonic()
         found.fail(25)
-        wait_until(lambda: found.counts(after=noisy)["succeeded"] > 1500, timeout=60)
-        assert found.counts(after=noisy)["failed"] > 300
+        wait_until(lambda: found.counts(after=noisy)["succeeded"] > 1000, timeout=60)
+        assert found.counts(after=noisy)["failed"] > 200
         assert not found.entries("cluster closed open", "process closed open")
         found.fail(60)
         wait_until(lambda: state(server) == "open", timeout=30)
 
 
 def test_one_bad_host_opens_alone(server: Server, tmp_path: Path) -> None:
-    with healthy(server, tmp_path, 3) as found:
+    with healthy(server, tmp_path, 2) as found:
         found.start(2, host="bad", bad=True)
         begun = time.monotonic()
         found.fail(0, bad=100)
         wait_until(lambda: len(found.entries("process closed open")) == 2, timeout=30)
         wait_until(lambda: found.counts(after=begun)["succeeded"] > 500, timeout=60)
-        good = [e for e in found.entries("refused", after=begun) if e.by[:2] in ("p0", "p1", "p2")]
+        good = [e for e in found.entries("refused", after=begun) if e.by[:2] in ("p0", "p1")]
         assert good == []
         assert state(server) == "closed"
 
@@ -127,7 +127,7 @@ def test_one_bad_host_opens_alone(server: Server, tmp_path: Path) -> None:
 def test_a_killed_probe_holder_blocks_recovery_for_no_longer_than_its_lease(
     server: Server, tmp_path: Path
 ) -> None:
-    with healthy(server, tmp_path, 3, call_timeout=0.5) as found:
+    with healthy(server, tmp_path, 2, call_timeout=0.5) as found:
         dies(found, server)
         with server.client() as client:
             killer = Store(client, "killed/1")
@@ -143,9 +143,9 @@ def test_a_killed_probe_holder_blocks_recovery_for_no_longer_than_its_lease(
 def test_a_fresh_process_makes_no_call_while_the_circuit_is_open(server: Server, tmp_path: Path) -> None:
     with healthy(server, tmp_path, 2, open_for=600, max_open_for=600) as found:
         dies(found, server)
-        found.start(2)
+        found.start(1)
         found.start(1, children=2)
-        newcomers = [e for e in found.entries("succeeded", "failed") if e.by[:2] in ("p2", "p3", "p4")]
+        newcomers = [e for e in found.entries("succeeded", "failed") if e.by[:2] in ("p2", "p3")]
         assert newcomers == []
 
 

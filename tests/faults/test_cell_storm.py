@@ -143,10 +143,14 @@ def weather(storm: Storm, cells: int, supervisors: int) -> None:
     assert repeated <= len(storm.kills) + storm.supervisors * CELLS * (1 + late)
 
 
-@pytest.mark.parametrize("storm", [2000], indirect=True)
+@pytest.mark.parametrize(
+    ("storm", "cells", "supervisors"),
+    [(800, 8, 1), pytest.param(2000, 20, 2, marks=pytest.mark.slow)],
+    indirect=["storm"],
+)
 @pytest.mark.timeout(240)
-def test_killed_cells_and_supervisors_lose_nothing(storm: Storm) -> None:
-    weather(storm, cells=20, supervisors=2)
+def test_killed_cells_and_supervisors_lose_nothing(storm: Storm, cells: int, supervisors: int) -> None:
+    weather(storm, cells, supervisors)
 
 
 @pytest.mark.slow
@@ -190,9 +194,11 @@ def stops(storm: Storm, many: int) -> None:
     assert not repeated
 
 
-@pytest.mark.parametrize("storm", [1500], indirect=True)
-def test_stopped_workers_lose_and_repeat_nothing(storm: Storm) -> None:
-    stops(storm, 4)
+@pytest.mark.parametrize(
+    ("storm", "many"), [(600, 2), pytest.param(1500, 4, marks=pytest.mark.slow)], indirect=["storm"]
+)
+def test_stopped_workers_lose_and_repeat_nothing(storm: Storm, many: int) -> None:
+    stops(storm, many)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from support.outages import Report, deaf_proxy, kill_server, own_postgres, survive, terminate_all
 from support.waiting import busyness
 
-SIZES = [pytest.param(2, 5, id="short"), pytest.param(4, 20, id="storm", marks=pytest.mark.slow)]
+SIZES = [pytest.param(2, 3, id="short"), pytest.param(4, 20, id="storm", marks=pytest.mark.slow)]
 
 
 def assert_healed(report: Report) -> None:

@@ -1,4 +1,4 @@
-"""`seawall up` with four workers under load, restarted again and again: nothing is lost, doubled or idle."""
+"""`seawall up` with some workers under load, restarted again and again: nothing is lost, doubled or idle."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ FLEET = """
 app = "support.marked"
 drain_timeout = "60s"
 [workers.default]
-processes = 4
+processes = {workers}
 concurrency = 1
 options = ["--without-mingle", "--without-gossip"]
 [flower]
@@ -58,10 +58,10 @@ def load(url: str) -> Iterator[list[int]]:
         thread.join()
 
 
-def roll(folder: Path, database_url: str, times: int) -> None:
-    """Restart a fleet so often, and look at what its tasks left behind."""
+def roll(folder: Path, database_url: str, times: int, workers: int) -> None:
+    """Restart a fleet of so many workers so often, and look at what its tasks left behind."""
     spec = folder / "fleet.toml"
-    spec.write_text(FLEET)
+    spec.write_text(FLEET.format(workers=workers))
     with own_server(folder / "server") as server:
         variables = environment(
             server.url,
@@ -92,13 +92,13 @@ def _roll(folder: Path, url: str, variables: dict[str, str], times: int) -> None
     starts, ends = marks.counts("start"), marks.counts("end")
     silence = _longest_silence(marks)
     print(  # noqa: T201 - the figures are the point
-        f"\n{times} rolling restarts of 4 workers over {len(accepted)} tasks in {sum(took):.0f} s: "
+        f"\n{times} rolling restarts over {len(accepted)} tasks in {sum(took):.0f} s: "
         f"{len(accepted) - len(ends)} lost, {sum(n > 1 for n in starts.values())} started twice; "
         f"longest time without the end of a task {silence:.2f} s"
     )
     assert set(ends) == {str(number) for number in accepted}
     assert set(starts.values()) == set(ends.values()) == {1}
-    assert silence < 2.0 * busyness(), "three of four workers go on"
+    assert silence < 2.0 * busyness(), "all workers but one go on"
 
 
 def _longest_silence(marks: Marks) -> float:
@@ -121,10 +121,10 @@ def _restart(variables: dict[str, str]) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_rolling_restart_loses_doubles_and_interrupts_nothing(tmp_path: Path, database_url: str) -> None:
-    roll(tmp_path, database_url, 1)
+    roll(tmp_path, database_url, 1, workers=2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_fifty_rolling_restarts_lose_double_and_interrupt_nothing(tmp_path: Path, database_url: str) -> None:
-    roll(tmp_path, database_url, 50)
+    roll(tmp_path, database_url, 50, workers=4)

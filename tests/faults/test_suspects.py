@@ -11,6 +11,8 @@ import pytest
 from support.suspects import MOST_RUNS, Fleet, Storm, neighbours, own_fleet, storm
 
 POOLS = ("cells", "prefork")
+DEAR = ("cells", pytest.param("prefork", marks=pytest.mark.slow))
+"""For what starts five workers: the pool of ours, and in the slow run Celery's too."""
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
-@pytest.mark.parametrize("pool", [*POOLS, "threads"])
+@pytest.mark.parametrize("pool", [*POOLS, pytest.param("threads", marks=pytest.mark.slow)])
 def test_suspects_run_one_at_a_time_and_their_neighbours_beside_them(
     fleet: Fleet, tmp_path: Path, pool: str
 ) -> None:
@@ -40,7 +42,7 @@ def test_suspects_run_one_at_a_time_and_their_neighbours_beside_them(
     assert fleet.queues.counts("celery").dead == 0
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", DEAR)
 def test_at_its_last_strike_a_suspect_runs_alone_in_its_worker_and_other_workers_go_on(
     fleet: Fleet, tmp_path: Path, pool: str
 ) -> None:
@@ -70,7 +72,7 @@ def test_at_its_last_strike_a_suspect_runs_alone_in_its_worker_and_other_workers
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", DEAR)
 def test_killers_of_their_worker_are_given_up_and_no_innocent_is(fleet: Fleet, pool: str) -> None:
     account = storm(fleet, Storm(pool=pool, concurrency=4, seconds=1.0))
     assert account.buried == ["('killer-0',)"]

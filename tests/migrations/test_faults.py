@@ -45,7 +45,8 @@ def wait_for_no_runner(shop: Shop) -> None:
     wait_until(lambda: shop.value(query) == 0, what="the end of the killed runner's session")
 
 
-def test_twenty_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path, many: int) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int); INSERT INTO a SELECT generate_series(1, 1000);")
     for number in range(2, 5):
         shop.write(
@@ -53,8 +54,8 @@ def test_twenty_runners_at_once_apply_every_file_once(shop: Shop, tmp_path: Path
         )
     shop.write("0005_b", "INSERT INTO a VALUES (0);")
     with contextlib.ExitStack() as stack:
-        runners = [stack.enter_context(run(shop, tmp_path / f"{number}.log")) for number in range(20)]
-        assert [runner.wait(120) for runner in runners] == [0] * 20, "".join(r.output for r in runners)
+        runners = [stack.enter_context(run(shop, tmp_path / f"{number}.log")) for number in range(many)]
+        assert [runner.wait(120) for runner in runners] == [0] * many, "".join(r.output for r in runners)
         ran = [line for runner in runners for line in runner.output.splitlines()]
     assert sorted(ran) == ["ran 0001_a", "ran 0002_i", "ran 0003_i", "ran 0004_i", "ran 0005_b"]
     assert shop.value("SELECT count(*) FROM a WHERE id = 0") == 1

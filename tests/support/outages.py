@@ -54,7 +54,7 @@ def survive(  # noqa: PLR0913 - one property of the load each
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS load")
         connection.execute(TABLE.encode())
-    with load(folder, processes, url=through or url, threads=threads, limits=LIMITS, pause=0.005) as running:
+    with load(folder, processes, url=through or url, threads=threads, limits=LIMITS, pause=0.02) as running:
         _wait_for_rows(url, processes)
         began, ready = outage()
         seen = _after(running, ready)

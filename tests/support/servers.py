@@ -88,7 +88,17 @@ def database_url(servers: Servers) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_process_left() -> Iterator[None]:
+def no_file_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What processes leave among temporary files when a test kills them goes with the last test."""
+    tmp_path_factory.getbasetemp()  # pytest's own files lie where they always do, and so do this process's
+    with tempfile.TemporaryDirectory(prefix="seawall-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o1777)  # as the one above it: root's servers run as another user
+        patch.setenv("TMPDIR", folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left(no_file_left: None) -> Iterator[None]:
     """Every process that a test starts inherits a mark in its environment; at the end none may be left."""
     mark = uuid.uuid4().hex
     os.environ[_MARK] = mark

@@ -42,7 +42,7 @@ from support.waiting import wait_until
 
 BUDGET = 700 << 20
 RATE = 40.0
-"""Tasks a second."""
+"""Tasks a second, unless told otherwise."""
 
 RECOVERED_WITHIN = 60.0
 _MIX = {"quick": 60, "row": 20, "call": 15, "slow": 2, "leak": 3}
@@ -163,6 +163,7 @@ class Load:
 
     app: Seawall
     dice: random.Random
+    rate: float = RATE
     accepted: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     _number: int = 0
@@ -185,7 +186,7 @@ class Load:
     def run(self) -> None:
         """Until `stop`."""
         kinds, weights = list(_MIX), list(_MIX.values())
-        while not self._over.wait(self.dice.expovariate(RATE)):
+        while not self._over.wait(self.dice.expovariate(self.rate)):
             kind = self.dice.choices(kinds, weights)[0]
             arguments: tuple[object, ...] = ()
             if kind == "slow":
@@ -210,11 +211,8 @@ class Place:
     fleet: Proc
     load: Load
     dice: random.Random
+    marks: Marks
     peak: int = 0
-
-    @property
-    def marks(self) -> Marks:
-        return Marks(self.folder / "marks")
 
     def workers(self) -> list[psutil.Process]:
         """The main processes of the workers."""
@@ -363,7 +361,7 @@ def storm(place: Place, seconds: float, tell: Callable[[str], object]) -> list[F
 
 
 @contextlib.contextmanager
-def prepared(folder: Path, seed: int) -> Iterator[Place]:
+def prepared(folder: Path, seed: int, rate: float) -> Iterator[Place]:
     """The servers and a fleet that is ready."""
     dice = random.Random(seed)  # noqa: S311 - no secret
     fleet = folder / "fleet.toml"
@@ -391,8 +389,8 @@ def prepared(folder: Path, seed: int) -> Iterator[Place]:
         argv = [sys.executable, "-m", "seawall.cli", "up", "--no-migrate"]
         with started(argv, log=folder / "fleet.log", env=variables, cwd=ROOT) as proc:
             proc.wait_for("fleet ready", timeout=120)
-            load = Load(_client(redis.url), dice)
-            yield Place(folder, redis, home, database, gateway, proc, load, dice)
+            load, marks = Load(_client(redis.url), dice, rate), Marks(folder / "marks")
+            yield Place(folder, redis, home, database, gateway, proc, load, dice, marks)
 
 
 def _client(url: str) -> Seawall:
@@ -403,12 +401,17 @@ def _client(url: str) -> Seawall:
 
 
 def soak(
-    folder: Path, seconds: float, seed: int, tell: Callable[[str], object] = lambda _line: None
+    folder: Path,
+    seconds: float,
+    seed: int,
+    tell: Callable[[str], object] = lambda _line: None,
+    *,
+    rate: float = RATE,
 ) -> Account:
     """Run it for so long, and draw the account."""
     began = time.monotonic()
     over = threading.Event()
-    with prepared(folder, seed) as place:
+    with prepared(folder, seed, rate) as place:
 
         def weigh() -> None:
             while not over.wait(1.0):

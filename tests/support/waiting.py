@@ -7,6 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_OFTEN, _SELDOM = 0.01, 0.1  # seconds between two looks
 _LONGEST_LEASE = 15.0  # seconds, as by default: more is not needed to outlive a stall
 
 
@@ -19,11 +20,13 @@ def wait_until(condition: Callable[[], T | None], *, timeout: float = 10.0, what
     Raises:
         AssertionError: `timeout` seconds passed; the message says for `what` we waited.
     """
-    begun = time.monotonic()
+    begun = asked = time.monotonic()
     while not (result := condition()):
-        if (waited := time.monotonic() - begun) > timeout * busyness():
+        now = time.monotonic()
+        if (waited := now - begun) > timeout * busyness():
             raise AssertionError(f"waited {waited:.1f} s for {what}")
-        time.sleep(0.01)
+        time.sleep(min(max(_OFTEN, 4 * (now - asked)), _SELDOM))  # what is dear to ask is asked less often
+        asked = time.monotonic()
     return result
 
 

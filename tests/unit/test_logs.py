@@ -326,12 +326,12 @@ def _records() -> list[logging.LogRecord]:
         {"note": "tell-nobody", "task": "mine"},
         {"rows": ["tell-nobody", {"token": "abc"}]},
         {"data": {"id": "4711", "name": "shop.charge"}},
-        {"note": "x" * 70_000},
     ]
+    long: dict[str, Any] = {"note": "x" * 70_000}  # forty times as dear as the others
     made = [
         logging.makeLogRecord({"name": "shop", "levelno": 20, "levelname": "INFO", "msg": text, **more})
         for number, text in enumerate(texts)
-        for more in (added[number % len(added)],)
+        for more in (long if number % 50 == 0 else added[number % len(added)],)
     ]
     try:
         raise ValueError("redis://:" + "word@cache is away")  # noqa: TRY301
