@@ -236,7 +236,7 @@ def ended_or(condition: Callable[[], bool], worker: Proc) -> bool:
     return condition() or worker.popen.poll() is not None
 
 
-@pytest.mark.slow  # in the plain run `test_suspects.py` has killers of a worker, which are given up by the same count
+@pytest.mark.slow  # in the plain run `test_suspects.py` has such tasks, given up by the same count
 def test_a_killer_of_workers_is_given_up_and_its_neighbours_are_not(server: Server, tmp_path: Path) -> None:
     with (
         site(server.url, tmp_path / "killer", delivery={"lease": lease(0.5)}) as place,

@@ -63,6 +63,7 @@ def test_a_killed_user_takes_the_servers_with_him(home: Path, tmp_path: Path) ->
         nobody_left(processes)
 
 
+@pytest.mark.slow  # the plain run has the only user killed, and everything
 def test_all_users_killed_at_once(home: Path, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         users = [stack.enter_context(user(home, tmp_path / f"user{number}")) for number in range(3)]
