@@ -169,7 +169,7 @@ seawall.bootstrap()
     ("lacks", "awaited", "advice"),
     [
         ("redis", "redis", "SEAWALL_REDIS_URL"),
-        ("database", "database", "SEAWALL_DATABASE_URL"),
+        pytest.param("database", "database", "SEAWALL_DATABASE_URL", marks=pytest.mark.slow),
         ("migrations", "migrations", "seawall migrate up"),
         ("servers", "the embedded servers", "the first start takes a while"),
     ],

@@ -48,7 +48,7 @@ def outcome(app: Celery, how: str, *, ends_with: str = "signal task_postrun") ->
     return result.state, journal(app, result.id)
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker, pool: str) -> None:
     options = ["-P", "prefork"] if pool == "prefork" else []
     start_worker("support.reef", "--concurrency=1", *options, env=SIGNALS)
@@ -74,11 +74,7 @@ def test_tasks_end_in_cells_as_in_prefork(app: Celery, start_worker: StartWorker
     state, told = outcome(app, "exit", ends_with="signal task_failure")
     assert state == "FAILURE"
     assert told.count("signal task_failure") == 1
-
-
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
-def test_a_delayed_task_knows_when_it_was_due(app: Celery, start_worker: StartWorker, pool: str) -> None:
-    start_worker("support.reef", "--concurrency=1", *(["-P", "prefork"] if pool == "prefork" else []))
+    # A delayed one knows when it was due.
     before = datetime.now(UTC)
     due = app.tasks["reef.act"].apply_async(("eta",), countdown=0.5).get(timeout=30)
     assert datetime.fromisoformat(due) >= before + timedelta(seconds=0.5)
@@ -105,7 +101,7 @@ def test_limits_fail_a_task_once_and_no_other(app: Celery, start_worker: StartWo
     assert len([line for line in told if line.startswith("nap of")]) == 2
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_hard_limit_alone_ends_a_task_in_its_time_and_once(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:
@@ -218,7 +214,7 @@ def test_cells_that_die_with_nothing_in_hand_are_forked_ever_more_slowly(
     assert worker.container.wait(20) == 0
 
 
-@pytest.mark.parametrize("signals", [["SIGQUIT"], ["SIGINT", "SIGINT"]])
+@pytest.mark.parametrize("signals", [["SIGQUIT"], pytest.param(["SIGINT", "SIGINT"], marks=pytest.mark.slow)])
 def test_a_cold_shutdown_gives_back_what_runs(
     app: Celery, start_worker: StartWorker, signals: list[str]
 ) -> None:
@@ -259,6 +255,7 @@ def test_a_soft_shutdown_lets_short_tasks_end(app: Celery, start_worker: StartWo
     assert sum(line.startswith("nap of") for line in journal(app)) == 1
 
 
+@pytest.mark.slow  # while they are busy: see the tests of remote control
 def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker) -> None:
     worker = start_worker("support.reef", "--concurrency=2")
     heard(app)
@@ -273,6 +270,7 @@ def test_queues_come_and_go_in_every_cell(app: Celery, start_worker: StartWorker
     assert cells(worker) == before
 
 
+@pytest.mark.slow
 def test_the_pool_grows_and_shrinks(app: Celery, start_worker: StartWorker) -> None:
     worker = start_worker("support.reef", "--concurrency=1")
     heard(app)
@@ -291,7 +289,7 @@ def test_autoscale_follows_the_work(app: Celery, start_worker: StartWorker) -> N
     assert [nap.get(timeout=20) for nap in naps] == ["rested"] * 3
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_new_process_has_run_the_hooks_of_multiprocessing_and_can_speak_to_workers(
     redis_url: str, start_worker: StartWorker, pool: str
 ) -> None:

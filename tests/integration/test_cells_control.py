@@ -268,8 +268,9 @@ REFUSED = ("pool_grow", "pool_shrink")  # with autoscale, as by Celery; without 
 SILENT = ("heartbeat",)  # Celery's answers nothing: it sends an event
 
 
+@pytest.mark.parametrize("rounds", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
-    redis_url: str, tmp_path: Path
+    redis_url: str, tmp_path: Path, rounds: int
 ) -> None:
     module = "from support import shop\napp = shop.create()\napp.conf.worker_pool_restarts = True\n"
     (tmp_path / "quay.py").write_text(module)
@@ -282,7 +283,7 @@ def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
         worker.wait_for("ready.")
         busy = [app.tasks["shop.wait_for"].delay("go", label) for label in ("one", "two", "three")]
         wait_until(lambda: len(journal(app)) == 3, timeout=30, what="three busy cells, as autoscale allows")
-        for _ in range(5):
+        for _ in range(rounds):
             for command, arguments in ASKED:
                 begun = time.monotonic()
                 replies = app.control.broadcast(
@@ -308,15 +309,11 @@ def test_every_command_is_answered_within_a_second_while_all_cells_are_busy(
         assert every[-1] < busyness() + standstill.longest
 
 
-def test_a_stuck_cell_tells_where_it_is(node: Node) -> None:
-    node.occupy("stuck")
+def test_a_stuck_cell_tells_where_it_is_and_a_remote_shutdown_lets_it_end(node: Node) -> None:
+    busy = node.occupy("last")
     os.kill(node.worker.container.pid, signal.SIGUSR2)
     wait_until(lambda: "in wait_for" in node.worker.logs(), what="a traceback in the log")
     assert node.ask("ping") == {"ok": "pong"}
-
-
-def test_a_remote_shutdown_lets_what_runs_end(node: Node) -> None:
-    busy = node.occupy("last")
     node.app.control.shutdown(destination=[node.name])
     node.go()
     assert busy["last"].get(timeout=30) == "last"

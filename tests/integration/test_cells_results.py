@@ -15,8 +15,6 @@ from support.nodes import StartWorker
 from support.shop import journal, store
 from support.waiting import wait_until
 
-MANY = 1000
-
 
 def scripts_run(app: Celery) -> int:
     """Scripts that the server has run; what they call themselves is counted elsewhere."""
@@ -24,16 +22,19 @@ def scripts_run(app: Celery) -> int:
     return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
 
 
-def test_results_of_quick_tasks_travel_together(shop_app: Celery, start_worker: StartWorker) -> None:
+@pytest.mark.parametrize("many", [400, pytest.param(1000, marks=pytest.mark.slow)])
+def test_results_of_quick_tasks_travel_together(
+    shop_app: Celery, start_worker: StartWorker, many: int
+) -> None:
     add = shop_app.tasks["shop.add"]
-    found = [add.delay(number, 1) for number in range(MANY)]
+    found = [add.delay(number, 1) for number in range(many)]
     submitted = scripts_run(shop_app)
     start_worker("support.shop", "--concurrency=1")
     wait_until(lambda: all(result.ready() for result in found), timeout=60, what="the results")
-    assert [result.get() for result in found] == [number + 1 for number in range(MANY)]
+    assert [result.get() for result in found] == [number + 1 for number in range(many)]
     # Claims, settlements and results: three a task if nothing travelled together, 0.6 on an idle machine; 2.6
     # were seen on a busy one, where there is less to take along each time.
-    assert scripts_run(shop_app) - submitted < 2.9 * MANY
+    assert scripts_run(shop_app) - submitted < 2.9 * many
 
 
 def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_worker: StartWorker) -> None:
@@ -48,11 +49,11 @@ def test_a_result_does_not_wait_for_the_task_behind_it(shop_app: Celery, start_w
     assert long.get(timeout=30) == "long"
 
 
+@pytest.mark.parametrize("rounds", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_what_ended_before_its_cell_was_killed_is_stored_and_not_run_again(
-    shop_app: Celery, start_worker: StartWorker
+    shop_app: Celery, start_worker: StartWorker, rounds: int
 ) -> None:
     record, refuses = shop_app.tasks["shop.record"], shop_app.tasks["shop.refuses_once"]
-    rounds = 10
     found = [(record.delay(f"quick {number}"), refuses.delay(f"killer {number}")) for number in range(rounds)]
     start_worker("support.shop", "--concurrency=1")
     for number, (quick, killer) in enumerate(found):

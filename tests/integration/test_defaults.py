@@ -94,8 +94,14 @@ def test_a_task_that_says_its_own_limit_keeps_it_whatever_the_command_line_says(
 @pytest.mark.parametrize(
     ("said", "pool"),
     [
-        ((["-P", "prefork"], {}, {}), "celery.concurrency.prefork:TaskPool"),
-        (([], {"CELERY_WORKER_POOL": "prefork"}, {}), "celery.concurrency.prefork:TaskPool"),
+        pytest.param(
+            (["-P", "prefork"], {}, {}), "celery.concurrency.prefork:TaskPool", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ([], {"CELERY_WORKER_POOL": "prefork"}, {}),
+            "celery.concurrency.prefork:TaskPool",
+            marks=pytest.mark.slow,
+        ),
         (([], {}, {"worker_pool": "prefork"}), "celery.concurrency.prefork:TaskPool"),
         ((["-P", "threads"], {}, {"worker_pool": "prefork"}), "celery.concurrency.thread:TaskPool"),
         (([], {"CELERY_WORKER_POOL": "threads"}, {}), "celery.concurrency.thread:TaskPool"),

@@ -13,7 +13,7 @@ from support.delivery import OURS, Site, site
 from support.listening import listening
 from support.waiting import wait_until
 
-POOLS = ("prefork", "threads", "solo", "gevent")
+POOLS = ("prefork", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("threads", "solo", "gevent")))
 
 
 @pytest.fixture

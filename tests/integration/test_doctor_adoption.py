@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from support.nodes import ROOT
 
+Done = subprocess.CompletedProcess[str]
+Doctor = Callable[..., Done]
 MOVING = ROOT / "tests" / "support" / "moving"
 PLACE = re.compile(r" \(([^()]+):(\d+)\)")
 
@@ -137,19 +140,66 @@ app.conf.update(
 )
 
 
-def doctor(directory: Path, app: str, *options: str) -> subprocess.CompletedProcess[str]:
+FORKING = """
+import json, os, sys
+import seawall.doctor.adoption
+from seawall.cli import main
+for line in sys.stdin:
+    directory, stdout, stderr, *words = json.loads(line)
+    if (child := os.fork()) == 0:
+        os.chdir(directory)
+        for path, stream in ((stdout, sys.stdout), (stderr, sys.stderr)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
+        sys.argv = ["seawall", *words]
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""`seawall`, each time in a process of its own, which has imported what every application needs."""
+
+
+def environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("SEAWALL_", "CELERY_"))}
+    return {**own, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "tests")}
+
+
+def command(directory: Path, app: str, *options: str) -> Done:
     return subprocess.run(
         [sys.executable, "-m", "seawall.cli", "doctor", "-A", app, *options],
         cwd=directory,
-        env={**own, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "tests")},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def notices(directory: Path, app: str) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def doctor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doctor]:
+    """As `command`, without its imports."""
+    said = [tmp_path_factory.mktemp("said") / name for name in ("stdout", "stderr")]
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as parent:
+        questions, answers = parent.stdin, parent.stdout
+        assert questions
+        assert answers
+
+        def run(directory: Path, app: str, *options: str) -> Done:
+            asked = [*map(str, (directory, *said)), "doctor", "-A", app, *options]
+            questions.write(json.dumps(asked) + "\n")
+            status = int(answers.readline())
+            return subprocess.CompletedProcess(asked, status, *(path.read_text() for path in said))
+
+        yield run
+        questions.close()
+
+
+def notices(doctor: Doctor, directory: Path, app: str) -> list[dict[str, Any]]:
     done = doctor(directory, app, "--json")
     found: list[dict[str, Any]] = json.loads(done.stdout)
     assert done.returncode == any(each["group"] != "fits" for each in found), done.stderr
@@ -175,7 +225,7 @@ def call(place: str) -> str:
 
 @pytest.fixture(scope="module")
 def moving() -> list[dict[str, Any]]:
-    return notices(MOVING, "support.moving.app")
+    return notices(command, MOVING, "support.moving.app")
 
 
 def test_one_of_everything_is_found_in_its_group_and_nothing_else(moving: list[dict[str, Any]]) -> None:
@@ -205,7 +255,7 @@ def test_every_notice_says_what_happens_and_what_to_write(moving: list[dict[str,
 
 
 def test_the_report_for_people_has_the_groups_and_the_same_notices(moving: list[dict[str, Any]]) -> None:
-    done = doctor(MOVING, "support.moving.app")
+    done = command(MOVING, "support.moving.app")
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert done.stderr == ""
@@ -220,55 +270,61 @@ def test_the_report_for_people_has_the_groups_and_the_same_notices(moving: list[
     "source", [FITTING, USING_SEAWALL, SIGNING], ids=["plain", "with Seawall", "a serializer of its own"]
 )
 def test_of_an_application_that_fits_nothing_else_is_said_and_nothing_is_left_behind(
-    tmp_path: Path, source: str
+    doctor: Doctor, tmp_path: Path, source: str
 ) -> None:
     (tmp_path / "fit.py").write_text(source)
-    found = [each for each in notices(tmp_path, "fit") if not depends_on_others(each["check"])]
+    found = [each for each in notices(doctor, tmp_path, "fit") if not depends_on_others(each["check"])]
     assert {each["group"] for each in found} == {"fits"}
     assert {path.name for path in tmp_path.iterdir()} <= {"fit.py", "__pycache__"}
 
 
-def test_the_place_of_a_setting_is_where_the_program_sets_it_and_no_line_of_prose(tmp_path: Path) -> None:
+def test_the_place_of_a_setting_is_where_the_program_sets_it_and_no_line_of_prose(
+    doctor: Doctor, tmp_path: Path
+) -> None:
     (tmp_path / "fit.py").write_text(SIGNING)
-    found = {each["check"]: each for each in notices(tmp_path, "fit")}
+    found = {each["check"]: each for each in notices(doctor, tmp_path, "fit")}
     [where] = found["settings.max_tasks_per_child"]["where"]
     [(_, line)] = PLACE.findall(where)
     assert SIGNING.splitlines()[int(line) - 1] == "    worker_max_tasks_per_child=1,"
 
 
-def test_an_app_that_was_left_plain_beside_one_with_seawall_is_named(tmp_path: Path) -> None:
+def test_an_app_that_was_left_plain_beside_one_with_seawall_is_named(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text(USING_SEAWALL + '\napp.conf.include = ["jobs"]\n')
     (tmp_path / "jobs.py").write_text(
         "from celery import Celery, current_app\n\nown: Celery = Celery('jobs')\n"
     )
-    found = {each["check"]: each for each in notices(tmp_path, "fit")}
+    found = {each["check"]: each for each in notices(doctor, tmp_path, "fit")}
     assert found["apps"]["where"] == ["own (jobs.py:3)"]
     assert found["apps"]["group"] == "check"
 
 
-def test_an_extension_that_asks_for_another_celery_is_named(tmp_path: Path) -> None:
+def test_an_extension_that_asks_for_another_celery_is_named(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text(FITTING)
     (tmp_path / "batches-0.11.dist-info").mkdir()
     (tmp_path / "batches-0.11.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: batches\nVersion: 0.11\nRequires-Dist: celery <5.1,>=5.0\n"
         'Requires-Dist: redis <2 ; extra == "old"\n'
     )
-    [found] = [each for each in notices(tmp_path, "fit") if each["where"] == ["batches 0.11"]]
+    [found] = [each for each in notices(doctor, tmp_path, "fit") if each["where"] == ["batches 0.11"]]
     assert (found["check"], found["group"], found["severity"]) == ("versions.extension", "check", "error")
     assert "it asks for celery<5.1,>=5.0" in found["reason"]
 
 
-def test_a_module_that_cannot_be_imported_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_imported_is_named_and_the_rest_is_read(
+    doctor: Doctor, tmp_path: Path
+) -> None:
     (tmp_path / "shop.py").write_text(FITTING + '\napp.conf.include = ["shop_tasks"]\n')
     (tmp_path / "shop_tasks.py").write_text("from shop import app\n\nimport nowhere\n")
-    found = {each["check"]: each for each in notices(tmp_path, "shop")}
+    found = {each["check"]: each for each in notices(doctor, tmp_path, "shop")}
     [where] = found["imports"]["where"]
     assert "No module named 'nowhere'" in where
     assert "shop_tasks.py:3" in where
     assert found["tasks"]["where"] == ["shop.double (shop.py:10)"]
 
 
-def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys(tmp_path: Path) -> None:
+def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys(
+    doctor: Doctor, tmp_path: Path
+) -> None:
     shared = {
         "SQLALCHEMY_POOL_SIZE": 5,
         "DEBUG": False,
@@ -281,7 +337,9 @@ def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys
     source = prose + FITTING + f"\n\napp.conf.update({shared})\n"
     (tmp_path / "fit.py").write_text(source)
     found = {
-        each["where"][0]: each for each in notices(tmp_path, "fit") if each["check"] == "settings.unknown"
+        each["where"][0]: each
+        for each in notices(doctor, tmp_path, "fit")
+        if each["check"] == "settings.unknown"
     }
     assert {PLACE.sub("", name) for name in found} == {
         "CELERY_TASK_TRACK_STARTED",
@@ -303,7 +361,7 @@ def test_the_configuration_of_another_framework_holds_names_that_are_not_celerys
     ids=["a ValueError", "another"],
 )
 def test_an_import_that_fails_in_a_library_is_told_with_the_line_of_the_application(
-    tmp_path: Path, call: str, error: str
+    doctor: Doctor, tmp_path: Path, call: str, error: str
 ) -> None:
     (tmp_path / "broken.py").write_text(f"import json\nimport string\n\n{call}\n")
     done = doctor(tmp_path, "broken")
@@ -323,7 +381,7 @@ def test_an_import_that_fails_in_a_library_is_told_with_the_line_of_the_applicat
     ids=["it raises", "no application", "Celery refuses its configuration"],
 )
 def test_what_is_no_application_is_one_line_and_a_wrong_argument(
-    tmp_path: Path, source: str, said: str
+    doctor: Doctor, tmp_path: Path, source: str, said: str
 ) -> None:
     (tmp_path / "broken.py").write_text(source)
     done = doctor(tmp_path, "broken")
@@ -352,10 +410,10 @@ app.conf.task_time_limt = 5
     ids=["as it is", "queues keep what they were declared with"],
 )
 def test_rabbitmq_has_findings_of_its_own_and_a_pool_in_one_process_is_named(
-    tmp_path: Path, more: str, silent: set[str]
+    doctor: Doctor, tmp_path: Path, more: str, silent: set[str]
 ) -> None:
     (tmp_path / "mq.py").write_text(RABBITMQ + more)
-    said = by_group(notices(tmp_path, "mq"))
+    said = by_group(notices(doctor, tmp_path, "mq"))
     assert {check for group, check in said if group == "check" and not depends_on_others(check)} == {
         "broker.confirm_publish",
         "queues.quorum",

@@ -32,7 +32,10 @@ POOLS = {
 }
 in_every_pool = pytest.mark.parametrize(
     "pool",
-    [pytest.param(pool, marks=pytest.mark.slow) if pool == "gevent" else pool for pool in POOLS],
+    [pytest.param(pool, marks=() if pool in {"cells", "prefork"} else pytest.mark.slow) for pool in POOLS],
+)
+in_cells_and_slowly_elsewhere = pytest.mark.parametrize(
+    "pool", [pytest.param(pool, marks=() if pool == "cells" else pytest.mark.slow) for pool in POOLS]
 )
 DEEP = "[" * 3000 + "]" * 3000
 HUGE = 10**400
@@ -177,31 +180,32 @@ def test_who_waits_for_the_result_of_a_message_that_no_task_takes_hears_of_it(
     first = {**message(body=body), "headers": {}}
     with Redis.from_url(redis_url) as client:
         client.rpush("celery", json.dumps(wrong), json.dumps(first))
-        start_worker("support.shop")
+        start_worker("support.shop", "--concurrency=1")
         for task_id, field in (("of-headers", "timelimit"), ("of-a-body", "retries")):
             with pytest.raises(InvalidTaskError, match=field):
                 shop_app.AsyncResult(task_id).get(timeout=20)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        {"exchange": "", "routing_key": "elsewhere"},
-        {"exchange": "nobody's", "routing_key": "celery"},
-        {"exchange": 1 << 63, "routing_key": "celery"},
-        {"exchange": "\ud800"},
-        {},
-    ],
-)
+ASTRAY: list[dict[str, Any]] = [
+    {"exchange": "", "routing_key": "elsewhere"},
+    {"exchange": "nobody's", "routing_key": "celery"},
+    {"exchange": 1 << 63, "routing_key": "celery"},
+    {"exchange": "\ud800"},
+    {},
+]
+
+
 def test_a_retry_goes_to_the_queue_that_held_its_message(
-    start_worker: StartWorker, shop_app: Celery, redis_url: str, place: dict[str, Any]
+    start_worker: StartWorker, shop_app: Celery, redis_url: str
 ) -> None:
-    sent = message({"task": "shop.recovering", "id": "astray"}, [[], {}, {}])
-    sent["properties"]["delivery_info"] = place
     with Redis.from_url(redis_url) as client:
-        client.rpush("celery", json.dumps(sent))
-        start_worker("support.shop")
-        shop_app.AsyncResult("astray").get(timeout=20)
+        for number, place in enumerate(ASTRAY):
+            sent = message({"task": "shop.recovering", "id": f"astray {number}"}, [[], {}, {}])
+            sent["properties"]["delivery_info"] = place
+            client.rpush("celery", json.dumps(sent))
+    start_worker("support.shop", "--concurrency=1")
+    for number in range(len(ASTRAY)):
+        shop_app.AsyncResult(f"astray {number}").get(timeout=20)
 
 
 def test_arguments_too_deep_to_reach_a_process_cost_no_slot(
@@ -238,10 +242,7 @@ def test_text_that_utf8_cannot_carry_passes_limits_and_errors(
     assert "exited" not in worker.logs()
 
 
-@pytest.mark.parametrize(
-    "pool",
-    [pytest.param(pool, marks=() if pool in {"cells", "prefork"} else pytest.mark.slow) for pool in POOLS],
-)
+@in_cells_and_slowly_elsewhere
 def test_what_may_be_submitted_ends_as_it_should(
     start_worker: StartWorker, shop_app: Celery, redis_url: str, pool: str
 ) -> None:
@@ -262,7 +263,7 @@ def test_what_may_be_submitted_ends_as_it_should(
         wait_until(lambda: client.zcard(letters) == len(WRONG_RETRIES), timeout=30, what="the dead letters")
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@in_cells_and_slowly_elsewhere
 def test_a_broadcast_that_nobody_can_read_ends_no_worker(
     start_worker: StartWorker, shop_app: Celery, redis_url: str, pool: str
 ) -> None:
@@ -276,7 +277,7 @@ def test_a_broadcast_that_nobody_can_read_ends_no_worker(
     assert "Unrecoverable" not in worker.logs()
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_killer_of_the_first_protocol_is_given_up_and_holds_nothing_up(
     start_worker: StartWorker, shop_app: Celery, redis_url: str, pool: str
 ) -> None:

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 
 import psutil
 import pytest
+from click.testing import CliRunner, Result
 
+from seawall import settings
+from seawall.cli import group
 from seawall.errors import SeawallError
 from seawall.fleet import Control, ask
 from support.processes import Proc, alive, started
@@ -199,7 +202,7 @@ def test_an_exited_program_is_started_again(fleet: Start, tmp_path: Path) -> Non
 
 
 def test_a_crash_loop_is_said_loudly_each_time_and_fails_the_fleet(fleet: Start) -> None:
-    proc = fleet(worker("good"), program("bad", "sys.exit('no settings')"), restarts=FAST)
+    proc = fleet(worker("good"), program("bad", "sys.exit('no settings')"), restarts={**FAST, "cap": 0.3})
     for number in (5, 6, 7):
         proc.wait_for(f"!! bad is crash-looping, exit {number}: it exited with code 1")
     proc.wait_for("fleet ready")
@@ -320,16 +323,10 @@ def test_sighup_replaces_the_workers_one_after_another(fleet: Start) -> None:
     assert places == sorted(places)
 
 
-def restart(home: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    """`seawall restart`, as an operator does it."""
-    return subprocess.run(
-        [sys.executable, "-m", "seawall.cli", "restart", *names],
-        env={**os.environ, "SEAWALL_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def restart(home: Path, *names: str) -> Result:
+    """`seawall restart`, as an operator calls it."""
+    settings.cache_clear()
+    return CliRunner().invoke(group, ["restart", *names], env={"SEAWALL_HOME": str(home)})
 
 
 def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, tmp_path: Path) -> None:
@@ -338,7 +335,7 @@ def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, 
     proc.wait_for("fleet ready")
     done = restart(tmp_path)
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     steps = (
         "asked: restarting one after another: a, b",
         "a exited with code 0",
@@ -350,10 +347,10 @@ def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, 
     assert done.stdout.count("restarted: a, b") == 1
     assert proc.output.count("| up") == 4
     one = restart(tmp_path, "b")
-    assert one.returncode == 0
+    assert one.exit_code == 0
     assert "a exited" not in one.stdout
     wrong = restart(tmp_path, "beat")
-    assert (wrong.returncode, "there are a, b" in wrong.stderr) == (1, True)
+    assert (wrong.exit_code, "there are a, b" in wrong.stderr) == (1, True)
     proc.signal(signal.SIGTERM)
     assert proc.wait() == 0
     assert not (tmp_path / "fleet.sock").exists()
@@ -368,7 +365,7 @@ def test_a_version_that_does_not_start_stops_the_restart_there(fleet: Start, tmp
     broken.touch()
     done = restart(tmp_path)
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "a exited with code 1" in done.stderr
     assert "the others were left as they are" in done.stderr
     assert proc.output.count("b     | up") == 1
@@ -391,7 +388,7 @@ def test_a_restart_ends_with_the_fleet_and_nonsense_is_not_heard(fleet: Start, t
         proc.wait_for("SIGTERM: draining")
         proc.signal(signal.SIGTERM)
         done = waiting.result(60)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "the fleet ended meanwhile" in done.stderr
     proc.wait()
 

@@ -41,7 +41,7 @@ def _counts(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_child_of_a_task_is_as_one_of_a_plain_script(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:

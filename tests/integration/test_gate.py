@@ -15,7 +15,7 @@ from support.nodes import StartWorker, producer_of
 from support.shop import journal, store
 from support.waiting import wait_until
 
-POOLS = ("cells", "prefork", "threads", "solo")
+POOLS = ("cells", "prefork", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("threads", "solo")))
 ACCOUNTS = {"REEF_ACCOUNTS": "1"}
 
 app = producer_of(reef.create)
@@ -40,7 +40,7 @@ def test_an_account_is_kept_to_and_others_pass(app: Celery, start_worker: StartW
     wait_until(lambda: store(app).zcard("seawall:{celery}:dead") == 1, what="the refused one to be dead")
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork"])
+@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_a_parked_request_comes_back_by_itself_or_on_release(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:

@@ -24,7 +24,7 @@ def double(number):
     ("arguments", "more"),
     [
         ("", ""),
-        (", broker={url!r}, backend={url!r}", ""),
+        pytest.param(", broker={url!r}, backend={url!r}", "", marks=pytest.mark.slow),
         ("", "app.config_from_object({{'broker_url': {url!r}, 'result_backend': {url!r}}})"),
         (", task_cls='celery.app.task:Task'", ""),
     ],

@@ -5,11 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 
+from seawall import settings
+from seawall.cli import group
 from seawall.memory.learned import Learned, Sample
+from support import leaky
 from support.nodes import environment
 
 
@@ -20,20 +25,33 @@ def run(redis_url: str, tmp_path: Path) -> "Run":
 
 class Run:
     def __init__(self, redis_url: str, folder: Path) -> None:
-        self._env = {**os.environ, **environment(redis_url)}
+        self._env = environment(redis_url)
+        settings.cache_clear()
         self._folder = folder
 
-    def __call__(self, *arguments: str, fails: bool = False) -> str:
+    def program(self, *arguments: str) -> str:
+        """What is said by a process of its own, whose memory is nobody else's."""
         argv = [sys.executable, "-m", "celery", "-A", "support.leaky", "seawall", "memory", *arguments]
         done = subprocess.run(
-            argv, env=self._env, cwd=self._folder, capture_output=True, text=True, check=False
+            argv,
+            env={**os.environ, **self._env},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        assert bool(done.returncode) is fails, done.stdout + done.stderr
-        return done.stderr if fails else done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def __call__(self, *arguments: str, fails: bool = False) -> str:
+        about = SimpleNamespace(app=leaky.app)
+        told = CliRunner().invoke(group, ["memory", *arguments], env=self._env, obj=about)
+        assert bool(told.exit_code) is fails, told.output
+        return told.stderr if fails else told.stdout
 
 
 def test_profile_names_file_and_line_of_the_growth(run: Run) -> None:
-    lines = run("profile", "leaky.leak", "--args", "[300000]", "--runs", "8").splitlines()
+    lines = run.program("profile", "leaky.leak", "--args", "[300000]", "--runs", "8").splitlines()
     source = Path(__file__).parents[1] / "support" / "leaky.py"
     line = next(
         n for n, text in enumerate(source.read_text().splitlines(), 1) if "the line that leaks" in text

@@ -14,7 +14,9 @@ SEEDS = {"cells": 11, "prefork": 12, "threads": 13}
 _FEW, _MANY, _FEW_ON_RABBITMQ = 120, 20_000, 400
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    "pool", [pytest.param(pool, marks=pytest.mark.slow if pool == "threads" else ()) for pool in POOLS]
+)
 def test_every_mutated_message_ends_as_one_outcome(redis_url: str, tmp_path: Path, pool: str) -> None:
     totals = fuzz(redis_url, tmp_path / pool, Plan(pool=pool, seed=SEEDS[pool], messages=_FEW))
     assert not totals.problems, "\n".join(totals.problems)

@@ -22,7 +22,7 @@ PACKAGES = {
     "newrelic": "newrelic",
     "elastic": "elasticapm",
 }
-SHORT = {("sentry", "celeryd_init"), ("opentelemetry", "import")}
+SHORT = {("sentry", "celeryd_init")}
 MOMENTS = ("import", "celeryd_init", "worker_process_init")
 CASES = [
     pytest.param(tool, moment, marks=[] if (tool, moment) in SHORT else pytest.mark.slow)

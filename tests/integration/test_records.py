@@ -24,7 +24,11 @@ from support.recorded import Recorded
 from support.shop import store
 from support.waiting import wait_until
 
-POOLS = pytest.mark.parametrize("options", [(), ("--pool=prefork",), ("--pool=threads",)], ids=str)
+POOLS = pytest.mark.parametrize(
+    "options",
+    [(), ("--pool=prefork",), pytest.param(("--pool=threads",), marks=pytest.mark.slow)],
+    ids=str,
+)
 
 
 def dead(app: Celery) -> list[Any]:
@@ -178,7 +182,7 @@ def test_what_breakers_do_is_recorded_once_whoever_of_the_workers_lives(
     assert {one["scope"] for one in of_cluster} == {"cluster"}
 
 
-def test_a_killer_is_recorded_attempt_by_attempt(
+def test_a_killer_is_recorded_attempt_by_attempt_and_so_is_a_task_that_exits(
     shop_app: Celery, start_worker: StartWorker, recorded: Recorded
 ) -> None:
     start_worker("support.shop", "--concurrency=1", env=recorded.env)
@@ -193,17 +197,11 @@ def test_a_killer_is_recorded_attempt_by_attempt(
     assert len(headers["history"]) == 3
     assert len(dead(shop_app)) == 1
 
-
-def test_a_task_that_exits_is_recorded_too(
-    shop_app: Celery, start_worker: StartWorker, recorded: Recorded
-) -> None:
-    start_worker("support.shop", "--concurrency=1", env=recorded.env)
     shop_app.tasks["shop.quits"].delay()
     shop_app.tasks["shop.add"].delay(1, 1)
-    wait_until(
-        lambda: recorded.states() == {"dead": 1, "success": 1}, timeout=30, what="a row for each of them"
-    )
-    assert [letter.task for letter in dead(shop_app)] == ["shop.quits"]
+    expected |= {"dead": 2, "success": 1}
+    wait_until(lambda: recorded.states() == expected, timeout=30, what="a row for each of them")
+    assert {letter.task for letter in dead(shop_app)} == {"shop.suicidal", "shop.quits"}
 
 
 def test_what_a_killed_worker_left_is_written_once_by_the_next(

@@ -1,16 +1,17 @@
 """Tasks that require a breaker or share a limit, in real workers."""
 
-import os
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import Celery
+from click.testing import CliRunner
 from pytest_celery import CeleryTestWorker
 
+from seawall import settings
+from seawall.cli import group
 from seawall.delivery import Queues
 from seawall.limits import Shares
 from support import dependants
@@ -18,7 +19,8 @@ from support.nodes import StartWorker, environment, producer_of
 from support.shop import store
 from support.waiting import wait_until
 
-POOLS = ("cells", "prefork", "threads")
+SLOW_POOLS = tuple(pytest.param(pool, marks=pytest.mark.slow) for pool in ("prefork", "threads"))
+POOLS = ("cells", *SLOW_POOLS)
 
 app = producer_of(dependants.create)
 
@@ -28,10 +30,13 @@ def start(start_worker: StartWorker, pool: str, concurrency: int = 2, **env: str
     return start_worker("support.dependants", *options, env=env)
 
 
-def command(redis_url: str, *arguments: str) -> None:
+def command(app: Celery, redis_url: str, *arguments: str) -> None:
     """Run `seawall ...` against this server."""
-    argv = [sys.executable, "-m", "seawall.cli", *arguments]
-    subprocess.run(argv, env={**os.environ, **environment(redis_url)}, check=True, capture_output=True)
+    settings.cache_clear()
+    about = SimpleNamespace(app=app)
+    told = CliRunner().invoke(group, arguments, env=environment(redis_url), obj=about)
+    assert told.exit_code == 0, told.output
+    settings.cache_clear()
 
 
 def call_times(app: Celery) -> list[float]:
@@ -85,44 +90,45 @@ def outlive_an_outage(app: Celery) -> None:
     assert all(result.failed() or result.get(timeout=60) == -1 for result in breaking)
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork", pytest.param("threads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["cells", "prefork", SLOW_POOLS[1]])
 def test_a_breaker_that_is_held_open_without_an_end_harms_no_worker(
     app: Celery, start_worker: StartWorker, redis_url: str, pool: str
 ) -> None:
     worker = start(start_worker, pool)
     assert app.tasks["dependants.pay"].delay(1).get(timeout=30) == 1
-    command(redis_url, "breakers", "open", "payments", "--reason", "the operator says so")
+    command(app, redis_url, "breakers", "open", "payments", "--reason", "the operator says so")
     waiting = [app.tasks["dependants.pay"].delay(number) for number in range(4)]
     others = [app.tasks["dependants.other"].delay(number) for number in range(20)]
     assert [result.get(timeout=30) for result in others] == list(range(20))
     assert not any(result.ready() for result in waiting)
-    command(redis_url, "breakers", "reset", "payments")
+    command(app, redis_url, "breakers", "reset", "payments")
     assert [result.get(timeout=60) for result in waiting] == list(range(4))
     assert app.tasks["dependants.pay"].delay(2).get(timeout=30) == 2
     assert "OverflowError" not in worker.logs()
     assert "ended at its start" not in worker.logs()
 
 
-@pytest.mark.parametrize("for_", [(), ("--for", "10m")], ids=["without an end", "for 10 minutes"])
-@pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool", ["cells", SLOW_POOLS[0]])
 def test_a_task_that_a_breaker_refuses_in_its_body_waits_for_it_and_spends_no_attempt(
-    app: Celery, start_worker: StartWorker, redis_url: str, pool: str, for_: tuple[str, ...]
+    app: Celery, start_worker: StartWorker, redis_url: str, pool: str
 ) -> None:
     start(start_worker, pool)
     assert app.tasks["dependants.pay_unasked"].delay(1).get(timeout=30) == 1
-    command(redis_url, "breakers", "open", "payments", "--reason", "the operator says so", *for_)
-    waiting = [app.tasks["dependants.pay_unasked"].delay(number) for number in range(2, 6)]
-    with app.connection_for_write() as connection, Queues.open(connection) as queues:
-        held = {"breaker:payments": 4}
-        wait_until(lambda: queues.counts("celery").parked == held, timeout=60, what="all to be parked")
-    bodies: Any = store(app).llen("bodies")
-    assert bodies == 5, "each has run once, and none again while the breaker is held open"
-    assert not any(result.ready() for result in waiting)
-    command(redis_url, "breakers", "reset", "payments")
-    assert [result.get(timeout=60) for result in waiting] == [2, 3, 4, 5]
+    for way in ((), ("--for", "10m")):  # without an end, and with one
+        before: Any = store(app).llen("bodies")
+        command(app, redis_url, "breakers", "open", "payments", "--reason", "the operator says so", *way)
+        waiting = [app.tasks["dependants.pay_unasked"].delay(number) for number in range(2, 6)]
+        with app.connection_for_write() as connection, Queues.open(connection) as queues:
+            held = {"breaker:payments": 4}
+            wait_until(lambda: queues.counts("celery").parked == held, timeout=60, what="all to be parked")  # noqa: B023
+        bodies: Any = store(app).llen("bodies")
+        assert bodies - before == 4, "each has run once, and none again while the breaker is held open"
+        assert not any(result.ready() for result in waiting)
+        command(app, redis_url, "breakers", "reset", "payments")
+        assert [result.get(timeout=60) for result in waiting] == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["cells", "prefork", SLOW_POOLS[1]])
 def test_a_limit_is_kept_and_every_key_gets_its_turn(
     app: Celery, start_worker: StartWorker, pool: str
 ) -> None:
@@ -132,10 +138,7 @@ def test_a_limit_is_kept_and_every_key_gets_its_turn(
     assert free.get(timeout=20) == 7
     assert Counter(result.get(timeout=60) for result in results) == {"t0": 30, "t1": 30}
     assert max(most_beside(app).values()) <= 3
-
-
-def test_the_key_of_a_limit_holds_whatever_the_arguments_do(app: Celery, start_worker: StartWorker) -> None:
-    start(start_worker, "cells", 5)
+    # The key holds whatever the arguments do.
     results = [app.tasks["dependants.serve"].delay("two\nlines", 0.05) for _ in range(12)]
     assert [result.get(timeout=30) for result in results] == ["two\nlines"] * 12
 

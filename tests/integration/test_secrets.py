@@ -3,8 +3,6 @@
 import contextlib
 import html
 import json
-import os
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -81,7 +79,10 @@ def commands(app: Celery, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -
     close()
 
 
-@pytest.mark.parametrize("options", [(), ("--pool=prefork",)], ids=["cells", "prefork"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param((), id="cells"), pytest.param(("--pool=prefork",), marks=pytest.mark.slow, id="prefork")],
+)
 def test_planted_secrets_are_found_nowhere(  # noqa: PLR0913, PLR0917 - fixtures
     options: tuple[str, ...],
     shop_app: Celery,
@@ -197,12 +198,11 @@ def known_to(port: int) -> str:
 
 
 def shown_by(command: str, env: dict[str, str], *options: str) -> str:
-    argv = [sys.executable, "-m", "seawall.cli", command, *options]
-    done = subprocess.run(
-        argv, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    settings.cache_clear()
+    told = CliRunner().invoke(group, [command, *options], env=env)
+    settings.cache_clear()
+    assert told.exit_code == 0, told.output
+    return told.output
 
 
 def _without_source(line: str) -> str:
@@ -240,7 +240,9 @@ def test_a_line_written_in_a_task_says_which_task_attempt_queue_and_worker(
     assert "GatewayError" in failed["exception"]
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork", "solo"])
+@pytest.mark.parametrize(
+    "pool", ["cells", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("prefork", "solo"))]
+)
 def test_lines_know_the_task_that_another_runs_itself(
     shop_app: Celery, start_worker: StartWorker, pool: str
 ) -> None:

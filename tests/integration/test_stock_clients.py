@@ -24,7 +24,7 @@ from support.nodes import StartWorker
 from support.processes import started
 from support.waiting import wait_until
 
-POOLS = ["cells", "threads", *(pytest.param(each, marks=pytest.mark.slow) for each in ("prefork", "solo"))]
+POOLS = ["cells", *(pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "prefork", "solo"))]
 ASKERS = ("redis", OURS)
 
 
@@ -34,11 +34,16 @@ def client(redis_url: str) -> Iterator["Redis"]:
         yield connected
 
 
-@pytest.fixture(params=ASKERS, ids=["stock", "ours"])
-def asker(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
-    with Celery("asker", broker=redis_url, set_as_current=False) as app:
-        app.conf.broker_transport = request.param
-        yield app
+@pytest.fixture
+def askers(redis_url: str) -> Iterator[list[Celery]]:
+    """One on kombu's transport, and one on ours."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for transport in ASKERS:
+            app = stack.enter_context(Celery(transport, broker=redis_url, set_as_current=False))
+            app.conf.broker_transport = transport
+            found.append(app)
+        yield found
 
 
 @pytest.fixture
@@ -69,51 +74,55 @@ def is_reply(name: str) -> bool:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_whoever_asks_is_answered(start_worker: StartWorker, asker: Celery, pool: str) -> None:
+def test_whoever_asks_is_answered(start_worker: StartWorker, askers: list[Celery], pool: str) -> None:
     start_worker("support.reef", "--concurrency=1", *([] if pool == "cells" else ["-P", pool]))
-    wait_for_answers(asker)
-    for question in ("ping", "active_queues", "stats", "registered"):
-        assert len(ask(asker, question)) == 1, question
+    for asker in askers:
+        wait_for_answers(asker)
+        for question in ("ping", "active_queues", "stats", "registered"):
+            assert len(ask(asker, question)) == 1, (asker.main, question)
 
 
-def test_a_stock_worker_answers_too(stock_site: Site, asker: Celery) -> None:
+def test_a_stock_worker_answers_too(stock_site: Site, askers: list[Celery]) -> None:
     stock_site.worker(pool="threads")
-    wait_for_answers(asker)
-    assert set(ask(asker)) == {"w1@test"}
-    assert set(ask(asker, "active_queues")) == {"w1@test"}
+    for asker in askers:
+        wait_for_answers(asker)
+        assert set(ask(asker)) == {"w1@test"}, asker.main
+        assert set(ask(asker, "active_queues")) == {"w1@test"}, asker.main
 
 
 @pytest.fixture
-def before(start_worker: StartWorker, asker: Celery, client: "Redis") -> set[str]:
+def before(start_worker: StartWorker, askers: list[Celery], client: "Redis") -> set[str]:
     """The keys without an end while a worker of ours is there and nobody has asked more than that."""
     start_worker("support.reef", "--concurrency=1")
-    wait_for_answers(asker)
+    for asker in askers:
+        wait_for_answers(asker)
     wait_until(lambda: client.exists("seawall:{celery}:consumers"), timeout=30, what="its cell to consume")
     return without_end(client, lambda _: True)
 
 
 def test_fifty_questions_leave_no_key_that_nobody_owns(
-    before: set[str], asker: Celery, client: "Redis"
+    before: set[str], askers: list[Celery], client: "Redis"
 ) -> None:
-    for _ in range(50):
-        assert ask(asker)
-    assert without_end(client, lambda _: True) <= before
-    assert not without_end(client, is_reply)
+    for asker in askers:
+        for _ in range(50):
+            assert ask(asker)
+        assert without_end(client, lambda _: True) <= before, asker.main
+        assert not without_end(client, is_reply), asker.main
 
 
 def test_an_answer_whose_asker_is_gone_does_not_stay(
-    before: set[str], asker: Celery, client: "Redis"
+    before: set[str], askers: list[Celery], client: "Redis"
 ) -> None:
-    with asker.connection_for_write() as connection, connection.channel() as channel:
-        control: Any = asker.control
-        mailbox = control.mailbox(connection)
-        mailbox.reply_queue(channel).declare()
-        mailbox._publish("ping", {}, reply_ticket="gone", channel=channel)
-        name = mailbox.reply_queue.name
-        wait_until(
-            lambda: any(name.encode() in key for key in client.scan_iter(f"*{name}*")), what="the answer"
-        )
-        assert not {key for key in without_end(client, lambda _: True) - before if name in key}
+    for asker in askers:
+        with asker.connection_for_write() as connection, connection.channel() as channel:
+            control: Any = asker.control
+            mailbox = control.mailbox(connection)
+            mailbox.reply_queue(channel).declare()
+            mailbox._publish("ping", {}, reply_ticket="gone", channel=channel)
+            name = mailbox.reply_queue.name
+            wait_until(lambda: list(client.scan_iter(f"*{name}*")), what="the answer")  # noqa: B023
+            kept = without_end(client, lambda _: True) - before
+            assert not {key for key in kept if name in key}, asker.main
 
 
 LASTING = re.compile(
@@ -177,16 +186,17 @@ def test_a_queue_that_expires_is_kept_while_somebody_uses_it_and_goes_with_all_i
 
 
 def test_events_are_heard_across_transports(
-    start_worker: StartWorker, stock_site: Site, asker: Celery
+    start_worker: StartWorker, stock_site: Site, askers: list[Celery]
 ) -> None:
     start_worker("support.reef", "--concurrency=1", "-E")
     stock_site.worker("-E", pool="threads")
-    with listening(asker) as seen:
-        wait_until(
-            lambda: len({event["hostname"] for event in seen if event["type"] == "worker-heartbeat"}) == 2,
-            timeout=30,
-            what="heartbeats of both workers",
-        )
+
+    def hearts(seen: list[dict[str, Any]]) -> set[str]:
+        return {event["hostname"] for event in seen if event["type"] == "worker-heartbeat"}
+
+    with listening(askers[0]) as stock, listening(askers[1]) as ours:
+        for seen in (stock, ours):
+            wait_until(lambda: len(hearts(seen)) == 2, timeout=30, what="heartbeats of both workers")  # noqa: B023
 
 
 def test_a_stock_clients_revocation_reaches_workers_that_come_later(

@@ -69,13 +69,17 @@ def test_batches_are_as_large_as_they_ask_for(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_what_kills_a_cell_in_a_batch_is_counted_once_for_each_message(
+def test_a_batch_that_fails_is_done_with_and_one_that_kills_its_cell_is_counted_for_each_message(
     app: Celery, start_worker: StartWorker, name: str
 ) -> None:
-    submit(app, name, after=10, word="kill")
+    submit(app, name, after=10, word="fail")
     start_worker("support.gathered", "--concurrency=1")
+    wait_until(lambda: sizes(app) == [10] and settled(app), timeout=30, what="the batch, as in prefork")
+    submit(app, name, 10, 20)
+    wait_until(lambda: sizes(app) == [10, 10] and settled(app), timeout=30, what="the next batch")
+    submit(app, name, 20, 30, word="kill")
     wait_until(lambda: counts(app).dead == 10, timeout=40, what="the limit of three")
-    assert sizes(app) == [10, 10, 10]
+    assert sizes(app) == [10] * 5
     with Queues.open(app.connection_for_read()) as queues:
         assert [len(letter.history) for letter in queues.dead_letters("celery")] == [3] * 10
     assert settled(app)
@@ -151,14 +155,3 @@ def test_a_batch_that_outlasts_its_hard_limit_fails_for_each_caller(
     assert {type(each.result).__name__ for each in results} == {"TimeLimitExceeded"}
     assert sizes(app) == [10]
     wait_until(lambda: settled(app), what="the last acknowledgement")
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_batch_that_fails_is_done_with_as_in_prefork(
-    app: Celery, start_worker: StartWorker, name: str
-) -> None:
-    submit(app, name, after=10, word="fail")
-    start_worker("support.gathered", "--concurrency=1")
-    wait_until(lambda: sizes(app) == [10] and settled(app), timeout=30, what="the batch")
-    submit(app, name, 10, 20)
-    wait_until(lambda: sizes(app) == [10, 10] and settled(app), timeout=30, what="the next batch")

@@ -51,7 +51,9 @@ def found(url: str, directory: Path, pool: str, *, plain: bool) -> dict[str, Any
     return seen
 
 
-@pytest.mark.parametrize("pool", ["cells", "prefork", pytest.param("threads", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "pool", ["cells", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("prefork", "threads"))]
+)
 def test_a_call_of_a_classs_own_surrounds_the_task(pool: str, redis_url: str, tmp_path: Path) -> None:
     expected = found(redis_url, tmp_path / "plain", "prefork", plain=True)
     assert expected["own"] == {"contexts": ["app"], "known": True}

@@ -184,7 +184,7 @@ CASES = [
     cases("cells", {**ENDINGS, **IN_PROCESSES}),
     cases("prefork", {**ENDINGS, **IN_PROCESSES}, without=SLOW_IN_PREFORK),
     cases("prefork", {**ENDINGS, **IN_PROCESSES}, slow=True),
-    cases("threads", ENDINGS),
+    cases("threads", ENDINGS, slow=True),
     cases("solo", ENDINGS, slow=True),
 ]
 

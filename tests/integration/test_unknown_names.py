@@ -44,11 +44,11 @@ def marks(redis_url: str) -> list[str]:
     return sorted(in_order(redis_url))
 
 
-def options(pool: str) -> list[str]:
-    return ["--concurrency=2", *([] if pool == "cells" else ["-P", pool])]
+def options(pool: str, concurrency: int = 1) -> list[str]:
+    return [f"--concurrency={concurrency}", *([] if pool == "cells" else ["-P", pool])]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["cells", "prefork", pytest.param("threads", marks=pytest.mark.slow)])
 def test_a_task_of_the_next_release_waits_for_it(
     app: Celery, redis_url: str, start_worker: StartWorker, pool: str
 ) -> None:
@@ -123,8 +123,7 @@ def test_whatever_a_name_is_part_of_waits_with_it_and_goes_on(
     def call(name: str, label: str, **given: Any) -> Any:
         return app.signature(name, (label,), immutable=True, **given)
 
-    one = ["--concurrency=1", *([] if pool == "cells" else ["-P", pool])]
-    start_worker("support.releases", *one, env={"NAMES": "old"})
+    start_worker("support.releases", *options(pool), env={"NAMES": "old"})
     chained = chain(call("old", "first"), call("new", "second"), call("old", "third")).apply_async()
     grouped = group(call("new", "left"), call("old", "right")).apply_async()
     joined = chord([call("old", "part"), call("new", "other part")], call("new", "body")).apply_async()
@@ -133,7 +132,7 @@ def test_whatever_a_name_is_part_of_waits_with_it_and_goes_on(
     ranked = [call("new", f"ranked {level}").apply_async(priority=level) for level in (1, 9, 5)]
     wait_until(lambda: counts(app).parked == {"name:new": 8}, timeout=IN_TIME, what="eight to be parked")
     assert marks(redis_url) == ["first", "part", "right"]
-    start_worker("support.releases", *one, env={"NAMES": "old,new"})
+    start_worker("support.releases", *options(pool), env={"NAMES": "old,new"})
     assert chained.get(timeout=IN_TIME) == "third"
     assert grouped.get(timeout=IN_TIME) == ["left", "right"]
     assert joined.get(timeout=IN_TIME) == "body"
@@ -167,8 +166,8 @@ def test_a_broker_that_parks_nothing_gets_it_back_until_somebody_knows_it(
 def test_a_release_that_is_rolled_back_and_forward_loses_and_buries_nothing(
     app: Celery, redis_url: str, start_worker: StartWorker, pool: str
 ) -> None:
-    start_worker("support.releases", *options(pool), env={"NAMES": "old"})
-    new = start_worker("support.releases", *options(pool), env={"NAMES": "old,new"})
+    start_worker("support.releases", *options(pool, 2), env={"NAMES": "old"})
+    new = start_worker("support.releases", *options(pool, 2), env={"NAMES": "old,new"})
     expected: list[str] = []
     for turn in range(2):
         expected += [f"{name} {turn} {number}" for name in ("new", "old") for number in range(50)]
@@ -186,17 +185,18 @@ def test_a_release_that_is_rolled_back_and_forward_loses_and_buries_nothing(
     assert dead(app) == []
 
 
+@pytest.mark.parametrize("many", [40, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_release_beside_the_old_one_loses_and_buries_nothing(
-    app: Celery, redis_url: str, start_worker: StartWorker
+    app: Celery, redis_url: str, start_worker: StartWorker, many: int
 ) -> None:
     old = start_worker("support.releases", *options("cells"), env={"NAMES": "old"})
     start_worker("support.releases", *options("cells"), env={"NAMES": "old,new"})
-    for _ in range(100):
+    for _ in range(many):
         app.send_task("new")
         app.send_task("old")
     old.container.restart()
-    expected = ["new"] * 100 + ["old"] * 100
-    wait_until(lambda: len(marks(redis_url)) >= 200, timeout=IN_TIME, what="all tasks")
+    expected = ["new"] * many + ["old"] * many
+    wait_until(lambda: len(marks(redis_url)) >= 2 * many, timeout=IN_TIME, what="all tasks")
     assert marks(redis_url) == expected
     assert dead(app) == []
 

@@ -13,7 +13,7 @@ from support.nodes import StartWorker, environment
 from support.waiting import wait_until
 
 
-@pytest.mark.parametrize("signum", ["SIGTERM", "SIGQUIT"])
+@pytest.mark.parametrize("signum", ["SIGTERM", pytest.param("SIGQUIT", marks=pytest.mark.slow)])
 def test_the_cluster_forgets_a_worker_that_has_ended(
     start_worker: StartWorker, redis_url: str, signum: str
 ) -> None:
@@ -26,7 +26,9 @@ def test_the_cluster_forgets_a_worker_that_has_ended(
     client.close()
 
 
-@pytest.mark.parametrize("pools", [["solo", "solo", "cells"], ["cells", "threads", "cells"]])
+@pytest.mark.parametrize(
+    "pools", [pytest.param(["solo", "solo", "cells"], marks=pytest.mark.slow), ["cells", "threads", "cells"]]
+)
 def test_workers_that_follow_each_other_in_one_program_leave_nothing_to_each_other(
     pools: list[str], redis_url: str, tmp_path: Path
 ) -> None:
