@@ -66,6 +66,9 @@ class Request(CeleryRequest):
     _epitaph: str | None = None
     """Why it is given up; from then on its message is not acknowledged but buried."""
 
+    _error: BaseException | None = None
+    """What ended it, if it failed for good."""
+
     buried = False
     remembered = True
     """Whether its success goes into Celery's `successful_requests`, for when it is delivered again."""
@@ -194,6 +197,7 @@ class Request(CeleryRequest):
 
     def _give_up(self, error: BaseException, traceback: str = "") -> None:
         outcomes.settle(self, Dead(error, traceback))
+        self._error = error
         secrets = self.scope.secrets
         why = reason(error, boundary.note(error, self.type), secrets)
         self._epitaph = f"{why}\n{ends(traceback, _MOST_TRACEBACK, secrets)}".rstrip()
@@ -235,6 +239,8 @@ class Request(CeleryRequest):
         """As Celery's, with name and queue; what a task raised or returned is shown without secrets."""
         if not self.is_told:
             return
+        if type == "task-failed" and self._error is not None:
+            fields["exception"] = saferepr(self._error)  # Celery shows what wraps it for another process
         shown = {
             name: ends(str(value), KEPT, self.scope.secrets) if name in _TEXTS and value else value
             for name, value in fields.items()
