@@ -29,6 +29,7 @@ from seawall.errors import ConfigError
 
 GONE: Final = "its worker is gone: it runs again, unless it was acknowledged before it ran"
 _LOOK_EVERY: Final = 5.0  # seconds
+_GONE_AFTER: Final = 60.0  # seconds without a heartbeat: a busy machine is silent for some
 
 
 class Lengths:
@@ -121,15 +122,17 @@ class Attendance:
 
     def look(self) -> None:
         """Notice who has gone: with a word, and then ends its tasks and tells of them, or without."""
+        now = time.time()
         for worker in list(self._state.workers.values()):
-            if worker.hostname not in self._present or worker.alive:
+            silent = bool(worker.heartbeats) and now - worker.heartbeats[-1] > _GONE_AFTER
+            if worker.hostname not in self._present or not (silent or not worker.heartbeats):
                 continue
             self._present.discard(worker.hostname)
             worker.active = 0
             self._state.metrics.worker_online.labels(worker.hostname).set(0)
             self._state.metrics.worker_number_of_currently_executing_tasks.labels(worker.hostname).set(0)
-            if worker.heartbeats:
-                self._release(worker.hostname, before=time.time())
+            if silent:
+                self._release(worker.hostname, before=now)
 
     def _release(self, worker: str, *, before: float) -> None:
         for task in list(self._state.tasks.data.values()):

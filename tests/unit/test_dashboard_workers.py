@@ -20,7 +20,8 @@ class Cluster:
         self.attendance = Attendance(self.state, lambda: self.asked.append("who is there"))
 
     def tell(self, kind: str, at: float, **fields: Any) -> None:
-        event = {"type": kind, "hostname": WORKER, "timestamp": at, "local_received": at, "clock": 1, **fields}
+        event = {"type": kind, "hostname": WORKER, "timestamp": at, "local_received": at, "clock": 1}
+        event.update(fields)
         self.state.event(event)
         if kind.startswith("worker-"):
             self.attendance.hear(event)
@@ -54,6 +55,7 @@ def test_a_worker_that_is_silent_for_long_has_no_tasks_and_is_not_online(cluster
     now = time.time()
     cluster.tell("worker-heartbeat", now, active=1, freq=2.0)
     cluster.begin("lost", now - 500)
+    cluster.state.workers[WORKER].heartbeats[:] = [now - 30]  # a busy machine
     cluster.attendance.look()
     assert cluster.state.tasks["lost"].state == "STARTED"
     assert (cluster.gauge("worker_online"), cluster.state.workers[WORKER].active) == (1, 1)
