@@ -26,6 +26,7 @@ from tornado.template import Loader, Template
 from seawall import dashboard_access
 from seawall.delivery import Queues
 from seawall.errors import ConfigError
+from seawall.redaction import hide_passwords
 
 GONE: Final = "its worker is gone: it runs again, unless it was acknowledged before it ran"
 _LOOK_EVERY: Final = 5.0  # seconds
@@ -62,7 +63,7 @@ class Lengths:
 
 
 def use_our_lengths() -> None:
-    """Let Flower's pages of this process read our queues."""
+    """Let Flower's pages of this process read our queues, and name the broker as the settings do."""
     flowers_own = BaseHandler.get_broker
 
     def get_broker(self: Any) -> Any:
@@ -74,6 +75,7 @@ def use_our_lengths() -> None:
             return flowers_own(self)
 
     BaseHandler.get_broker = get_broker
+    Flower.broker_uri = property(lambda self: hide_passwords(str(self.capp.conf.broker_url)))
 
 
 class Templates(Loader):

@@ -102,6 +102,8 @@ def test_without_a_password_a_link_lets_one_in_once_and_no_log_has_it(redis_url:
             code, queues = guest.get(f"{url}/api/queues/length")
             assert code == 200
             assert "mail" in {queue["name"] for queue in json.loads(queues)["active_queues"]}
+            code, page = guest.get(f"{url}/broker")
+            assert (code, "redis://" in page, "Transport" in page) == (200, True, False)
             assert guest.get(f"{url}/api/task/revoke/1", b"")[0] == 403, (
                 "a forged request has no token of the page"
             )
