@@ -8,6 +8,7 @@ tests/unit/test_dashboard_contracts.py.
 """
 
 import asyncio
+import logging
 import re
 import sys
 import time
@@ -172,6 +173,7 @@ def main() -> None:
     use_our_lengths()
     follow_workers()
     dashboard_access.install()
+    logging.getLogger("kombu.mixins").setLevel(logging.WARNING)  # says where it connects, a second time
     flowers_settings["template_loader"] = Templates(flowers_settings["template_path"])
     sys.exit(celery())
 

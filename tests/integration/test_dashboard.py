@@ -115,6 +115,7 @@ def test_without_a_password_a_link_lets_one_in_once_and_no_log_has_it(redis_url:
             wait_until(lambda: len(announced(said, "X_SEAWALL_LINK")) == 2, what="another link")
             (second,) = announced(said, "X_SEAWALL_LINK") - {link}
             assert stranger.get(second)[0] == 200
+            assert "Connected to" not in flower.output
             assert not any(each.partition("token=")[2] in flower.output for each in (link, second))
 
 
