@@ -8,21 +8,30 @@ tests/unit/test_dashboard_contracts.py.
 """
 
 import asyncio
+import logging
 import re
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from celery import states
 from celery.__main__ import main as celery
 from flower.app import Flower
 from flower.urls import settings as flowers_settings
 from flower.views import BaseHandler
+from tornado.ioloop import PeriodicCallback
 from tornado.template import Loader, Template
 
 from seawall import dashboard_access
 from seawall.delivery import Queues
 from seawall.errors import ConfigError
+from seawall.redaction import hide_passwords
+
+GONE: Final = "its worker is gone: it runs again, unless it was acknowledged before it ran"
+_LOOK_EVERY: Final = 5.0  # seconds
+_GONE_AFTER: Final = 60.0  # seconds without a heartbeat: a busy machine is silent for some
 
 
 class Lengths:
@@ -55,7 +64,7 @@ class Lengths:
 
 
 def use_our_lengths() -> None:
-    """Let Flower's pages of this process read our queues."""
+    """Let Flower's pages of this process read our queues, and name the broker as the settings do."""
     flowers_own = BaseHandler.get_broker
 
     def get_broker(self: Any) -> Any:
@@ -67,6 +76,7 @@ def use_our_lengths() -> None:
             return flowers_own(self)
 
     BaseHandler.get_broker = get_broker
+    Flower.broker_uri = property(lambda self: hide_passwords(str(self.capp.conf.broker_url)))
 
 
 class Templates(Loader):
@@ -92,24 +102,67 @@ class Templates(Loader):
         return Template(text, name=name, loader=self)
 
 
-def ask_who_is_there() -> None:
+class Attendance:
+    """Which workers there are, and what becomes of the tasks of those that are gone.
+
+    A killed worker says nothing of its tasks: Flower would show them as started, and count them as active,
+    for ever. Called in Flower's loop only.
+    """
+
+    def __init__(self, state: Any, ask: Callable[[], object]) -> None:
+        self._state, self._ask = state, ask
+        self._present = set[str]()
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """An event of a worker has come, and the state has it."""
+        name = str(event["hostname"])
+        if event["type"] == "worker-online":  # another process, that cannot answer yet
+            self._present.discard(name)
+            self._release(name, before=event["timestamp"])
+        elif event["type"] == "worker-heartbeat" and name not in self._present:
+            self._present.add(name)
+            self._ask()
+
+    def look(self) -> None:
+        """Notice who has gone: with a word, and then ends its tasks and tells of them, or without."""
+        now = time.time()
+        for worker in list(self._state.workers.values()):
+            silent = bool(worker.heartbeats) and now - worker.heartbeats[-1] > _GONE_AFTER
+            if worker.hostname not in self._present or not (silent or not worker.heartbeats):
+                continue
+            self._present.discard(worker.hostname)
+            worker.active = 0
+            self._state.metrics.worker_online.labels(worker.hostname).set(0)
+            self._state.metrics.worker_number_of_currently_executing_tasks.labels(worker.hostname).set(0)
+            if silent:
+                self._release(worker.hostname, before=now)
+
+    def _release(self, worker: str, *, before: float) -> None:
+        for task in list(self._state.tasks.data.values()):
+            held = task.state in {states.STARTED, states.RECEIVED} and task.timestamp < before
+            if held and task.worker is not None and task.worker.hostname == worker:
+                event = {"type": "task-retried", "uuid": task.uuid, "name": task.name, "exception": GONE}
+                # Received at no time: else it would count as a sign of life of the worker.
+                event |= {"hostname": worker, "timestamp": before, "clock": task.clock, "local_received": 0}
+                self._state.event(event)
+
+
+def follow_workers() -> None:
     """Let Flower ask workers when it hears of a new one, not when it starts and nobody may be there."""
 
     def start(self: Any) -> None:
-        heard, known = self.events.on_event, set[str]()
+        heard = self.events.on_event
+        attendance = Attendance(self.events.state, self.update_workers)
 
         def on_event(event: dict[str, Any]) -> None:
             heard(event)
-            worker = str(event.get("hostname"))
-            if event["type"] == "worker-online":  # another process, that cannot answer yet
-                known.discard(worker)
-            elif event["type"] == "worker-heartbeat" and worker not in known:
-                known.add(worker)
-                self.io_loop.add_callback(self.update_workers)
+            if event["type"].startswith("worker-"):
+                self.io_loop.add_callback(attendance.hear, event)
 
         self.events.on_event = on_event
         self.events.start()
         self.started = True
+        PeriodicCallback(attendance.look, _LOOK_EVERY * 1000).start()
         self.io_loop.start()
 
     Flower.start = start
@@ -118,8 +171,9 @@ def ask_who_is_there() -> None:
 def main() -> None:
     """Celery's command line, with Flower prepared."""
     use_our_lengths()
-    ask_who_is_there()
+    follow_workers()
     dashboard_access.install()
+    logging.getLogger("kombu.mixins").setLevel(logging.WARNING)  # says where it connects, a second time
     flowers_settings["template_loader"] = Templates(flowers_settings["template_path"])
     sys.exit(celery())
 

@@ -9,6 +9,9 @@ against forged requests.
 
 The link goes to whoever supervises this process (`X_SEAWALL_LINK`, by the sd_notify protocol), else to the
 terminal that Flower runs on. Nothing else ever shows it: no log, no pipe, no argument, no environment.
+
+`/metrics`, which Flower shows to all, names tasks and workers. It asks for the password where there is one,
+and where the link lets people in it is for this machine, on which Prometheus needs no link.
 """
 
 import errno
@@ -26,6 +29,7 @@ from flower import command
 from flower.app import Flower
 from flower.utils import strtobool
 from flower.views import BaseHandler
+from flower.views.monitor import Metrics
 
 from seawall.errors import StartupError
 from seawall.worker.lifecycle import notify
@@ -40,6 +44,7 @@ _CLOSED: Final = (
     "This link was used, or is none. `seawall dashboard --link` prints another, good for one use, in a "
     "terminal of the machine that Flower runs on. For others, set FLOWER_BASIC_AUTH=user:password."
 )
+_ELSEWHERE: Final = "Metrics are for this machine only: for others, set FLOWER_BASIC_AUTH=user:password."
 
 
 class Link:
@@ -84,6 +89,14 @@ def install() -> None:
     """Prepare Flower's command in this process; before it runs."""
     _close_what_is_open()
     _find_a_free_port()
+    Metrics.prepare = _ask_who_scrapes
+
+
+def _ask_who_scrapes(handler: Any) -> None:
+    if handler.application.options.basic_auth:
+        handler.get_current_user()  # raises 401
+    elif _SETTING in handler.application.settings and not _is_here(handler.request.remote_ip):
+        raise tornado.web.HTTPError(403, _ELSEWHERE)
 
 
 def _close_what_is_open() -> None:

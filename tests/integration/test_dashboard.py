@@ -80,7 +80,7 @@ def test_without_a_password_a_link_lets_one_in_once_and_no_log_has_it(redis_url:
     ):
         place.submit("nothing", [()], queue="mail")
         taken = other.getsockname()[1]
-        argv = [*FLOWER, "--address=127.0.0.1", f"--port={taken}"]
+        argv = [*FLOWER, "--address=127.0.0.1", f"--port={taken}", "--xheaders"]
         environment = {**place.environment, "NOTIFY_SOCKET": str(tmp_path / "n")}
         with started(argv, log=tmp_path / "log", env=environment, cwd=ROOT) as flower:
             wait_until(lambda: announced(said, "X_SEAWALL_URL"), timeout=60, what="Flower to say where it is")
@@ -94,10 +94,16 @@ def test_without_a_password_a_link_lets_one_in_once_and_no_log_has_it(redis_url:
                 assert (code, "seawall dashboard --link" in text) == (403, True), page
             assert stranger.get(f"{url}/api/task/revoke/1", b"")[0] == 403
 
+            assert stranger.get(f"{url}/metrics")[0] == 200, "Prometheus of this machine has no link"
+            elsewhere = {"X-Real-Ip": "192.0.2.1"}
+            assert stranger.get(f"{url}/metrics", None, **elsewhere)[0] == 403
+
             assert guest.get(link)[0] == 200
             code, queues = guest.get(f"{url}/api/queues/length")
             assert code == 200
             assert "mail" in {queue["name"] for queue in json.loads(queues)["active_queues"]}
+            code, page = guest.get(f"{url}/broker")
+            assert (code, "redis://" in page, "Transport" in page) == (200, True, False)
             assert guest.get(f"{url}/api/task/revoke/1", b"")[0] == 403, (
                 "a forged request has no token of the page"
             )
@@ -109,6 +115,7 @@ def test_without_a_password_a_link_lets_one_in_once_and_no_log_has_it(redis_url:
             wait_until(lambda: len(announced(said, "X_SEAWALL_LINK")) == 2, what="another link")
             (second,) = announced(said, "X_SEAWALL_LINK") - {link}
             assert stranger.get(second)[0] == 200
+            assert "Connected to" not in flower.output
             assert not any(each.partition("token=")[2] in flower.output for each in (link, second))
 
 
@@ -131,5 +138,7 @@ def test_who_sets_a_password_gets_no_link(redis_url: str, tmp_path: Path) -> Non
         (url,) = announced(said, "X_SEAWALL_URL")
         assert not announced(said, "X_SEAWALL_LINK")
         basic = {"Authorization": "Basic YW5uOnNlY3JldA=="}
-        assert Browser().get(f"{url}/api/queues/length", None, **basic)[0] == 200
-        assert Browser().get(f"{url}/api/queues/length")[0] == 401
+        for page in ("/api/queues/length", "/metrics"):
+            assert Browser().get(url + page, None, **basic)[0] == 200, page
+            assert Browser().get(url + page)[0] == 401, page
+        assert Browser().get(f"{url}/healthcheck")[0] == 200

@@ -172,11 +172,12 @@ def test_output_is_whole_lines_behind_the_programs_name(fleet: Start) -> None:
 
 
 def test_the_last_words_of_a_crash_are_kept_and_quoted(fleet: Start) -> None:
-    code = "print('x' * 60000); sys.stderr.write('the disk is full'); os.kill(os.getpid(), signal.SIGSEGV)"
+    words = "the \x1b[31mdisk\x1b[0m is full"
+    code = f"print('x' * 60000); sys.stderr.write({words!r}); os.kill(os.getpid(), signal.SIGSEGV)"
     proc = fleet(program("crasher", code), restarts={"base": 60, "cap": 60})
     proc.wait_for("crasher was killed by SIGSEGV after")
 
-    assert "crasher | the disk is full\n" in proc.output
+    assert f"crasher | {words}\n" in proc.output
     assert proc.output.count("x") >= 60000
     assert "(its last line: 'the disk is full'); restart in " in proc.output
 

@@ -223,6 +223,7 @@ def test_every_ending_has_its_event(
             wanted = ALWAYS | FIELDS[event["type"]]
             assert set(event) == wanted, (ending, event["type"])
             assert event["queue"] == QUEUE, (ending, event)
+            assert "ExceptionWithTraceback" not in event.get("exception", ""), (ending, event)
     state: Any = State()
     for event in sorted(seen, key=lambda event: event["timestamp"]):
         state.event(event)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import flower
 import pytest
+import tornado.web
 from flower import command
 from flower.app import Flower
-from flower.events import Events
+from flower.events import Events, EventsState
 from flower.utils.authentication import authenticate, validate_auth_option
 from flower.views import BaseHandler
 from flower.views.auth import LoginHandler
+from flower.views.monitor import Metrics
 
 from seawall.dashboard import Templates
 
@@ -76,3 +78,15 @@ def test_the_buttons_that_may_not_work_are_in_the_template() -> None:
         assert found[0].count("<div") == found[0].count("</div>")
         assert found[0].count("<li") == found[0].count("</li>")
         assert found[0].count("<button") == 1
+
+
+def test_metrics_are_prepared_by_a_handler_that_asks_nobody() -> None:
+    assert issubclass(Metrics, BaseHandler)
+    assert Metrics.prepare is tornado.web.RequestHandler.prepare
+    assert "tornado.web.HTTPError(401)" in inspect.getsource(BaseHandler.get_current_user)
+
+
+def test_the_state_of_workers_and_tasks_that_is_corrected() -> None:
+    state = EventsState(max_tasks_in_memory=1)
+    assert {"worker_online", "worker_number_of_currently_executing_tasks"} <= vars(state.metrics).keys()
+    assert state.tasks.data is not state.tasks  # iterating over the former makes nothing recent

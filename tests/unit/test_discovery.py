@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from seawall import settings
 from seawall.cli import group
 from seawall.cli.discovery import guessed_apps, hint, place_below
+from seawall.fleet import FleetSpec
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ MADE = 'from celery import Celery\n\napp = Celery("shop")\n'
         ("tasks.py", MADE, "tasks"),
         ("tasks.py", MADE.replace("app", "queue"), "tasks:queue"),
         ("tasks.py", 'import seawall\ncelery: object = seawall.Seawall("shop")\n', "tasks"),
+        ("tasks.py", MADE.replace('Celery("shop")', 'seawall.install(Celery("shop"))'), "tasks"),
         ("shop/celery.py", MADE, "shop"),
         ("shop/__init__.py", MADE, "shop"),
         ("shop/web/celery.py", MADE, "shop.web"),
@@ -102,6 +104,19 @@ def test_init_chooses_nothing_where_there_is_none_or_are_several_and_overwrites_
     answer = typed("init", "-A", "tasks")
     assert (answer.exit_code, "fleet.toml is there already" in answer.output) == (2, True)
     assert (project / "fleet.toml").read_text() == "mine"
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*The 'queue' task attribute:DeprecationWarning")
+def test_init_names_every_queue_that_the_application_sends_to(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(project)
+    routes = 'app.conf.task_routes = {"x.*": {"queue": "bulk"}}\n'
+    task = '@app.task(queue="mail")\ndef send() -> None: ...\n'
+    write(project, "posted.py", f'import seawall\napp = seawall.Seawall("posted")\n{routes}{task}')
+    typed("init")
+    monkeypatch.delitem(sys.modules, "posted")
+    assert {"celery", "bulk", "mail"} <= {*FleetSpec.load(project / "fleet.toml").workers["default"].queues}
 
 
 def test_the_fleet_is_declared_here_or_else_in_workers(project: Path) -> None:

@@ -89,12 +89,13 @@ def load_ours(path: str) -> "Celery":
 
 
 def queues_of(app: "Celery") -> list[str]:
-    """The queues that an application sends its tasks to, as far as its settings name them."""
+    """The queues that an application sends its tasks to, as far as its settings and its tasks name them."""
     routes: Any = app.conf.task_routes or ()
     tables = [each for each in ([routes] if isinstance(routes, dict) else routes) if isinstance(each, dict)]
-    ways = [way for table in tables for way in table.values() if isinstance(way, dict)]
-    named = (getattr(way["queue"], "name", way["queue"]) for way in ways if way.get("queue"))
-    return list(dict.fromkeys([*app.amqp.queues, *map(str, named)]))
+    ways = [way.get("queue") for table in tables for way in table.values() if isinstance(way, dict)]
+    own = [getattr(app.tasks[name], "queue", None) for name in tasks_of(app)]  # @app.task(queue="mail")
+    named = (str(getattr(queue, "name", queue)) for queue in (*ways, *own) if queue)
+    return list(dict.fromkeys([*app.amqp.queues, *named]))
 
 
 def tasks_of(app: "Celery") -> list[str]:

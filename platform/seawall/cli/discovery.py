@@ -79,8 +79,15 @@ def _made_by(statement: ast.stmt) -> Iterator[str]:
     """The names that a statement gives to a new application."""
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or not isinstance(statement.value, ast.Call):
         return
-    called = statement.value.func
-    made = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    if made in _CLASSES:
+    call = statement.value
+    if _called(call) == "install" and call.args and isinstance(call.args[0], ast.Call):
+        call = call.args[0]  # app = seawall.install(Celery("shop"))
+    if _called(call) in _CLASSES:
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of what is called: `Celery` of `celery.Celery(...)`."""
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

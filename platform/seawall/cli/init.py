@@ -43,7 +43,8 @@ def init(*, app: str | None, schema: bool) -> None:
     loaded = load_ours(name)
     queues, tasks = queues_of(loaded), tasks_of(loaded)
     _write(path, written.first_file(name, queues))
-    click.echo(f"wrote {path}: {name} with {len(tasks)} tasks, one worker on {', '.join(queues)}")
+    counted = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
+    click.echo(f"wrote {path}: {name} with {counted}, one worker on {', '.join(queues)}")
     click.echo("next: seawall up")
 
 

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from seawall.tether import die_with
 
 _CHUNK: Final = 65536
 _LAST_CHUNKS: Final = 64  # what a process outside the session may still write must not hold us up for ever
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_LINE: Final = 1 << 18  # characters: more than a line of `seawall.logs` has, which is not to be cut
 
 
@@ -155,8 +157,8 @@ class Child:
 
 
 def _said(line: str) -> str:
-    """What a line says: of one of ours as JSON, its message."""
+    """What a line says: of one of ours as JSON, its message; without the colours of one for a terminal."""
     if line.startswith('{"timestamp"'):
         with contextlib.suppress(ValueError):
             return str(json.loads(line)["event"])
-    return line
+    return _COLOURS.sub("", line)

@@ -27,8 +27,10 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals, states
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from celery.utils.saferepr import saferepr
+from celery.utils.serialization import get_pickled_exception
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
+from kombu.utils.encoding import safe_repr
 
 from seawall import boundary, delivery
 from seawall.errors import MemoryBudgetExceeded, Poisoned
@@ -65,6 +67,9 @@ class Request(CeleryRequest):
     _already_revoked: bool
     _epitaph: str | None = None
     """Why it is given up; from then on its message is not acknowledged but buried."""
+
+    _shown: str | None = None
+    """What ended it, if it failed for good; Celery shows what wraps that for another process."""
 
     buried = False
     remembered = True
@@ -194,6 +199,7 @@ class Request(CeleryRequest):
 
     def _give_up(self, error: BaseException, traceback: str = "") -> None:
         outcomes.settle(self, Dead(error, traceback))
+        self._shown = safe_repr(get_pickled_exception(error))  # type: ignore[arg-type] # it takes any
         secrets = self.scope.secrets
         why = reason(error, boundary.note(error, self.type), secrets)
         self._epitaph = f"{why}\n{ends(traceback, _MOST_TRACEBACK, secrets)}".rstrip()
@@ -235,6 +241,8 @@ class Request(CeleryRequest):
         """As Celery's, with name and queue; what a task raised or returned is shown without secrets."""
         if not self.is_told:
             return
+        if type == "task-failed" and self._shown is not None:
+            fields["exception"] = self._shown
         shown = {
             name: ends(str(value), KEPT, self.scope.secrets) if name in _TEXTS and value else value
             for name, value in fields.items()
