@@ -34,7 +34,7 @@ class StartReport:
 
     def lines(self) -> Iterator[str]:
         """For a log: the whole, then one line a service."""
-        yield f"{len(self.services)} services in {self.seconds:.3f} s"
+        yield f"{len(self.services)} service{'' if len(self.services) == 1 else 's'} in {self.seconds:.3f} s"
         for each in self.services:
             tries = f", {each.attempts} attempts" if each.attempts > 1 else ""
             error = f": {each.error}" if each.error else ""
