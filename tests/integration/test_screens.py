@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -120,8 +121,8 @@ def test_what_waits_for_a_task_that_nobody_knows_fits_the_terminal(
     monkeypatch.setattr("seawall.cli.tables.width", lambda: 60)
     from seawall.cli.queues import _lines
 
-    counts = dict.fromkeys(("ready", "delayed", "held", "dead"), 0)
-    parked = f"name:{'shop.gone_since_the_last_release'}"
+    counts: dict[str, Any] = dict.fromkeys(("ready", "delayed", "held", "dead"), 0)
+    parked = "name:shop.gone_since_the_last_release"
     held = {"celery": {**counts, "paused": False, "oldest": None, "parked": {parked: 1}}}
     held["celery"]["parked_oldest"] = {parked: 20.0}
     lines = [*_lines(held)]
