@@ -353,7 +353,7 @@ def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, 
     assert one.returncode == 0
     assert "a exited" not in one.stdout
     wrong = restart(tmp_path, "beat")
-    assert (wrong.returncode, "there are a, b" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "no worker beat: there are a, b" in wrong.stderr) == (1, True)
     proc.signal(signal.SIGTERM)
     assert proc.wait() == 0
     assert not (tmp_path / "fleet.sock").exists()
