@@ -120,6 +120,7 @@ def test_one_sends_and_the_others_wait(sea: Sea) -> None:
     assert len(sea.slots("interval")) == 3
     [row] = schedules(sea.client)
     assert (row["schedule"], row["sent by"] == row["waiting"]) == ("tides", True)
+    assert (sea.now - timedelta(minutes=2)).timestamp() < row["last sent"] <= sea.now.timestamp()
 
 
 def test_who_takes_over_counts_from_the_last_send_and_not_from_its_own_start(sea: Sea) -> None:

@@ -167,7 +167,7 @@ def test_queues_need_no_fleet_file_where_the_settings_name_the_server(queued: Qu
     assert json.loads(run("queues", "pause", name, "--json")) == {"paused": name}
     assert "paused" in run("queues", "list")
     run("queues", "resume", name)
-    assert run("queues", "purge", name, "--yes") == f"deleted 1 messages of {name}\n"
+    assert run("queues", "purge", name, "--yes") == f"deleted 1 message of {name}\n"
 
 
 def test_names_that_nothing_has_are_refused(queued: Queued) -> None:

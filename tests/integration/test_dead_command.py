@@ -71,10 +71,10 @@ def test_text_that_no_encoding_carries_is_shown_escaped(seawall: Seawall, app: C
 
 
 def test_some_are_requeued_and_others_discarded(seawall: Seawall, app: Celery) -> None:
-    assert seawall("requeue", "p1").output == "requeued 1\n"
+    assert seawall("requeue", "p1").output == "requeued 1 dead letter\n"
     assert dead(app) == {"celery": 1, "payments": 2}
-    assert seawall("discard", "--all", "--queue", "payments", "--yes").output == "discarded 2\n"
-    assert seawall("requeue", "--all", "--task", "shop.mail").output == "requeued 1\n"
+    assert seawall("discard", "--all", "--queue", "payments", "--yes").output == "discarded 2 dead letters\n"
+    assert seawall("requeue", "--all", "--task", "shop.mail").output == "requeued 1 dead letter\n"
     assert dead(app) == {"celery": 0, "payments": 0}
     with Queues.open(app.connection_for_read()) as queues:
         assert (queues.counts("celery").ready, queues.counts("payments").ready) == (1, 1)
@@ -89,12 +89,15 @@ def test_they_are_chosen_by_category_and_age(seawall: Seawall, app: Celery) -> N
     (found,) = json.loads(seawall("list", "--category", "network", "--json").output)
     assert (found["task_id"], found["reason"]) == ("refused", "network: ConnectionError: refused")
     assert json.loads(seawall("list", "--older-than", "1h", "--json").output) == []
-    assert seawall("requeue", "--all", "--category", "network", "--newer-than", "1h").output == "requeued 1\n"
+    assert (
+        seawall("requeue", "--all", "--category", "network", "--newer-than", "1h").output
+        == "requeued 1 dead letter\n"
+    )
     assert dead(app) == {"celery": 1, "payments": 3}
 
 
 def test_one_that_is_requeued_and_dies_again_keeps_its_lineage(seawall: Seawall, app: Celery) -> None:
-    assert seawall("requeue", "m").output == "requeued 1\n"
+    assert seawall("requeue", "m").output == "requeued 1 dead letter\n"
     with app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         message = channel.basic_get("celery")

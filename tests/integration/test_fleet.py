@@ -351,7 +351,7 @@ def test_restart_replaces_one_after_another_and_tells_how_it_goes(fleet: Start, 
     assert one.exit_code == 0
     assert "a exited" not in one.stdout
     wrong = restart(tmp_path, "beat")
-    assert (wrong.exit_code, "there are a, b" in wrong.stderr) == (1, True)
+    assert (wrong.exit_code, "no worker beat: there are a, b" in wrong.stderr) == (1, True)
     proc.signal(signal.SIGTERM)
     assert proc.wait() == 0
     assert not (tmp_path / "fleet.sock").exists()

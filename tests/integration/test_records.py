@@ -119,9 +119,9 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     assert letter["lineage"][0]["fingerprint"] == fingerprint
     assert [run["state"] for run in letter["attempts"]] == ["dead"]
 
-    assert command("errors", "resolve", fingerprint[:6]).output == "resolved 1\n"
+    assert command("errors", "resolve", fingerprint[:6]).output == "resolved 1 group\n"
     assert json.loads(command("errors", "list", "--json").output) == []
-    assert command("dead", "requeue", "--all", "--category", "internal").output == "requeued 1\n"
+    assert command("dead", "requeue", "--all", "--category", "internal").output == "requeued 1 dead letter\n"
     wait_until(lambda: recorded.sql(state) == [("requeued",), ("open",)], timeout=30, what="it to die again")
     (found,) = json.loads(command("errors", "list", "--task", "shop.le*", "--json").output)
     assert (found["count"], found["status"], found["category"]) == (2, "open", "internal")
@@ -131,9 +131,9 @@ def test_a_dead_letter_is_looked_at_requeued_and_its_group_resolved(
     history = json.loads(command("dead", "show", task_id, "--json").output)["history"]
     assert [why.partition(":")[0] for _, _, why in history] == ["internal", "requeued", "internal"]
 
-    assert command("dead", "discard", task_id, "--yes").output == "discarded 1\n"
+    assert command("dead", "discard", task_id, "--yes").output == "discarded 1 dead letter\n"
     assert recorded.sql(state) == [("requeued",), ("discarded",)]
-    assert command("errors", "resolve", "--all", "--ignore").output == "ignored 1\n"
+    assert command("errors", "resolve", "--all", "--ignore").output == "ignored 1 group\n"
     assert fingerprint[:8] in command("errors", "list", "--status", "ignored").output
     assert "is no group" in command("errors", "show", "0123").output
 

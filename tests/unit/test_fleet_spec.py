@@ -68,7 +68,7 @@ def test_every_field_becomes_an_option_of_its_program(tmp_path: Path) -> None:
         "--loglevel",
         "INFO",
     )
-    assert made["flower"].argv[6:] == ("flower", "--address=0.0.0.0", "--port=5556")
+    assert made["flower"].argv[6:] == ("flower", "--logging=warning", "--address=0.0.0.0", "--port=5556")
     assert made["flower"].outlives_others
     assert not made["flower"].needs_ready
 

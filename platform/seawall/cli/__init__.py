@@ -150,10 +150,24 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, tuple(each for each in classes if each is not None))
 
 
+def complain(problem: str, *, file: Any = None) -> None:
+    """Say what is wrong, as all commands do."""
+    file = file or sys.stderr
+    line = f"seawall: {problem}"
+    if file.isatty():
+        import shutil
+        import textwrap
+
+        room = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, room, subsequent_indent="  ", break_on_hyphens=False)
+    click.secho(line, fg="red", file=file, color=False if os.environ.get("NO_COLOR") else None)
+
+
 class _OneLine(click.ClickException):
+    """A line, which a terminal that is narrower gets as several, broken between words."""
+
     def show(self, file: Any = None) -> None:
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.secho(f"seawall: {self.message}", fg="red", file=file or sys.stderr, color=colour)
+        complain(self.message, file=file)
 
 
 class _Wrong(_OneLine):

@@ -8,8 +8,9 @@ import click
 
 from seawall.cli import LISTED, expect, reach
 from seawall.cli.amounts import FOR
+from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import duration, moment, number, seconds, state, table, text
+from seawall.cli.tables import cause, duration, empty, moment, number, seconds, state, table, text
 
 _COLUMNS = (
     text("breaker", "name", gives=2, least=16),
@@ -17,7 +18,7 @@ _COLUMNS = (
     seconds("for", "passed"),
     seconds("left", "left"),
     number("trips", "trips"),
-    text("cause", "cause", gives=1, least=7),
+    text("cause", "cause", gives=1, least=7, show=cause),
     text("reason", "reason", gives=4, least=10),
     text("author", "author", gives=5, least=8),
 )
@@ -27,7 +28,7 @@ _HISTORY = (
     text("of", "scope", gives=6, least=7),
     state("from", "before", gives=7),
     state("to", "after"),
-    text("cause", "cause", gives=3, least=7),
+    text("cause", "cause", gives=3, least=12),
     number("calls", "calls"),
     number("failed", "failed"),
     number("slow", "slow"),
@@ -67,13 +68,17 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         by = named([Held(**each) for each in row["held_open"]])
         where = f"{row['state']} (open on {by})" if by and row["state"] == "closed" else row["state"]
         shown.append({**row, "shown": where, "passed": row["passed"] if row["epoch"] else None})
-    yield from table(_COLUMNS, shown)
-    if not shown:
-        yield "no breaker was used in the last 30 days"
+    yield from (
+        table(_COLUMNS, shown)
+        if shown
+        else empty(
+            "no breaker was used in the last 30 days: tasks that call through one make it", "seawall status"
+        )
+    )
 
 
 @breakers.command(short_help="What breakers, or NAME, did: the latest first.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=offered("breaker"))
 @click.option(
     "--scope",
     type=click.Choice(["cluster", "process"]),
@@ -87,9 +92,12 @@ def history(name: str | None, *, scope: str | None, limit: int) -> Page:
 
     with reach.postgres() as database:
         rows = [dataclasses.asdict(one) for one in transitions.history(database, name, scope, limit=limit)]
-    return Page(data=rows, lines=lambda: table(_HISTORY, rows))
+    none = f"nothing is recorded of {name or 'any breaker'}: none opened or closed so far"
+    lines = lambda: table(_HISTORY, rows) if rows else empty(none, "seawall breakers list")  # noqa: E731
+    return Page(data=rows, lines=lines)
 
 
+_name = click.argument("name", shell_complete=offered("breaker"))
 _reason = click.option("--reason", required=True, help="Why; everybody who looks will read it.")
 _for = click.option(
     "--for", "for_", type=FOR, metavar="DURATION", help="How long, such as 10m. Default: until a reset."
@@ -97,7 +105,7 @@ _for = click.option(
 
 
 @breakers.command(name="open")
-@click.argument("name")
+@_name
 @_reason
 @_for
 @prints
@@ -107,7 +115,7 @@ def open_command(name: str, reason: str, for_: float | None) -> Page:
 
 
 @breakers.command(name="close")
-@click.argument("name")
+@_name
 @_reason
 @_for
 @prints
@@ -117,7 +125,7 @@ def close_command(name: str, reason: str, for_: float | None) -> Page:
 
 
 @breakers.command(short_help="Close NAME, forget what it saw, end `open` and `close`.")
-@click.argument("name")
+@_name
 @click.option("--reason", default="", help="Why.")
 @prints
 def reset(name: str, reason: str) -> Page:

@@ -16,8 +16,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from seawall.cli import LISTED, Amount, expect, reach
+from seawall.cli.completion import offered
 from seawall.cli.pages import Page, dumped, prints, said, watched
-from seawall.cli.tables import fields, hint, iso, moment, number, seconds, state, table, text, when, width
+from seawall.cli.tables import (
+    empty,
+    fields,
+    hint,
+    iso,
+    many,
+    moment,
+    number,
+    seconds,
+    state,
+    table,
+    text,
+    when,
+    width,
+)
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.quantity import Duration
@@ -39,7 +54,7 @@ _COLUMNS = (
 )
 _HISTORY = (
     moment("when", "at"),
-    text("what", "reason", gives=1, least=24),
+    text("what", "reason", gives=1, least=24, show=lambda value, _: value.partition("\n")[0]),
     text("by", "by", gives=2, least=8),
 )
 _ATTEMPTS = (
@@ -86,8 +101,10 @@ def _filters(command: _Command) -> _Command:
             "--older-than", type=age, metavar="AGE", help="Only those that died longer ago than, say, 7d."
         ),
         click.option("--category", type=names, help="Only what failed so."),
-        click.option("--task", help="Only tasks of this name; * and ? match."),
-        click.option("--queue", "-q", help="Only this queue."),
+        click.option(
+            "--task", shell_complete=offered("task"), help="Only tasks of this name; * and ? match."
+        ),
+        click.option("--queue", "-q", shell_complete=offered("queue"), help="Only this queue."),
     ):
         command = option(command)
     return command
@@ -105,13 +122,16 @@ def list_command(*, limit: int, **wanted: Any) -> Page:
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    if not rows:
+        yield from empty("no dead letter: no task was given up", "seawall queues list")
+        return
     yield from table(_COLUMNS, rows)
-    yield from hint("look closer: seawall dead show ID") if rows else ["no dead letter"]
+    yield from hint("look closer: seawall dead show ID")
 
 
 @dead.command(short_help="One dead letter, its history and account.")
-@click.argument("identity", metavar="ID")
-@click.option("--queue", "-q", help="Only look here.")
+@click.argument("identity", metavar="ID", shell_complete=offered("letter"))
+@click.option("--queue", "-q", shell_complete=offered("queue"), help="Only look here.")
 @prints
 def show(identity: str, *, queue: str | None) -> Page:
     """Print one dead letter, its history and account. ID is the task's or the message's, or its beginning."""
@@ -159,7 +179,7 @@ def _one(letter: dict[str, Any]) -> Iterator[str]:
 
 
 @dead.command(short_help="Put dead letters back in line, with all attempts.")
-@click.argument("identities", metavar="[ID]...", nargs=-1)
+@click.argument("identities", metavar="[ID]...", nargs=-1, shell_complete=offered("letter"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
 @prints
@@ -169,11 +189,11 @@ def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
         _note(chosen, "requeued")  # before: one that is given up again at once has a row of its own
         count = sum(opened.revive(name, [each.id for each in letters]) for name, letters in chosen.items())
-    return said(f"requeued {count}", requeued=count)
+    return said(f"requeued {many(count, 'dead letter')}", requeued=count)
 
 
 @dead.command(short_help="Delete dead letters for good.")
-@click.argument("identities", metavar="[ID]...", nargs=-1)
+@click.argument("identities", metavar="[ID]...", nargs=-1, shell_complete=offered("letter"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
 @click.confirmation_option(prompt="Delete these dead letters for good?")
@@ -184,7 +204,7 @@ def discard(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
         chosen = _chosen(opened, identities, _Wanted(**wanted), every=every)
         _note(chosen, "discarded")
         count = sum(opened.discard(name, [each.id for each in letters]) for name, letters in chosen.items())
-    return said(f"discarded {count}", discarded=count)
+    return said(f"discarded {many(count, 'dead letter')}", discarded=count)
 
 
 def _found(

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import click
 
-from seawall.cli import LISTED, expect, reach
+from seawall.cli import LISTED, reach
+from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import fields, hint, moment, number, state, table, text, when
+from seawall.cli.tables import empty, fields, hint, many, moment, number, state, table, text, when
 from seawall.errors import ConfigError
 from seawall.failure import Category
 
@@ -21,9 +22,9 @@ _COLUMNS = (
     moment("last seen", "last_seen"),
     state("severity", "severity", gives=5),
     text("category", "category", gives=6),
-    text("task", "task", gives=2, least=16),
+    text("task", "task", gives=2, least=12),
     text("exception", "exception", gives=1, least=16, show=lambda value, _: value.rpartition(".")[2]),
-    state("status", "status", gives=7),
+    state("status", "status"),
     text("group", "fingerprint", show=lambda value, _: value[:_HEAD]),
 )
 _RUNS = (
@@ -44,17 +45,24 @@ def errors() -> None:
 def _filters(command: _Command) -> _Command:
     names = click.Choice([each.value for each in Category])
     by_category = click.option("--category", type=names, help="Only what failed so.")
-    return click.option("--task", help="Only tasks of this name; * and ? match.")(by_category(command))
+    return click.option(
+        "--task", shell_complete=offered("task"), help="Only tasks of this name; * and ? match."
+    )(by_category(command))
 
 
 @errors.command(name="list")
 @_filters
-@click.option("--status", default="open", show_default=True, help="open, resolved, ignored or all.")
+@click.option(
+    "--status",
+    type=click.Choice([*_STATUSES, "all"]),
+    default="open",
+    show_default=True,
+    help="Only those of which this has become.",
+)
 @click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")
 @watched
 def list_command(*, task: str | None, category: str | None, status: str, limit: int) -> Page:
     """The groups, those seen last first."""
-    expect("status", status, (*_STATUSES, "all"))
     from seawall.records.groups import Wanted, find
 
     wanted = Wanted(task=task, category=category, status=None if status == "all" else status)
@@ -65,13 +73,17 @@ def list_command(*, task: str | None, category: str | None, status: str, limit: 
 
 def _lines(rows: list[dict[str, Any]], status: str) -> Iterator[str]:
     kept = [each for each in _COLUMNS if each.key != "status" or status == "all"]
+    if not rows:
+        which = "" if status == "all" else f"{status} "
+        more = "seawall status" if status == "all" else "seawall errors list --status all"
+        yield from empty(f"no {which}group of errors: workers record one when tasks fail", more)
+        return
     yield from table(kept, rows)
-    none = f"no {'' if status == 'all' else status + ' '}group of errors"
-    yield from hint("look closer: seawall errors show GROUP") if rows else [none]
+    yield from hint("look closer: seawall errors show GROUP")
 
 
 @errors.command(short_help="One group with its sample and latest runs.")
-@click.argument("fingerprint", metavar="GROUP")
+@click.argument("fingerprint", metavar="GROUP", shell_complete=offered("group"))
 @prints
 def show(fingerprint: str) -> Page:
     """Print one group with its sample and latest runs. GROUP is its fingerprint, which may be cut short."""
@@ -92,7 +104,9 @@ def show(fingerprint: str) -> Page:
 
 
 def _one(group: dict[str, Any]) -> Iterator[str]:
-    seen = f"{group['count']} times, first {when(group['first_seen'])}, last {when(group['last_seen'])}"
+    seen = (
+        f"{many(group['count'], 'time')}, first {when(group['first_seen'])}, last {when(group['last_seen'])}"
+    )
     yield from fields(
         {
             "exception": group["exception"].removeprefix("builtins."),
@@ -113,7 +127,7 @@ def _one(group: dict[str, Any]) -> Iterator[str]:
 
 
 @errors.command(short_help="Mark groups as dealt with, until they are seen again.")
-@click.argument("fingerprints", metavar="[GROUP]...", nargs=-1)
+@click.argument("fingerprints", metavar="[GROUP]...", nargs=-1, shell_complete=offered("group"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that --task and --category leave.")
 @click.option("--ignore", is_flag=True, help="Leave them alone also when they are seen again.")
@@ -133,4 +147,4 @@ def resolve(
                 raise ConfigError(f"{each} is no group: see `seawall errors list`; nothing was changed")
         wanted = Wanted(task=task, category=category, status=OPEN, fingerprints=fingerprints)
         count = mark(database, wanted, status)
-    return said(f"{status} {count}", status=status, groups=count)
+    return said(f"{status} {many(count, 'group')}", status=status, groups=count)

@@ -1,12 +1,13 @@
 """`seawall init`: a first fleet.toml for an application that is there."""
 
-import json
 from pathlib import Path
 
 import click
 
 from seawall.cli.application import load_ours, queues_of, tasks_of
 from seawall.cli.discovery import guessed_apps
+from seawall.cli.pages import Page, dumped, prints
+from seawall.cli.tables import many, wrapped
 from seawall.config import settings
 from seawall.errors import ConfigError
 
@@ -26,7 +27,8 @@ _NONE: str = (
 @click.option(
     "--schema", is_flag=True, help="Print the JSON schema of fleet.toml, for editors, and do nothing else."
 )
-def init(*, app: str | None, schema: bool) -> None:
+@prints
+def init(*, app: str | None, schema: bool) -> Page:
     """Write a commented fleet.toml for the application of this directory.
 
     A file that is there is never overwritten. `seawall up -A APP` runs an application without one.
@@ -34,8 +36,8 @@ def init(*, app: str | None, schema: bool) -> None:
     from seawall.fleet import written
 
     if schema:
-        click.echo(json.dumps(written.schema(), indent=2))
-        return
+        found = written.schema()
+        return Page(data=found, lines=lambda: [dumped(found)])
     path = settings().fleet_file
     if path.exists():
         raise ConfigError(f"{path} is there already, and stays as it is: `seawall up` runs it")
@@ -43,9 +45,9 @@ def init(*, app: str | None, schema: bool) -> None:
     loaded = load_ours(name)
     queues, tasks = queues_of(loaded), tasks_of(loaded)
     _write(path, written.first_file(name, queues))
-    counted = f"{len(tasks)} task{'s' * (len(tasks) != 1)}"
-    click.echo(f"wrote {path}: {name} with {counted}, one worker on {', '.join(queues)}")
-    click.echo("next: seawall up")
+    wrote = f"wrote {path}: {name} with {many(len(tasks), 'task')}, one worker on {', '.join(queues)}"
+    data = {"wrote": str(path), "app": name, "tasks": tasks, "queues": queues}
+    return Page(data=data, lines=lambda: [*wrapped(wrote), "next: seawall up"])
 
 
 def _guessed() -> str:

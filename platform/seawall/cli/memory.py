@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seawall.cli import Amount, expect, reach
+from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import number, size, table, text
-from seawall.errors import ConfigError
+from seawall.cli.tables import empty, many, number, size, table, text
+from seawall.errors import ConfigError, SeawallError
 from seawall.quantity import Whole, format_bytes, shown
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 _COLUMNS = (
     text("task", "task", gives=1, least=20),
     number("runs", "runs"),
-    size("p50", "p50"),
-    size("p95", "p95"),
-    size("kept p50", "kept"),
+    size("median", "p50"),
+    size("95 %", "p95"),
+    size("kept", "kept"),
     text(
         "",
         "leaking",
@@ -35,10 +36,13 @@ def memory() -> None:
     """What tasks use and keep, and the lines where it grows."""
 
 
-@memory.command(name="list")
+@memory.command(name="list", short_help="What each task was seen to use, and which leak.")
 @watched
 def list_command() -> Page:
-    """What each task was seen to use, and which seem to leak."""
+    """What each task was seen to use, and which seem to leak.
+
+    median, 95 %: what half, and nearly all, of its runs need at most; kept: what half of them leave behind.
+    """
     from seawall.memory.learned import Learned
 
     with reach.redis() as client:
@@ -47,9 +51,11 @@ def list_command() -> Page:
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield from table(_COLUMNS, rows)
-    if not rows:
-        yield "nothing was learned so far: workers learn from the tasks that they run"
+    yield from (
+        table(_COLUMNS, rows)
+        if rows
+        else empty("nothing was learned so far: workers learn from the tasks that they run", "seawall status")
+    )
 
 
 def _row(record: "Record") -> dict[str, Any]:
@@ -65,7 +71,7 @@ def _row(record: "Record") -> dict[str, Any]:
 
 
 @memory.command(short_help="Forget what was learned of TASK.")
-@click.argument("task")
+@click.argument("task", shell_complete=offered("task"))
 @prints
 def forget(task: str) -> Page:
     """Forget what was learned of TASK: it was mended, or changed."""
@@ -79,7 +85,7 @@ def forget(task: str) -> Page:
 
 
 @memory.command(short_help="Run TASK here and name the lines whose memory grows.")
-@click.argument("task")
+@click.argument("task", shell_complete=offered("task"))
 @click.option("--args", "arguments", default="[]", help="JSON array of the task's arguments.")
 @click.option("--kwargs", "keywords", default="{}", help="JSON object of its keyword arguments.")
 @click.option("--runs", default=20, type=Amount(Whole(least=1)), show_default=True, help="Runs to compare.")
@@ -98,7 +104,7 @@ def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -
 
 def _profiled(found: dict[str, Any]) -> Iterator[str]:
     kept, traced = (format_bytes(max(0, found[key])) for key in ("kept", "traced"))
-    yield f"{found['task']}: {found['runs']} runs kept {kept} each, {traced} of it in Python objects"
+    yield f"{found['task']}: {many(found['runs'], 'run')} kept {kept} each, {traced} of it in Python objects"
     for each in found["growing"]:
         yield f"{each['line']}  {format_bytes(each['bytes'])} and {each['blocks']:.3g} blocks a run"
     if not found["growing"]:
@@ -111,7 +117,18 @@ def _runner(name: str, args: list[Any], kwargs: dict[str, Any]) -> Callable[[], 
     app = current_app(with_tasks=True)
     expect("task", name, (each for each in app.tasks if not each.startswith("celery.")))
     task = app.tasks[name]
-    return lambda: task(*args, **kwargs)
+
+    def run() -> None:
+        try:
+            task(*args, **kwargs)
+        except Exception as exc:  # the task's own, whatever it is
+            said = " ".join(str(exc).split())
+            raise SeawallError(
+                f"{name} failed, so its memory is not measured: {type(exc).__name__}: {said}; "
+                "give arguments with which it succeeds (--args, --kwargs)"
+            ) from exc
+
+    return run
 
 
 def _json(option: str, text: str, kind: type) -> Any:

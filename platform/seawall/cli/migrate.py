@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli import Amount, expect
-from seawall.cli.pages import Page, prints, watched
+from seawall.cli import Amount, complain, expect
+from seawall.cli.pages import Page, in_json, prints, watched
 from seawall.cli.tables import moment, state, table, text
 from seawall.errors import ConfigError
 from seawall.quantity import Whole
@@ -57,7 +57,9 @@ def _named(steps: "Sequence[Step]") -> str:
 def _begin(migration: "Migration", number: int, total: int) -> None:
     """On a terminal, what runs now; its line of the result replaces it."""
     if sys.stderr.isatty():
-        click.echo(f"[{number}/{total}] {migration.history} {migration.label} ...\r", nl=False, err=True)
+        click.echo(
+            f"[{number}/{total}] {migration.history} {migration.label} ...\x1b[K\r", nl=False, err=True
+        )
 
 
 class _Group(click.Group):
@@ -73,7 +75,7 @@ class _Group(click.Group):
             if not isinstance(exc, MigrationProblem):
                 raise
             for one in exc.problems:
-                click.secho(f"seawall: {one.message}", fg="red", err=True)
+                complain(one.message)
             sys.exit(exc.exit_code)
 
 
@@ -92,7 +94,7 @@ def migrate() -> None:
 def up() -> Page:
     """Apply what is pending, one transaction per file."""
     lines: list[str] = []
-    say = lines.append if _in_json() else click.echo
+    say = lines.append if in_json() else click.echo
     return _steps("applied", apply(say))
 
 
@@ -104,7 +106,7 @@ def down(*, steps: int, name: str | None) -> Page:
     """Undo the newest migrations with the down SQL recorded when they were applied."""
 
     def say(step: "Step") -> None:
-        if not _in_json():
+        if not in_json():
             click.echo(_line("undone", step))
 
     return _steps("undone", [*_migrations(name).down(steps, say)])
@@ -143,7 +145,7 @@ def plan() -> Page:
 def check() -> Page:
     """Exit non-zero if anything is pending, drifted, unfinished, invalid or not as the code expects."""
     problems = _migrations(expect_tables=True).check()
-    if problems and not _in_json():
+    if problems and not in_json():
         from seawall.database.migrations import MigrationProblem
 
         raise MigrationProblem(*problems)
@@ -156,7 +158,7 @@ def check() -> Page:
 
 @migrate.command(name="new", short_help="Create the next pair of files, such as add_index.")
 @click.argument("name")
-@click.option("--history", "history_name", help="Where it belongs; default: the fleet's own.")
+@click.option("--history", "history_name", help="Where it belongs; default: the last of fleet.toml.")
 @prints
 def new_command(name: str, history_name: str | None) -> Page:
     """Create the next pair of files; NAME is lower case, as in add_index."""
@@ -164,7 +166,12 @@ def new_command(name: str, history_name: str | None) -> Page:
     from seawall.startup import histories
 
     own = [history for history in histories() if history.name != PLATFORM]
-    chosen = _chosen(history_name) if history_name or not own else own[-1]
+    if not history_name and not own:
+        raise ConfigError(
+            "this fleet has no migrations of its own: name their folder in fleet.toml, "
+            '[migrations] shop = "migrations"'
+        )
+    chosen = _chosen(history_name) if history_name else own[-1]
     try:
         paths = [str(path) for path in new(chosen, name)]
     except OSError as exc:
@@ -204,10 +211,6 @@ def _steps(verb: str, steps: "list[Step]") -> Page:
         for each in steps
     ]
     return Page(data={verb: rows})
-
-
-def _in_json() -> bool:
-    return bool(click.get_current_context().params.get("as_json"))
 
 
 def _exit_code(problems: Any) -> int:

@@ -86,6 +86,11 @@ def dumped(data: Any, *, indent: int | None = 2) -> str:
     return json.dumps(data, indent=indent, default=_plain)
 
 
+def in_json() -> bool:
+    """Whether the command that runs prints JSON, and so nothing else meanwhile."""
+    return bool(click.get_current_context().params.get("as_json"))
+
+
 def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return iso(value)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seawall.cli import expect, reach
+from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import duration, number, seconds, state, table, text
+from seawall.cli.tables import duration, empty, many, number, seconds, state, table, text, wrapped
 from seawall.text import one_line
 
 if TYPE_CHECKING:
@@ -59,13 +60,16 @@ def _lines(held: dict[str, dict[str, Any]]) -> Iterator[str]:
         }
         for name, counts in held.items()
     ]
-    yield from table(_COLUMNS, rows)
-    if not rows:
-        yield "no queue was declared so far: workers declare those that they consume"
+    yield from (
+        table(_COLUMNS, rows)
+        if rows
+        else empty("no queue was declared so far: workers declare those that they consume", "seawall up")
+    )
     for queue, counts in held.items():
         for dependency, oldest in counts["parked_oldest"].items():
-            many = counts["parked"].get(dependency, 0)
-            yield one_line(f"{queue}: {many} parked for {dependency}, the oldest for {duration(oldest)}")
+            parked = counts["parked"].get(dependency, 0)
+            waits = f"{queue}: {parked} parked for {dependency}, the oldest for {duration(oldest)}"
+            yield from wrapped(one_line(waits), deeper="  ")
             yield from _advice(queue, dependency)
 
 
@@ -75,11 +79,12 @@ def _advice(queue: str, dependency: str) -> Iterator[str]:
     from seawall.worker.names import advice, name_in
 
     if (name := name_in(dependency)) is not None:
-        yield one_line(f"  nobody who consumes {queue} knows it: {advice(name)}")
+        said = one_line(f"nobody who consumes {queue} knows it: {advice(name)}")
+        yield from wrapped(said, indent="  ")
 
 
 @queues.command(short_help="Claim nothing more from QUEUE, or from any.")
-@click.argument("queue", required=False)
+@click.argument("queue", required=False, shell_complete=offered("queue"))
 @prints
 def pause(queue: str | None) -> Page:
     """Claim nothing more from QUEUE, or from any; what runs goes on."""
@@ -89,7 +94,7 @@ def pause(queue: str | None) -> Page:
 
 
 @queues.command(short_help="Undo `pause`, of QUEUE or of all.")
-@click.argument("queue", required=False)
+@click.argument("queue", required=False, shell_complete=offered("queue"))
 @prints
 def resume(queue: str | None) -> Page:
     """Undo `pause`; a queue paused by its own name needs its own name here."""
@@ -99,14 +104,14 @@ def resume(queue: str | None) -> Page:
 
 
 @queues.command(short_help="Delete what waits in QUEUE.")
-@click.argument("queue")
+@click.argument("queue", shell_complete=offered("queue"))
 @click.confirmation_option(prompt="Delete every waiting task of this queue?")
 @prints
 def purge(queue: str) -> Page:
     """Delete what waits in QUEUE; parked and dead messages stay."""
     with _with(queue) as opened:
         deleted = opened.purge(queue)
-    return said(f"deleted {deleted} messages of {queue}", deleted=deleted, queue=queue)
+    return said(f"deleted {many(deleted, 'message')} of {queue}", deleted=deleted, queue=queue)
 
 
 @contextmanager

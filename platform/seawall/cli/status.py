@@ -14,7 +14,7 @@ import click
 
 from seawall.cli import reach
 from seawall.cli.pages import Page, watched
-from seawall.cli.tables import Column, number, plain, seconds, size, state, table, text
+from seawall.cli.tables import Column, cause, moment, number, seconds, size, state, table, text, wrapped
 from seawall.errors import SeawallError
 
 if TYPE_CHECKING:
@@ -82,11 +82,17 @@ def workers(client: "Redis") -> Rows:
 
 
 def beat(client: "Redis") -> Rows:
-    """Which beat sends each schedule, and which wait for its end."""
+    """Whether each schedule is sent, by which beat and when last, and which beats wait for its end."""
     from seawall.worker.beat import schedules
 
     return [
-        {"schedule": one["schedule"], "sent_by": one["sent by"], "waiting": one["waiting"]}
+        {
+            "schedule": one["schedule"],
+            "state": "ready" if one["sent by"] else "dead",
+            "sent_by": one["sent by"],
+            "last_sent": one["last sent"],
+            "waiting": one["waiting"],
+        }
         for one in schedules(client)
     ]
 
@@ -205,6 +211,10 @@ _SECTIONS: Final[dict[str, tuple[Callable[[_Servers], Rows], tuple[Column, ...]]
         _of_redis(beat),
         (
             text("schedule", "schedule", gives=1),
+            state(
+                "state", "state", show=lambda value, _: "dead: nobody sends it" if value == "dead" else value
+            ),
+            moment("last sent", "last_sent"),
             text("sent by", "sent_by"),
             text("waiting", "waiting", gives=2),
         ),
@@ -240,7 +250,7 @@ _SECTIONS: Final[dict[str, tuple[Callable[[_Servers], Rows], tuple[Column, ...]]
             text("breaker", "breaker", gives=1),
             state("state", "state"),
             seconds("left", "left"),
-            text("cause", "cause", gives=3),
+            text("cause", "cause", gives=3, show=cause),
             text("reason", "reason", gives=4),
             text("open by itself on", "open_by_itself_on", gives=5, colour=lambda _: "red"),
         ),
@@ -272,7 +282,7 @@ def status() -> Page:
 @contextlib.contextmanager
 def _asked() -> Iterator[_Servers]:
     """The servers, as far as they answer; embedded ones that do not run are not started."""
-    urls, away = _urls()
+    urls, away = known_urls()
     with contextlib.ExitStack() as stack:
         opened: dict[str, Any] = {}
         for name, enter in (("Redis", reach.redis), ("PostgreSQL", reach.postgres)):
@@ -284,7 +294,7 @@ def _asked() -> Iterator[_Servers]:
         yield _Servers(opened.get("Redis"), opened.get("PostgreSQL"), away)
 
 
-def _urls() -> tuple[dict[str, str], dict[str, str]]:
+def known_urls() -> tuple[dict[str, str], dict[str, str]]:
     """Where the servers are, and why there is nothing to ask of the others."""
     from seawall import embedded, servers
     from seawall.config import settings
@@ -333,13 +343,14 @@ def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
 
 def _lines(first: str, code: int, found: dict[str, Rows]) -> Iterator[str]:
     """The verdict, then the sections: those that hold something, or have a reason of their own not to."""
-    yield click.style(first, fg={0: "green", AWAY: "red"}.get(code, "yellow"), bold=True)
+    for line in wrapped(first):
+        yield click.style(line, fg={0: "green", AWAY: "red"}.get(code, "yellow"), bold=True)
     for name, rows in found.items():
         if not rows:
             continue
         yield ""
         yield click.style(name, bold=True)
         if why := _why(rows):
-            yield click.style(f"  {plain(why)}", fg="red")
+            yield from (click.style(line, fg="red") for line in wrapped(why, indent="  "))
         else:
             yield from table(_SECTIONS[name][1], rows, indent="  ")

@@ -6,6 +6,7 @@ first, each down to its `least`; numbers are never cut. Where that is not enough
 same order. Without a width (a pipe, a file) nothing is cut. A row is one line whatever is in it.
 """
 
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,6 +92,11 @@ def plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def cause(value: Any, _: Row) -> str:
+    """Why a circuit is where it is; of one that never moved there is nothing to say."""
+    return "" if value == "new" else str(value)
+
+
 def duration(length: float) -> str:
     """Seconds in the largest unit of which there are two at least: 172 is `"2 m"`, 1.72 is `"1.7 s"`."""
     for unit, one in _UNITS:
@@ -129,6 +135,27 @@ def hint(line: str) -> list[str]:
     return [] if width() is None else [click.style(line, dim=True)]
 
 
+def empty(what: str, run: str) -> list[str]:
+    """The lines of a list without rows: what that means, and the command to go on with."""
+    return [*wrapped(what), *hint(f"next: {run}")]
+
+
+def many(count: int, noun: str) -> str:
+    """`"1 task"`, `"2 tasks"`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def wrapped(line: str, *, indent: str = "", deeper: str | None = None) -> list[str]:
+    """One line, which a terminal gets as several of its width, broken between words."""
+    room = width()
+    if room is None:
+        return [indent + line]
+    deeper = indent if deeper is None else deeper
+    return textwrap.wrap(
+        line, room, initial_indent=indent, subsequent_indent=deeper, break_on_hyphens=False
+    ) or [indent]
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row], *, indent: str = "") -> Iterator[str]:
     """The rows as lines below their titles; columns without any value are left out."""
     cells = [[one_line(each.show(row[each.key], row)[:_LONGEST]) for each in columns] for row in rows]
@@ -159,15 +186,19 @@ def fields(pairs: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
         pieces = [one_line(line) for line in value.splitlines()] or [""]
         if room is not None:
             space = max(20, room - len(head))
-            pieces = [part for piece in pieces for part in _wrapped(piece, space)]
+            pieces = [part for piece in pieces for part in _wrapped(_shortened(piece), space)]
         yield click.style(head, bold=True) + pieces[0]
         yield from (" " * len(head) + piece for piece in pieces[1:])
 
 
+def _shortened(line: str) -> str:
+    """A line of a record as much of it as anybody reads; the arguments of a task may be megabytes."""
+    more = len(line) - _LONGEST
+    return line if more <= 0 else f"{line[:_LONGEST]}{_CUT} ({many(more, 'more character')}, see --json)"
+
+
 def _wrapped(line: str, space: int) -> list[str]:
     """`line` as several; what is indented, as a line of a traceback is, goes on deeper."""
-    import textwrap
-
     inner = line[: len(line) - len(line.lstrip())]
     deeper = inner + "    " if inner and len(inner) < space // 2 else ""
     return textwrap.wrap(line, space, subsequent_indent=deeper, break_on_hyphens=False) or [""]

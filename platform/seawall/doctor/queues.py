@@ -31,9 +31,10 @@ def _unknown_names(queues: Queues) -> Iterator[Finding]:
     for queue in queues.names():
         for each in queues.parked(queue):
             if (name := name_in(each.dependency)) is not None:
+                waits = "task waits" if each.many == 1 else "tasks wait"
                 yield warning(
                     "queues.unknown_name",
-                    f"{each.many} tasks of queue {queue} wait for a worker that knows {name}, "
+                    f"{each.many} {waits} in queue {queue} for a worker that knows {name}, "
                     f"the oldest for {format_age(each.oldest)}",
                     advice(name),
                 )

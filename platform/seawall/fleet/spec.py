@@ -123,7 +123,7 @@ class Flower(_Table):
 
     def command(self, python: str, app: str) -> tuple[str, ...]:
         """Celery's `flower` command, in a process where it can read our queues."""
-        return (python, "-m", "seawall.dashboard", "-q", "-A", app, "flower")
+        return (python, "-m", "seawall.dashboard", "-q", "-A", app, "flower", "--logging=warning")
 
     def wanted(self) -> bool:
         """Whether to run it.

@@ -414,7 +414,10 @@ class Fleet:
             self._control.tell({"done": links} if links else {"failed": _NO_LINK}, client)
             self._control.drop(client)
         elif asked.get("do") != "restart" or not known or not known.issuperset(only):
-            self._control.tell({"failed": f"{asked}: there are {', '.join(sorted(known))}"}, client)
+            unknown = ", ".join(sorted({*map(str, only)} - known)) or "nothing to restart"
+            self._control.tell(
+                {"failed": f"no worker {unknown}: there are {', '.join(sorted(known))}"}, client
+            )
             self._control.drop(client)
         elif self._phase is not None:
             self._dismiss({"failed": "the fleet is ending"})

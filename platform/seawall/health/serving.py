@@ -106,7 +106,7 @@ def ask(address: str, question: Question, *, timeout: float = 1.0) -> tuple[bool
         response = connection.getresponse()
         return response.status == http.client.OK, json.loads(response.read())
     except (OSError, ValueError, http.client.HTTPException) as exc:
-        reason = f"{_written(place)} does not answer: {exc or type(exc).__name__}"
+        reason = f"{_written(place)} does not answer: {_why(exc)}"
         return False, {"question": question.value, "ok": False, "error": reason, "checks": []}
     finally:
         connection.close()
@@ -224,3 +224,9 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _why(error: Exception) -> str:
+    """An error in the words of the system, without its number."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or str(error) or type(error).__name__).lower()
