@@ -7,16 +7,21 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+import click
 import pytest
 from celery import Celery
 from click.testing import CliRunner
@@ -24,15 +29,30 @@ from redis import Redis
 
 from seawall import embedded, settings
 from seawall.cli import group
+from seawall.cli.reach import PATIENCE, Unreachable, try_postgres, try_redis
 from seawall.cli.status import AWAY, NOTHING_RUNS
 from seawall.database.migrations import Migrations, platform_history
 from seawall.delivery import Queues
 from support.commands import LEAVES, LONG_LIVED, attempts
 from support.delivery import OURS
 from support.nodes import ROOT
+from support.waiting import busyness
 
 AWAY_REDIS = "redis://127.0.0.1:1/0"
 AWAY_DATABASE = "postgresql://someone:secret@127.0.0.1:1/shop"
+ASK_NOBODY = LONG_LIVED | {
+    *(("init",), ("config",), ("completion",), ("migrate", "new")),
+    *(("doctor",), ("memory", "profile"), ("health",), ("migrate", "baseline")),  # not where nothing is named
+}
+"""Commands that ask no server in a folder without a fleet."""
+
+IMPORTED = (
+    "import sys\nfrom seawall.cli import group\n"
+    "group(sys.argv[1:], standalone_mode=False)\n"
+    "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+)
+"""Runs a command and prints the packages that it took."""
+
 LAST_STATUS = 14  # of `migrate`; a fault of our own has 70
 NEEDS_REDIS = ("queues list", "breakers list", "memory list", "dead list", "queues purge q --yes")
 NEEDS_DATABASE = ("errors list", "breakers history", "migrate status", "migrate plan", "errors show 0a")
@@ -101,7 +121,7 @@ def test_a_server_that_refuses_is_named_at_once(command: str, use: Use) -> None:
     assert "refused" in line.lower()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frozen() -> Iterator[str]:
     """A Redis that takes connections and answers nothing."""
     with contextlib.ExitStack() as stack:
@@ -125,6 +145,53 @@ def test_a_server_that_is_frozen_gets_a_second_and_no_more(frozen: str, use: Use
     told = CliRunner().invoke(group, ["status"])
     assert told.exit_code == AWAY
     assert told.output.startswith("nobody can say whether a fleet runs: Redis at 127.0.0.1:")
+
+
+@pytest.fixture
+def silent(frozen: str, servers: embedded.Servers, use: Use) -> tuple[str, str]:
+    """Servers that take connections and, behind that, say nothing; where they are."""
+    entered = f"{servers.database_url}?options=-c%20post_auth_delay%3D20"  # after it was asked for a login
+    secure = urlsplit(frozen)._replace(scheme="rediss").geturl()  # accepts, and shakes no hands
+    use(secure, entered)
+    places = [urlsplit(url) for url in (secure, entered)]
+    redis, database = (f"{place.hostname}:{place.port}" for place in places)
+    return redis, database
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in ASK_NOBODY], ids=" ".join)
+def test_servers_that_fall_silent_after_the_first_word_are_named_within_two_seconds(
+    path: tuple[str, ...], silent: tuple[str, str]
+) -> None:
+    arguments = ["nosuch" for each in LEAVES[path].params if isinstance(each, click.Argument)]
+    options = next(attempts(LEAVES[path]))
+    begun = time.monotonic()
+    told = CliRunner().invoke(group, [*path, *options, *arguments])
+    assert time.monotonic() - begun < (2 * PATIENCE + 1) * busyness()
+    assert told.exit_code == 1, told.output
+    assert any(place in told.output for place in silent)
+    assert f"no answer within {PATIENCE:g} s" in told.output
+    assert "cannot be reached" in told.output
+
+
+def test_silent_alternatives_share_one_second(frozen: str, use: Use) -> None:
+    place = urlsplit(frozen).netloc.rpartition("@")[2]
+    begun = time.monotonic()
+    with pytest.raises(Unreachable, match=rf"{place} \(no answer within 0.25 s\), {place}"):
+        try_redis(";".join([frozen] * 4))
+    assert time.monotonic() - begun < 2 * PATIENCE * busyness()
+
+
+def test_a_slow_resolver_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's resolver cannot be slowed from here, so it alone is replaced."""
+    told = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: told.wait(30) and [])
+    try:
+        with pytest.raises(Unreachable, match=r"away\.invalid:6379 \(no answer within 1 s\)"):
+            try_redis("redis://away.invalid")
+        with pytest.raises(Unreachable, match=r"away\.invalid:5432/shop: no answer within 1 s"):
+            try_postgres("postgresql://someone:secret@away.invalid/shop")
+    finally:
+        told.set()
 
 
 def test_status_of_nothing_says_so_and_starts_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,15 +316,21 @@ def test_a_watched_list_on_a_pipe_is_a_line_of_json_a_look(queued: Queued) -> No
 
 
 def test_a_list_asks_redis_without_celery_and_postgres(queued: Queued) -> None:
-    program = (
-        "import sys\nfrom seawall.cli import group\n"
-        "group(sys.argv[1:], standalone_mode=False)\n"
-        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
-    )
     for command in ("queues list", "dead list", "breakers list", "memory list"):
-        argv = [sys.executable, "-c", program, *command.split()]
+        argv = [sys.executable, "-c", IMPORTED, *command.split()]
         done = subprocess.run(argv, env=environment(queued.url), capture_output=True, text=True, check=True)
         assert not {*done.stderr.split()} & {"celery", "kombu", "psycopg", "flower"}, command
+
+
+def test_a_list_asks_postgres_without_celery_and_redis(database_url: str, tmp_path: Path) -> None:
+    [*Migrations(database_url, [platform_history()]).up()]
+    for command in ("errors list", "breakers history", "migrate status", "migrate plan", "migrate check"):
+        argv = [sys.executable, "-c", IMPORTED, *command.split()]
+        env = {**environment(AWAY_REDIS), "SEAWALL_DATABASE_URL": database_url}
+        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+        found = {*done.stderr.split()}
+        assert "psycopg" in found
+        assert not found & {"celery", "kombu", "redis", "opentelemetry", "flower"}, command
 
 
 def test_bash_completes_commands_and_options() -> None:

@@ -1,13 +1,16 @@
 """The servers that a command asks, found and tried before they are used.
 
 The clients of the servers are patient, as workers need them to be; a person wants an answer at once. So a
-server is tried first, by one round trip without a login, for `PATIENCE` seconds at most. Whatever is wrong is
-one line that names the server and what to do.
+server is tried first, for `PATIENCE` seconds at most: by one round trip without a login, which costs nothing
+if it is away, and then by a login, which a server that freezes behind its proxy does not answer. Whatever is
+wrong is one line that names the server and what to do.
 """
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 1.0
 """Seconds that a server gets to answer."""
+
+_NO_ANSWER: Final = "no answer"
 
 _PORTS: Final = {SENTINEL: SENTINEL_PORT, "amqp": 5672, "pyamqp": 5672, "amqps": 5671}
 _REDIS_PORT: Final = 6379
@@ -42,32 +47,79 @@ def try_redis(url: str, what: str = "Redis") -> None:
     Raises:
         Unreachable: none does.
     """
+    alternatives = url.split(";")
     problems = []
-    for each in url.split(";"):
-        parts = urlsplit(each)
+    for each in alternatives:
         scheme = scheme_of(each)
-        address = (parts.hostname or "localhost", parts.port or _PORTS.get(scheme, _REDIS_PORT))
-        if scheme == "memory" or (problem := _problem(address, ping=scheme in _PLAIN)) is None:
-            return
+        address = _address(each)
+        share = PATIENCE / len(alternatives)
+        knock = partial(_problem, address, share, ping=scheme in _PLAIN)
+        if scheme == "memory" or (problem := _in_time(knock, share)) is None:
+            break
         problems.append(f"{address[0]}:{address[1]} ({problem})")
-    raise Unreachable(
-        f"{what} at {', '.join(problems)} cannot be reached: start it, or correct the URL (`seawall config`)"
+    else:
+        raise _unreachable(what, ", ".join(problems))
+    if scheme in REDIS_SCHEMES | {SENTINEL}:
+        from seawall import cluster  # noqa: F401 - takes long, which is not the server's fault
+
+        entered = url if scheme == SENTINEL else each
+        if silent := _in_time(partial(_silence, entered), PATIENCE):
+            asked = alternatives if scheme == SENTINEL else [each]
+            where = ", ".join(f"{host}:{port}" for host, port in map(_address, asked))
+            raise _unreachable(what, f"{where} ({silent})")
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "localhost", parts.port or _PORTS.get(scheme_of(url), _REDIS_PORT)
+
+
+def _unreachable(what: str, where: str) -> Unreachable:
+    return Unreachable(
+        f"{what} at {where} cannot be reached: start it, or correct the URL (`seawall config`)"
     )
 
 
-def _problem(address: tuple[str, int], *, ping: bool) -> str | None:
+def _in_time(ask: Callable[[], str | None], seconds: float) -> str | None:
+    """What `ask` says is wrong, or that it took longer: the system's resolver knows no timeout."""
+    said: list[str | None] = []
+    asking = threading.Thread(target=lambda: said.append(ask()), name="seawall-try", daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return said[0] if said else f"{_NO_ANSWER} within {seconds:.2g} s"
+
+
+def _problem(address: tuple[str, int], seconds: float, *, ping: bool) -> str | None:
     """Why a server does not answer; None if it does, were it only to ask for a password."""
     try:
-        with socket.create_connection(address, PATIENCE) as connection:
-            connection.settimeout(PATIENCE)
+        with socket.create_connection(address, seconds) as connection:
+            connection.settimeout(seconds)
             if ping:
                 connection.sendall(b"*1\r\n$4\r\nPING\r\n")
                 if not connection.recv(1):
                     return "it closed the connection"
     except TimeoutError:
-        return f"no answer within {PATIENCE:g} s"
+        return f"{_NO_ANSWER} within {seconds:.2g} s"
     except OSError as exc:
         return (exc.strerror or str(exc)).lower()
+    except ValueError:
+        return "no name of a host"
+    return None
+
+
+def _silence(url: str) -> str | None:
+    """Whether a Redis that was entered says nothing; what it says otherwise is told by the command."""
+    from redis import exceptions
+
+    from seawall import cluster
+
+    try:
+        with cluster.connect(url, timeout=PATIENCE) as client:
+            client.ping()
+    except exceptions.TimeoutError:
+        return f"{_NO_ANSWER} within {PATIENCE:g} s"
+    except (exceptions.RedisError, SeawallError, OSError, ValueError):
+        pass
     return None
 
 
@@ -77,14 +129,36 @@ def try_postgres(url: str) -> None:
     Raises:
         Unreachable: it does not.
     """
+    from seawall.database import connecting
+
+    params = connecting.parse(url, application="seawall", connect_timeout=PATIENCE, options=None)
+    problem = _in_time(partial(_knocked, url), PATIENCE)
+    if problem is None and "," not in params.get("host", ""):  # of several, libpq waits for each in turn
+        problem = _in_time(partial(_logged_in, params), PATIENCE)
+    if problem is not None:
+        where = "" if connecting.server(params) in problem else f"{connecting.address(params)}: "
+        raise Unreachable(
+            f"PostgreSQL cannot be reached ({where}{problem}): start it, or correct the URL "
+            "(`seawall config`)"
+        )
+
+
+def _knocked(url: str) -> str | None:
     from seawall.database.reach import reach
 
     try:
         reach(url, PATIENCE)
     except SeawallError as exc:
-        raise Unreachable(
-            f"PostgreSQL cannot be reached ({exc}): start it, or correct the URL (`seawall config`)"
-        ) from exc
+        return str(exc)
+    return None
+
+
+def _logged_in(params: dict[str, str]) -> str | None:
+    """Whether PostgreSQL says nothing to who logs in; if it refuses, the command tells."""
+    from seawall.database import connecting
+
+    problem = connecting.probe(params, timeout=PATIENCE)
+    return problem if problem and problem.startswith(connecting.NO_ANSWER) else None
 
 
 @contextmanager
@@ -107,7 +181,9 @@ def redis(url: str | None = None) -> "Iterator[Redis]":
         with cluster.connect(url, timeout=PATIENCE) as client:
             yield client
     except RedisError as exc:
-        raise Unreachable(f"Redis cannot be asked: {redact_text(' '.join(str(exc).split()))}") from exc
+        host, port = _address(url)
+        why = redact_text(" ".join(str(exc).split()))
+        raise Unreachable(f"Redis at {host}:{port} cannot be asked: {why}") from exc
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from seawall.database.forks import ForkSafe, steps
 from seawall.errors import ConfigError, DatabaseUnavailable
 from seawall.sections import DatabaseSettings
-from seawall.silence import SILENCE
 
 Params = dict[str, str]
 """The libpq parameters of one database; may hold a password."""
@@ -137,6 +136,8 @@ def usable_connections(params: Params) -> int:
         DatabaseUnavailable: it cannot be asked.
     """
     try:
+        from seawall.silence import SILENCE  # with redis-py, which lists of what PostgreSQL holds do without
+
         with ForkSafe.connect(make_conninfo("", **params), autocommit=True) as connection:
             connection.patience = SILENCE
             row = connection.execute(_ORDINARY).fetchone()

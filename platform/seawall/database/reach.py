@@ -33,7 +33,7 @@ def reach(url: str, timeout: float) -> None:
     problems = []
     deadline = time.monotonic() + timeout
     for number, host in enumerate(hosts):
-        port = int(ports[number] if len(ports) == len(hosts) else ports[0])
+        port = int((ports[number] if len(ports) == len(hosts) else ports[0]) or 5432)
         share = max(0.001, deadline - time.monotonic()) / (len(hosts) - number)
         problem = _ask(host, port, user, given.get("dbname", user), share)
         if problem is None:

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from redis.exceptions import RedisError
-
-from seawall import cluster
 from seawall.errors import SeawallError
 from seawall.health.checks import PATIENCE, Check
 from seawall.urls import REDIS_SCHEMES, SENTINEL, SENTINEL_PORT, as_celery_reads, scheme_of
@@ -24,6 +21,10 @@ class NoAnswer(SeawallError):  # noqa: N818
 
 def redis_answers(url: str, timeout: float = PATIENCE) -> None:
     """Return if Redis lets us in and answers PING; `-LOADING` is no answer."""
+    from redis.exceptions import RedisError  # long to import, and not asked by every check
+
+    from seawall import cluster
+
     try:
         with cluster.connect(url, timeout=timeout) as client:
             client.ping()
