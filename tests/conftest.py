@@ -22,7 +22,9 @@ from support.waiting import busyness
 
 __all__ = ["database_url", "home", "no_file_left", "no_process_left", "recorded", "redis_url", "servers"]
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what tests start would not hear it either
+# Under nohup, or in the background of a script, what tests start would not hear these either.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hundreds of processes are started; each would compile every module anew where an image sets this.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
