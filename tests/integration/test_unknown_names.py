@@ -98,7 +98,7 @@ def test_monitors_are_told_that_it_is_parked_and_released_and_operators_what_to_
         task_id = app.send_task("new").id
         wait_until(lambda: "task-parked" in kinds(seen, task_id), timeout=IN_TIME, what="it to be parked")
         finding = audit_queues(app)[0]
-        assert "1 tasks of queue celery wait for a worker that knows new, the oldest for" in finding.reason
+        assert "1 task waits in queue celery for a worker that knows new, the oldest for" in finding.reason
         assert "start a worker that knows new" in finding.fix
         listed = CliRunner().invoke(commands, ["queues", "list"], obj=SimpleNamespace(app=app)).output
         assert "celery: 1 parked for name:new, the oldest for" in listed

@@ -60,7 +60,7 @@ def test_lists_and_status_can_be_watched(path: tuple[str, ...]) -> None:
         (("stauts",), "No such command 'stauts': did you mean 'status'?"),
         (("queues", "lst"), "Did you mean 'list'?"),
         (("queues", "list", "--jsn"), "Did you mean '--json'?"),
-        (("errors", "list", "--status", "opne"), "no status 'opne': did you mean 'open'?"),
+        (("errors", "list", "--status", "opne"), "'ignored', 'all': did you mean 'open'?"),
     ],
 )
 def test_a_typo_is_refused_with_what_was_meant(arguments: tuple[str, ...], meant: str) -> None:

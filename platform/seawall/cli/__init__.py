@@ -122,6 +122,17 @@ def near(name: str, known: Iterable[str]) -> str:
     return f": did you mean {found[0]!r}?" if found else ""
 
 
+class OneOf(click.Choice[str]):
+    """One of some words; whoever gives another is told the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As click's."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as exc:
+            self.fail(exc.message.rstrip(".") + near(str(value), self.choices), param, ctx)
+
+
 def expect(kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
     """Refuse a name that nothing has.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from seawall.cli import LISTED, expect, reach
+from seawall.cli import LISTED, OneOf, expect, reach
 from seawall.cli.amounts import FOR
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
@@ -81,7 +81,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 @click.argument("name", required=False, shell_complete=offered("breaker"))
 @click.option(
     "--scope",
-    type=click.Choice(["cluster", "process"]),
+    type=OneOf(["cluster", "process"]),
     help="Only the circuits that the fleet shares, or only those of single processes.",
 )
 @click.option("--limit", type=LISTED, default=50, show_default=True, help="Most to print.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seawall.cli import LISTED, Amount, expect, reach
+from seawall.cli import LISTED, Amount, OneOf, expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, dumped, prints, said, watched
 from seawall.cli.tables import (
@@ -92,7 +92,7 @@ class _Wanted:
 
 
 def _filters(command: _Command) -> _Command:
-    names, age = click.Choice([each.value for each in Category]), Amount(Duration())
+    names, age = OneOf([each.value for each in Category]), Amount(Duration())
     for option in (
         click.option(
             "--newer-than", type=age, metavar="AGE", help="Only those that died less than, say, 2h ago."

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from seawall.cli import LISTED, reach
+from seawall.cli import LISTED, OneOf, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
 from seawall.cli.tables import empty, fields, hint, many, moment, number, state, table, text, when
@@ -43,7 +43,7 @@ def errors() -> None:
 
 
 def _filters(command: _Command) -> _Command:
-    names = click.Choice([each.value for each in Category])
+    names = OneOf([each.value for each in Category])
     by_category = click.option("--category", type=names, help="Only what failed so.")
     return click.option(
         "--task", shell_complete=offered("task"), help="Only tasks of this name; * and ? match."
@@ -54,7 +54,7 @@ def _filters(command: _Command) -> _Command:
 @_filters
 @click.option(
     "--status",
-    type=click.Choice([*_STATUSES, "all"]),
+    type=OneOf([*_STATUSES, "all"]),
     default="open",
     show_default=True,
     help="Only those of which this has become.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from seawall.cli import Amount
+from seawall.cli import Amount, OneOf
 from seawall.cli.pages import Page, watched
 from seawall.errors import ConfigError
 from seawall.quantity import LONGEST_WAIT, Duration
@@ -14,7 +14,7 @@ _TIMEOUT = Amount(Duration(least=0.001, most=LONGEST_WAIT))
 
 
 @click.command()
-@click.argument("question", type=click.Choice(["live", "ready", "startup"]), default="ready")
+@click.argument("question", type=OneOf(["live", "ready", "startup"]), default="ready")
 @click.option("--address", help="Of the process; default: SEAWALL_HEALTH__ADDRESS.")
 @click.option("--servers", is_flag=True, help="Ask the configured servers themselves instead of a process.")
 @click.option(

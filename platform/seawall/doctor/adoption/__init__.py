@@ -21,9 +21,12 @@ from seawall.doctor.adoption.settings import audit_settings
 from seawall.doctor.adoption.tasks import audit_tasks
 from seawall.doctor.adoption.transport import audit_transport
 from seawall.doctor.finding import Severity
+from seawall.redaction import redact_text
 from seawall.worker.app import Seawall
 
 __all__ = ["Group", "Notice", "examine_application"]
+
+_AUDITS: Final = (audit_settings, audit_transport, audit_tasks, audit_calls, audit_commands)
 
 _SHARED: Final = frozenset({"celery", "kombu", "billiard", "redis"})
 """Packages whose versions both Seawall and what extends Celery ask for."""
@@ -40,15 +43,27 @@ def examine_application(load: Callable[[], Celery]) -> list[Notice]:
         *_imports(application),
         *_versions(),
         *_apps(application),
-        *audit_settings(application),
-        *audit_transport(application),
-        *audit_tasks(application),
-        *audit_calls(application),
-        *audit_commands(application),
+        *(notice for audit in _AUDITS for notice in _whatever_it_meets(audit, application)),
     ]
     found += _rest(application, found)
     groups, severities = list(Group), list(Severity)
     return sorted(found, key=lambda each: (groups.index(each.group), severities.index(each.severity)))
+
+
+def _whatever_it_meets(
+    audit: Callable[[Application], Iterator[Notice]], application: Application
+) -> Iterator[Notice]:
+    """What an audit finds. What it cannot read is a notice as well, and the other audits go on."""
+    try:
+        yield from audit(application)
+    except Exception as exc:  # noqa: BLE001 - it reads what others wrote
+        fault = redact_text(f"{type(exc).__name__}: {exc}")
+        yield look(
+            "doctor",
+            [audit.__name__],
+            f"this part of the report ends early, by a fault of its own: {fault}",
+            "look at what it is about yourself, and report the fault",
+        )
 
 
 def _imports(application: Application) -> Iterator[Notice]:

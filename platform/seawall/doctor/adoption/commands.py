@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Final
 
 from seawall.doctor.adoption.application import Application
@@ -96,7 +97,7 @@ def _asked(rest: str) -> Iterator[str]:
     if "worker" not in words:
         return
     after = words[words.index("worker") + 1 :]
-    for word, following in zip(after, [*after[1:], ""], strict=True):
+    for word, following in zip_longest(after, after[1:], fillvalue=""):
         option, equals, value = word.partition("=")
         if not equals and re.fullmatch(r"-[OP]\w+", word):
             option, value = word[:2], word[2:]
