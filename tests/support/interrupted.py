@@ -83,22 +83,25 @@ def wait_for_the_server(_self: "Task[Any, Any]") -> None:
 def _often(
     way: Callable[[], None], seconds: float, arm: Callable[[], object], disarm: Callable[[], object]
 ) -> int:
-    """How often `way` was interrupted; nothing is armed outside of the `try`."""
+    """How often `way` was interrupted; nothing is armed outside of the inner `try`."""
     interrupted, until = 0, time.monotonic() + seconds
     while True:
         try:
-            while time.monotonic() < until:
-                arm()
-                with contextlib.suppress(
-                    DatabaseUnavailable, LimitReached
-                ):  # all are taken until the task ends
-                    way()
-            disarm()
-            time.sleep(0.001)  # what has rung by now is heard here
-        except (Exception, Stop):  # noqa: BLE001 - a library may answer an interruption with an error of its own
+            try:
+                while time.monotonic() < until:
+                    arm()
+                    with contextlib.suppress(
+                        DatabaseUnavailable, LimitReached
+                    ):  # all are taken until the task ends
+                        way()
+                disarm()
+                time.sleep(0.001)  # what has rung by now is heard here
+            except (Exception, Stop):  # noqa: BLE001 - a library may answer an interruption with an error of its own
+                interrupted += 1
+            else:
+                return interrupted
+        except (Exception, Stop):  # noqa: BLE001 - after an error that no interruption caused, one is still to come
             interrupted += 1
-        else:
-            return interrupted
 
 
 @policy(retry=ONCE)
