@@ -243,10 +243,10 @@ def test_tasks_that_are_interrupted_take_nothing_along(
             ends += [run("wait_for_the_server")]
             for way in ("fetch", "share")[:rounds]:  # hiredis may crash: not in every run of the suite
                 struck += interruptions("alarmed", way) + interruptions("stopped_from_a_thread", way)
+            # hiredis may crash where it is interrupted: shares of a dead process are free when its lease ends.
+            wait_until(lambda: not taken(), timeout=limits.LEASE + 5, what="all to be given back")
         assert {type(end) for end in ends} == {SoftTimeLimitExceeded}
         assert struck > 4 * rounds
-        # hiredis may crash where it is interrupted: shares of a dead process are free when its lease ends.
-        wait_until(lambda: not taken(), timeout=limits.LEASE + 5, what="all to be given back")
         print(f"{pool}: {struck} interruptions beside {len(ends)} soft limits")  # noqa: T201
     finally:
         app.close()
