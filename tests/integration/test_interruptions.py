@@ -243,7 +243,7 @@ def test_tasks_that_are_interrupted_take_nothing_along(
             ends += [run("wait_for_the_server")]
             for way in ("fetch", "share")[:rounds]:  # hiredis may crash: not in every run of the suite
                 struck += interruptions("alarmed", way) + interruptions("stopped_from_a_thread", way)
-            # hiredis may crash where it is interrupted: shares of a dead process are free when its lease ends.
+            # hiredis may crash where it is interrupted: shares of the dead are free when their lease ends.
             wait_until(lambda: not taken(), timeout=limits.LEASE + 5, what="all to be given back")
         assert {type(end) for end in ends} == {SoftTimeLimitExceeded}
         assert struck > 4 * rounds
