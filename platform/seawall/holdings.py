@@ -62,6 +62,8 @@ def end(outer: list[Holding] | None) -> None:
             _give_back(held)
             raise
     _here.held = outer
+    if outer is None:
+        unlock_logging()
 
 
 def under_way() -> bool:
@@ -112,6 +114,18 @@ def unlock(lock: Any) -> None:
     """Release a reentrant lock that this thread was interrupted in."""
     while lock._is_owned():  # noqa: SLF001 - as threading.Condition does
         lock.release()
+
+
+def unlock_logging() -> None:
+    """Release the locks of `logging` that this thread was interrupted in: all others would wait for ever.
+
+    `logging` takes them before the block begins that gives them back, as it looks up a logger's level for the
+    first time and as it hands a record to a handler. Call it where this thread cannot be within `logging`.
+    """
+    handlers = (reference() for reference in logging._handlerList)  # type: ignore[attr-defined] # noqa: SLF001
+    for lock in (logging._lock, *(handler.lock for handler in handlers if handler is not None)):  # type: ignore[attr-defined] # noqa: SLF001
+        if hasattr(lock, "_is_owned"):
+            unlock(lock)
 
 
 _sheltered: set[CodeType] = set()

@@ -5,6 +5,8 @@ of the platform; the event is drawn, and its number printed where something is l
 """
 
 import contextlib
+import io
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -61,7 +63,8 @@ class Interrupter:
 
     def _enter(self, frame: FrameType, _event: str, _argument: object) -> Any:
         path = Path(frame.f_code.co_filename)
-        if PACKAGE not in path.parents or path.relative_to(PACKAGE).parts[0] not in TRACED:
+        ours = PACKAGE in path.parents and path.relative_to(PACKAGE).parts[0] in TRACED
+        if not ours and frame.f_code.co_filename != logging.__file__:
             return None
         frame.f_trace_opcodes = True
         return self._look
@@ -86,6 +89,7 @@ class World:
         self.guard = Guard(breaker("postgres-interrupted"))
         self.guarded.guard(self.guard)
         self.probed = breaker("probed", **RULES)
+        self.handler = logging.StreamHandler(io.StringIO())
 
     def left(self) -> list[str]:
         """What is taken now, in words."""
@@ -100,6 +104,8 @@ class World:
             found.append(f"{held} shares")
         if leases := client().keys("*leases*"):
             found.append(f"probes {leases!r}")
+        if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
+            found.append("locks of logging")
         if self.guard._under_way or self.probed._under_way.get() is not None:
             found.append("calls under way")
         return found
@@ -135,6 +141,12 @@ class World:
         with self.probed:
             pass
 
+    def log(self) -> None:
+        logger = logging.getLogger("interrupted")
+        logger.manager._clear_cache()  # type: ignore[attr-defined] # as if it were its first line
+        logger.handlers, logger.propagate = [self.handler], False
+        logger.warning("a line")
+
     def prepare(self, way: Callable[["World"], None]) -> None:
         """Have the breaker half open before it is probed, and no pool of connections before one is made."""
         if way is World.connect:
@@ -148,7 +160,7 @@ class World:
 
 WAYS: tuple[Callable[[World], None], ...] = (
     *(World.fetch, World.fetch_guarded, World.connect, World.nest, World.alter),
-    *(World.share, World.call, World.probe),
+    *(World.share, World.call, World.probe, World.log),
 )
 
 

@@ -21,7 +21,7 @@ from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import MaintenanceTask, WaitingClient
 
 from seawall.database.connection import Connection
-from seawall.holdings import interruptible, sheltered, unlock
+from seawall.holdings import interruptible, sheltered, unlock, unlock_logging
 
 _IDLE = TransactionStatus.IDLE.value  # the enum's own attribute costs more than the comparison
 _FADING = 0.5  # seconds a closed connection's backend may still be seen in the server
@@ -286,6 +286,7 @@ class ElasticPool(ConnectionPool[Connection]):
         Called where an interruption may have cut a way in or out in two, at any place.
         """
         unlock(self._lock)
+        unlock_logging()  # the pool's own threads write debug lines
         with self._lock:
             waiting: list[Any] = list(self._waiting)
             for position in [each for each in waiting if each.holder is holder]:
