@@ -83,8 +83,17 @@ def wait_for_the_server(_self: "Task[Any, Any]") -> None:
 def _often(
     way: Callable[[], None], seconds: float, arm: Callable[[], object], disarm: Callable[[], object]
 ) -> int:
-    """How often `way` was interrupted; nothing is armed outside of the inner `try`."""
+    """How often `way` was interrupted; nothing is armed outside of the inner `try`.
+
+    A library may answer an interruption with an error of its own, or fail before one comes: that one is heard
+    while the error is handled, and no other is to come then.
+    """
     interrupted, until = 0, time.monotonic() + seconds
+
+    def hear() -> None:
+        disarm()
+        time.sleep(0.001)  # what has rung by now is heard here
+
     while True:
         try:
             try:
@@ -94,13 +103,13 @@ def _often(
                         DatabaseUnavailable, LimitReached
                     ):  # all are taken until the task ends
                         way()
-                disarm()
-                time.sleep(0.001)  # what has rung by now is heard here
-            except (Exception, Stop):  # noqa: BLE001 - a library may answer an interruption with an error of its own
+                hear()
+            except (Exception, Stop):  # noqa: BLE001
                 interrupted += 1
+                hear()
             else:
                 return interrupted
-        except (Exception, Stop):  # noqa: BLE001 - after an error that no interruption caused, one is still to come
+        except (Exception, Stop):  # noqa: BLE001
             interrupted += 1
 
 
