@@ -3,13 +3,16 @@
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery.utils.functional import regen
 from kombu import Queue
 
 from seawall import ConfigError, Seawall
+from seawall.delivery import submission
 from seawall.delivery.submission import DEEPEST, check_arguments
 
 NOW = dt.datetime(2040, 1, 1, tzinfo=dt.UTC)
@@ -137,6 +140,18 @@ def test_what_celery_understands_is_sent(app: Seawall, field: str) -> None:
             assert isinstance(sent.id, str)
             if field == "task_id" and value:
                 assert sent.id == str(value)
+
+
+def test_parts_of_a_canvas_that_celery_computes_as_they_are_read_are_looked_at_too(app: Seawall) -> None:
+    add: Any = app.tasks["unit.add"]
+    for parts in ([add.s(1)], [add.s(1).set(countdown="5m")]):
+        lazy = {"tasks": regen(each for each in parts)}
+        all_of = {"task": "celery.group", "subtask_type": "group", "args": (), "kwargs": lazy, "options": {}}
+        canvas = {"chain": [add.s(2), {**add.s(3), "options": {"chord": all_of, "link": [add.s(4)]}}]}
+        found = [*submission._started_by(canvas)]
+        assert [each["task"] for each in found].count("unit.add") == 4
+        with pytest.raises(ConfigError, match=r"^countdown='5m'") if parts[0].options else nullcontext():
+            submission.check("unit.add", (1,), {}, canvas)
 
 
 def test_options_by_their_place_are_looked_at_too(app: Seawall) -> None:

@@ -104,11 +104,11 @@ def _started_by(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             seen.add(id(each))
             yield each
             if isinstance(part := each.get("options"), Mapping):
-                waiting += [part.get(field) for field in _EMBEDDED]
+                waiting.extend(part.get(field) for field in _EMBEDDED)
             if each.get("subtask_type") and isinstance(part := each.get("kwargs"), Mapping):
-                waiting += [part.get(field) for field in _PARTS]
+                waiting.extend(part.get(field) for field in _PARTS)
         elif isinstance(each, _SEQUENCES):
-            waiting += each
+            waiting.extend(each)  # `+=` would make it one of those that Celery computes as they are read
 
 
 def fits(text: str) -> bool:
