@@ -10,10 +10,11 @@ from celery import Celery
 from click.testing import CliRunner
 from pytest_celery import CeleryTestWorker
 
-from seawall import settings
+from seawall import breaker, settings
 from seawall.cli import group
 from seawall.delivery import Queues
 from seawall.limits import Shares
+from seawall.worker.accounts import Circuits
 from support import dependants
 from support.nodes import StartWorker, environment, producer_of
 from support.shop import store
@@ -164,3 +165,19 @@ def most_beside(app: Celery) -> dict[str, int]:
         tenant, many = line.decode().split()
         most[tenant] = max(most[tenant], int(many))
     return most
+
+
+def test_what_was_parked_while_a_breaker_was_open_between_two_looks_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
+    released: list[str] = []
+    parked: Any = SimpleNamespace(release_all=lambda dependency, _seconds: released.append(dependency))
+    payments = breaker("payments-seldom-seen")
+    watch = Circuits(parked, [payments.name])
+    for times in (1, 2):
+        payments.force_open("the operator says so")
+        payments.reset()
+        watch.look()
+        watch.look()
+        assert released == ["breaker:payments-seldom-seen"] * times

@@ -270,7 +270,7 @@ class Circuits(Watch):
     def __init__(self, parked: Parked, names: Sequence[str]) -> None:
         super().__init__(parked)
         self._names = names
-        self._before = dict.fromkeys(names, State.OPEN)  # a worker may start after the circuit has closed
+        self._before: dict[str, tuple[State, int]] = {}  # a worker may start after the circuit has closed
 
     def look(self) -> None:
         """One probe for each that is due; all, over the ramp, of one that has closed."""
@@ -282,14 +282,15 @@ class Circuits(Watch):
         view = circuit.look()
         if view is None:
             return
+        seen = view.state, view.epoch  # it may have been open between two looks
         if view.state is State.CLOSED or view.state is State.FORCED_CLOSED:
-            if self._before[name] is not view.state and _first(name, str(view.epoch), 60.0):
+            if self._before.get(name) != seen and _first(name, str(view.epoch), 60.0):
                 self._parked.release_all(dependency_of(name), max(circuit.rules.ramp_for, _TICK))
         else:
             due = time.monotonic() >= view.until or (view.state is State.HALF_OPEN and view.free > 0)
             if due and _first_to_probe(name):
                 self._parked.release_some(dependency_of(name), circuit.rules.probes)
-        self._before[name] = view.state
+        self._before[name] = seen
 
 
 def _first(name: str, what: str, seconds: float) -> bool:
