@@ -10,7 +10,7 @@ from seawall.cli import LISTED, OneOf, expect, reach
 from seawall.cli.amounts import FOR
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import cause, duration, empty, moment, number, seconds, state, table, text
+from seawall.cli.tables import cause, duration, listed, moment, number, seconds, state, text
 
 _COLUMNS = (
     text("breaker", "name", gives=2, least=16),
@@ -68,13 +68,8 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         by = named([Held(**each) for each in row["held_open"]])
         where = f"{row['state']} (open on {by})" if by and row["state"] == "closed" else row["state"]
         shown.append({**row, "shown": where, "passed": row["passed"] if row["epoch"] else None})
-    yield from (
-        table(_COLUMNS, shown)
-        if shown
-        else empty(
-            "no breaker was used in the last 30 days: tasks that call through one make it", "seawall status"
-        )
-    )
+    none = "no breaker was used in the last 30 days: tasks that call through one make it"
+    yield from listed(_COLUMNS, shown, none, "seawall status")
 
 
 @breakers.command(short_help="What breakers, or NAME, did: the latest first.")
@@ -93,8 +88,7 @@ def history(name: str | None, *, scope: str | None, limit: int) -> Page:
     with reach.postgres() as database:
         rows = [dataclasses.asdict(one) for one in transitions.history(database, name, scope, limit=limit)]
     none = f"nothing is recorded of {name or 'any breaker'}: none opened or closed so far"
-    lines = lambda: table(_HISTORY, rows) if rows else empty(none, "seawall breakers list")  # noqa: E731
-    return Page(data=rows, lines=lines)
+    return Page(data=rows, lines=lambda: listed(_HISTORY, rows, none, "seawall breakers list"))
 
 
 _name = click.argument("name", shell_complete=offered("breaker"))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from seawall.cli import OneOf
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from redis import Redis
@@ -151,7 +153,7 @@ Names of queues, breakers, tasks, workers, dead letters and groups of errors are
 
 
 @click.command(help=_HELP)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=OneOf(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes a shell complete commands, options and names."""
     from click.shell_completion import get_completion_class

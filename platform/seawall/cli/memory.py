@@ -9,7 +9,7 @@ import click
 from seawall.cli import Amount, expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import empty, many, number, size, table, text
+from seawall.cli.tables import listed, many, number, size, text
 from seawall.errors import ConfigError, SeawallError
 from seawall.quantity import Whole, format_bytes, shown
 
@@ -51,11 +51,8 @@ def list_command() -> Page:
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield from (
-        table(_COLUMNS, rows)
-        if rows
-        else empty("nothing was learned so far: workers learn from the tasks that they run", "seawall status")
-    )
+    none = "nothing was learned so far: workers learn from the tasks that they run"
+    yield from listed(_COLUMNS, rows, none, "seawall status")
 
 
 def _row(record: "Record") -> dict[str, Any]:

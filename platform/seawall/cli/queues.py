@@ -10,7 +10,7 @@ import click
 from seawall.cli import expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import duration, empty, many, number, seconds, state, table, text, wrapped
+from seawall.cli.tables import duration, listed, many, number, seconds, state, text, wrapped
 from seawall.text import one_line
 
 if TYPE_CHECKING:
@@ -60,11 +60,8 @@ def _lines(held: dict[str, dict[str, Any]]) -> Iterator[str]:
         }
         for name, counts in held.items()
     ]
-    yield from (
-        table(_COLUMNS, rows)
-        if rows
-        else empty("no queue was declared so far: workers declare those that they consume", "seawall up")
-    )
+    none = "no queue was declared so far: workers declare those that they consume"
+    yield from listed(_COLUMNS, rows, none, "seawall up")
     for queue, counts in held.items():
         for dependency, oldest in counts["parked_oldest"].items():
             parked = counts["parked"].get(dependency, 0)

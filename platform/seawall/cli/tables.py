@@ -9,7 +9,7 @@ same order. Without a width (a pipe, a file) nothing is cut. A row is one line w
 import textwrap
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -138,6 +138,11 @@ def hint(line: str) -> list[str]:
 def empty(what: str, run: str) -> list[str]:
     """The lines of a list without rows: what that means, and the command to go on with."""
     return [*wrapped(what), *hint(f"next: {run}")]
+
+
+def listed(columns: Sequence[Column], rows: Sequence[Row], none: str, run: str) -> Iterable[str]:
+    """The lines of a list: its table, or those of `empty`."""
+    return table(columns, rows) if rows else empty(none, run)
 
 
 def many(count: int, noun: str) -> str:
