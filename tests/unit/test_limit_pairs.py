@@ -1,6 +1,7 @@
 """Which soft and hard limit a call has, after all who speak of them."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -72,3 +73,34 @@ def test_a_task_with_one_limit_keeps_it_when_its_application_is_finalized(finali
     app.finalize()
     assert attributes(app.tasks["limits.hard"]) == (None, 1.0)
     assert limits_of(app.tasks["limits.hard"], NOTHING) == (None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "changed", "limits"),
+    [
+        (None, None, (45.0, 60.0)),
+        ([None, None], None, (45.0, 60.0)),
+        ([10, 5], None, (5, 10)),
+        ([None, 5], None, (5, 60.0)),
+        ([10, 5], (1.0, 2.0), (1.0, 2.0)),
+    ],
+)
+def test_a_task_reads_the_limits_it_runs_under_and_its_retries_carry_those_of_the_call(
+    call: list[float | None] | None, changed: Pair | None, limits: Pair
+) -> None:
+    app = Seawall("limits", set_as_current=False)
+
+    @app.task(name="limits.read", bind=True, soft_time_limit=45.0, time_limit=60.0, shared=False)  # type: ignore[untyped-decorator, call-overload]
+    def read(self: Any) -> Pair:
+        return attributes(self.request)
+
+    task: Any = app.tasks["limits.read"]
+    if changed is not None:
+        task.soft_time_limit, task.time_limit = changed
+    task.push_request(timelimit=call, called_directly=False, delivery_info={}, id="1")
+    try:
+        assert task() == limits
+        options = task.signature_from_request(task.request).options
+        assert (options.get("time_limit"), options.get("soft_time_limit")) == tuple(call or NOTHING)
+    finally:
+        task.pop_request()

@@ -32,7 +32,7 @@ from seawall.retries import RetryBudget, retry_after
 from seawall.worker import forks, interruption, lines, memory
 from seawall.worker.defaults import LazyDefaults
 from seawall.worker.discretion import secrecy_of
-from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, pair
+from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, limits_of, pair
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -170,7 +170,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     def _begin(self, request: Any, args: Any, kwargs: Any) -> Any:
         # Celery's `Task.__call__` runs a request that is not protected, and takes any other for a plain call.
-        vars(request).update({_BEGUN: True, "_protected": int(self._own_call is None)})
+        hard, soft = request.timelimit or NOTHING
+        limits = dict(zip(NAMES, limits_of(self, (soft, hard)), strict=True))
+        vars(request).update({_BEGUN: True, "_protected": int(self._own_call is None), **limits})
         if request.is_eager:  # one inside a task of a cell: no signal says so there
             with lines.within(lines.TaskScope(self, vars(request), args, kwargs)):
                 return self._attempt(request, args, kwargs)
