@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import InvalidTaskError
 from click.testing import CliRunner
+from kombu import Exchange
 from kombu.exceptions import EncodeError
 from redis import Redis
 
@@ -191,6 +192,8 @@ ASTRAY: list[dict[str, Any]] = [
     {"exchange": "nobody's", "routing_key": "celery"},
     {"exchange": 1 << 63, "routing_key": "celery"},
     {"exchange": "\ud800"},
+    {"exchange": "celery", "routing_key": "elsewhere"},
+    {"exchange": "made meanwhile", "routing_key": "celery"},
     {},
 ]
 
@@ -198,14 +201,36 @@ ASTRAY: list[dict[str, Any]] = [
 def test_a_retry_goes_to_the_queue_that_held_its_message(
     start_worker: StartWorker, shop_app: Celery, redis_url: str
 ) -> None:
+    start_worker("support.shop", "--concurrency=1")
+    follows = shop_app.signature("shop.echo", (), queue="made meanwhile")  # the process knows that queue then
+    shop_app.tasks["shop.echo"].apply_async((1,), link=follows).get(timeout=20)
     with Redis.from_url(redis_url) as client:
         for number, place in enumerate(ASTRAY):
-            sent = message({"task": "shop.recovering", "id": f"astray {number}"}, [[], {}, {}])
+            sent = message({"task": "shop.retries_by_hand", "id": f"astray {number}"}, [[], {}, {}])
             sent["properties"]["delivery_info"] = place
             client.rpush("celery", json.dumps(sent))
-    start_worker("support.shop", "--concurrency=1")
     for number in range(len(ASTRAY)):
-        shop_app.AsyncResult(f"astray {number}").get(timeout=20)
+        with pytest.raises(ValueError, match="by hand"):
+            shop_app.AsyncResult(f"astray {number}").get(timeout=20)
+
+
+def test_a_retry_of_what_a_topic_exchange_brought_goes_to_no_other_queue(
+    start_worker: StartWorker, shop_app: Celery, redis_url: str
+) -> None:
+    env, taken = {"FEATURES_BROKER": redis_url}, ("warnings", "everything")
+    start_worker("support.features.app", "--concurrency=1", env=env, queue=",".join(taken))
+    exchange: Any = Exchange("topical", type="topic")
+    way = {"exchange": exchange, "routing_key": "log.disk.warning", "declare": [exchange]}
+    shop_app.send_task("look.again", ("copies",), **way)
+    with Redis.from_url(redis_url) as client, Queues.open(shop_app.connection_for_read()) as queues:
+
+        def waits() -> int:
+            counts = [queues.counts(name) for name in taken]
+            return sum(each.ready + each.delayed + each.held for each in counts)
+
+        wait_until(lambda: client.llen("notes copies") >= 4, timeout=20, what="a retry of each copy")
+        wait_until(lambda: not waits(), timeout=20, what="the end of all runs")
+        assert sorted(client.lrange("notes copies", 0, -1)) == [b"0", b"0", b"1", b"1"]
 
 
 def test_arguments_too_deep_to_reach_a_process_cost_no_slot(

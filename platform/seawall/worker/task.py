@@ -58,6 +58,9 @@ _ACKS = tuple(
     if hasattr(Task, name)  # the last two are of Celery 5.7
 )
 
+_WAY = {"exchange", "routing_key"}
+"""Options by which a call says itself how its message gets to its queue."""
+
 _NEVER_AWAITED = (CoroutineType, AsyncGeneratorType)  # a union would be made anew for each task
 
 retry_budget = RetryBudget(lambda: cluster.client() if servers.redis_is_known() else None)
@@ -218,15 +221,14 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     def signature_from_request(
         self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **options: Any
     ) -> Any:
-        """As Celery's, for the queue that held the request: what its message says of that may be wrong."""
-        place = (self.request if request is None else request).delivery_info or {}
-        if queue is None and not self._declares(place.get("exchange")):
-            queue = place.get("queue")
-        return super().signature_from_request(request, args, kwargs, queue, **options)
+        """As Celery's, for the queue that held the request, and straight into it.
 
-    def _declares(self, exchange: Any) -> bool:
-        queues: Any = self.app.amqp.queues
-        return bool(exchange) and any(each.exchange.name == exchange for each in queues.values())
+        The exchange that its message names may be nobody's, may lead elsewhere, or to other queues as well.
+        """
+        place = (self.request if request is None else request).delivery_info or {}
+        if queue is None and (queue := place.get("queue")) and not _WAY & options.keys():
+            options.update(exchange="", routing_key=queue)
+        return super().signature_from_request(request, args, kwargs, queue, **options)
 
     def _run(self, args: Any, kwargs: Any) -> Any:
         eager = self.request.is_eager

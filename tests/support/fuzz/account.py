@@ -181,9 +181,13 @@ def problems(
         if here[text] > many:
             yield f"in the broker {here[text]} times, sent {many} times: {shown(text)}"
         if here[text] < many and not ended(id_of(text)):
-            yield f"gone without an outcome: {shown(text)}"
+            yield f"gone without an outcome, runs ended as {runs(states, id_of(text))}: {shown(text)}"
     ids = Counter(filter(None, [*map(id_of, sent.texts), *sent.calls]))
-    yield from (f"accepted and gone without an outcome: {name!r}" for name in sent.calls if not ended(name))
+    yield from (
+        f"accepted and gone without an outcome, runs ended as {runs(states, name)}: {name!r}"
+        for name in sent.calls
+        if not ended(name)
+    )
     for name, refusal in sent.refused:
         if name is not None and _is_of_one_call(name) and ids[name] == 0 and ended(name):
             yield f"refused ({type(refusal).__name__}: {refusal}) and in line all the same: {name!r}"
@@ -220,6 +224,11 @@ def of_neighbours(names: Iterable[str], ran: dict[str, int], *, again: bool) -> 
     for name in names:
         if (times := ran.get(name, 0)) != 1 and not (again and times):
             yield f"neighbour {name} ran {times} times"
+
+
+def runs(states: dict[str, Counter[str]], name: str | None) -> dict[str, int]:
+    """How the runs of a task ended: a lost one that was retried was lost on its way back."""
+    return dict(states.get(name or "", {}))
 
 
 def shown(text: bytes) -> str:

@@ -157,9 +157,12 @@ class RabbitFuzzer(Fuzzer):
 
         for mark, message in self._marked.items():
             if mark not in marks and not ended(message.name):
-                yield f"gone without an outcome: {account.shown(message.text)}"
+                runs = account.runs(states, message.name)
+                yield f"gone without an outcome, runs ended as {runs}: {account.shown(message.text)}"
         yield from (
-            f"accepted and gone without an outcome: {name!r}" for name in sent.calls if not ended(name)
+            f"accepted and gone without an outcome, runs ended as {account.runs(states, name)}: {name!r}"
+            for name in sent.calls
+            if not ended(name)
         )
 
     def _stuck(self, left: list[Any]) -> Iterator[str]:
