@@ -32,7 +32,8 @@ from seawall.cli import group
 from seawall.cli.reach import PATIENCE, Unreachable, try_postgres, try_redis
 from seawall.cli.status import AWAY, NOTHING_RUNS
 from seawall.database.migrations import Migrations, platform_history
-from seawall.delivery import Queues
+from seawall.delivery import Queues, park
+from seawall.worker.names import waits_for
 from support.commands import LEAVES, LONG_LIVED, attempts
 from support.delivery import OURS
 from support.nodes import ROOT
@@ -52,6 +53,9 @@ IMPORTED = (
     "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
 )
 """Runs a command and prints the packages that it took."""
+
+NOT_FOR_LOOKING = frozenset({"celery", "kombu", "amqp", "billiard", "flower"})
+"""What nobody needs who only looks, and what takes long to import."""
 
 LAST_STATUS = 14  # of `migrate`; a fault of our own has 70
 NEEDS_REDIS = ("queues list", "breakers list", "memory list", "dead list", "queues purge q --yes")
@@ -315,22 +319,34 @@ def test_a_watched_list_on_a_pipe_is_a_line_of_json_a_look(queued: Queued) -> No
     assert "--watch redraws a terminal, and this is none" in run("queues", "list", "--watch", status=2)
 
 
+def imported(command: str, env: dict[str, str], place: Path | None = None) -> set[str]:
+    argv = [sys.executable, "-c", IMPORTED, *command.split()]
+    done = subprocess.run(argv, env=env, cwd=place, capture_output=True, text=True, check=True)
+    return {*done.stderr.split()}
+
+
 def test_a_list_asks_redis_without_celery_and_postgres(queued: Queued) -> None:
+    with Celery("queued", broker=queued.url, set_as_current=False) as app:
+        app.conf.broker_transport = OURS
+        with app.connection_for_read() as connection, connection.channel() as channel:
+            park(channel.basic_get(queued.name), waits_for("shop.pay"))  # about which there is advice
+    assert "shop.pay" in run("queues", "list")
     for command in ("queues list", "dead list", "breakers list", "memory list"):
-        argv = [sys.executable, "-c", IMPORTED, *command.split()]
-        done = subprocess.run(argv, env=environment(queued.url), capture_output=True, text=True, check=True)
-        assert not {*done.stderr.split()} & {"celery", "kombu", "psycopg", "flower"}, command
+        assert not imported(command, environment(queued.url)) & {*NOT_FOR_LOOKING, "psycopg"}, command
 
 
 def test_a_list_asks_postgres_without_celery_and_redis(database_url: str, tmp_path: Path) -> None:
     [*Migrations(database_url, [platform_history()]).up()]
     for command in ("errors list", "breakers history", "migrate status", "migrate plan", "migrate check"):
-        argv = [sys.executable, "-c", IMPORTED, *command.split()]
-        env = {**environment(AWAY_REDIS), "SEAWALL_DATABASE_URL": database_url}
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
-        found = {*done.stderr.split()}
+        found = imported(command, {**environment(AWAY_REDIS), "SEAWALL_DATABASE_URL": database_url}, tmp_path)
         assert "psycopg" in found
-        assert not found & {"celery", "kombu", "redis", "opentelemetry", "flower"}, command
+        assert not found & {*NOT_FOR_LOOKING, "redis", "opentelemetry"}, command
+
+
+def test_status_asks_both_servers_without_celery(queued: Queued, database_url: str) -> None:
+    found = imported("status", {**environment(queued.url), "SEAWALL_DATABASE_URL": database_url})
+    assert {"psycopg", "redis"} <= found
+    assert not found & NOT_FOR_LOOKING
 
 
 def test_bash_completes_commands_and_options() -> None:
