@@ -22,22 +22,24 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
+import psutil
 import pytest
 from celery import Celery
 from click.testing import CliRunner
 from redis import Redis
 
 from seawall import embedded, settings
-from seawall.cli import group
+from seawall.cli import group, reach
 from seawall.cli.reach import PATIENCE, Unreachable, try_postgres, try_redis
 from seawall.cli.status import AWAY, NOTHING_RUNS
 from seawall.database.migrations import Migrations, platform_history
 from seawall.delivery import Queues, park
+from seawall.fleet import Control
 from seawall.worker.names import waits_for
 from support.commands import LEAVES, LONG_LIVED, attempts
 from support.delivery import OURS
 from support.nodes import ROOT
-from support.waiting import busyness
+from support.waiting import busyness, wait_until
 
 AWAY_REDIS = "redis://127.0.0.1:1/0"
 AWAY_DATABASE = "postgresql://someone:secret@127.0.0.1:1/shop"
@@ -207,6 +209,56 @@ def test_status_of_nothing_says_so_and_starts_nothing(home: Path, monkeypatch: p
         "no fleet runs, and its embedded servers are stopped: start one with `seawall up`\n"
     )
     assert not home.exists()
+
+
+def test_servers_that_end_while_status_asks_are_stopped_and_not_unreachable(
+    home: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    settings.cache_clear()
+    attached = embedded.attach(home)
+    pids, find = attached.pids, embedded.find
+
+    def found_just_before_the_end(place: Path) -> embedded.Servers | None:
+        found = find(place)
+        attached.close()
+        wait_until(lambda: not any(map(psutil.pid_exists, pids.values())), what="their end")
+        return found
+
+    monkeypatch.setattr(embedded, "find", found_just_before_the_end)
+    assert run("status", status=NOTHING_RUNS).startswith(
+        "no fleet runs, and its embedded servers are stopped"
+    )
+
+
+def test_a_fleet_without_a_worker_is_said_to_start_or_stop(
+    home: Path, use: Use, servers: embedded.Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    use(str(servers.redis_url), str(servers.database_url))
+    home.mkdir(exist_ok=True)
+    with contextlib.closing(Control(home)):
+        told = run("status", status=NOTHING_RUNS)
+    assert told.startswith(f"the fleet of process {os.getpid()} starts or stops: no worker of it runs now")
+
+
+def test_status_asks_both_servers_at_once(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "PATIENCE", 20.0)
+    with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as database:
+        places = [f"127.0.0.1:{each.getsockname()[1]}" for each in (redis, database)]
+        use(f"redis://{places[0]}/0", f"postgresql://someone:secret@{places[1]}/shop")
+        asking = threading.Thread(target=run, args=("status",), kwargs={"status": AWAY})
+        asking.start()
+        connections = [each.accept()[0] for each in (redis, database)]
+        connections[0].settimeout(20.0)
+        assert connections[0].recv(65536).endswith(b"PING\r\n")  # and waits for its answer yet
+        connections[0].settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            connections[0].recv(1)
+        for each in connections:
+            each.close()
+    asking.join(30.0)
+    assert not asking.is_alive()
 
 
 class Queued(NamedTuple):
