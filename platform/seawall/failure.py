@@ -178,6 +178,27 @@ def _told(message: str) -> str:
     return first
 
 
+LIMITS: Final = frozenset({"SoftTimeLimitExceeded", "TimeLimitExceeded"})
+"""Billiard's errors that show their argument as Python has it."""
+
+
+def limit_in_words(seconds: object, *, soft: bool = False) -> str:
+    """That a task outlasted its limit, which may be unknown (None)."""
+    kind = "soft" if soft else "hard"
+    try:
+        return f"{kind} time limit of {float(seconds):g} s exceeded"  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return f"{kind} time limit exceeded"
+
+
+def limit_of(exc: BaseException) -> str | None:
+    """In words, which limit of time a task outlasted; None of any other error."""
+    name = name_of(type(exc), "__name__")
+    return (
+        limit_in_words(next(iter(exc.args), None), soft=name.startswith("Soft")) if name in LIMITS else None
+    )
+
+
 def message_of(exc: BaseException) -> str:
     """`str(exc)`, whatever that does."""
     try:
