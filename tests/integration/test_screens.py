@@ -175,6 +175,22 @@ def test_init_tells_programs_what_it_wrote(tmp_path: Path, monkeypatch: pytest.M
     sys.modules.pop(module, None)
 
 
+def test_servers_that_cannot_start_are_not_said_to_start(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = f"shop_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{module}.py").write_text("from seawall import Seawall\napp = Seawall('shop')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (home / "data/postgres").mkdir(parents=True)
+    (home / "data/postgres/PG_VERSION").write_text("9\n")
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    settings.cache_clear()
+    assert "was written by PostgreSQL 9" in run("up", "-A", module, status=1)
+    assert capfd.readouterr().out == ""
+    assert not (home / "servers.json").exists()
+    sys.modules.pop(module, None)
+
+
 def test_settings_are_shown_in_the_words_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch)
     shown = {line.split()[0]: line.split()[1] for line in run("config").splitlines()}

@@ -13,7 +13,7 @@ from seawall.quantity import LONGEST_WAIT, Duration
 _TIMEOUT = Amount(Duration(least=0.001, most=LONGEST_WAIT))
 
 
-@click.command()
+@click.command(epilog="Example: seawall health ready --address unix:/run/seawall/health")
 @click.argument("question", type=OneOf(["live", "ready", "startup"]), default="ready")
 @click.option("--address", help="Of the process; default: SEAWALL_HEALTH__ADDRESS.")
 @click.option("--servers", is_flag=True, help="Ask the configured servers themselves instead of a process.")

@@ -67,7 +67,9 @@ def _row(record: "Record") -> dict[str, Any]:
     }
 
 
-@memory.command(short_help="Forget what was learned of TASK.")
+@memory.command(
+    short_help="Forget what was learned of TASK.", epilog="Example: seawall memory forget shop.report"
+)
 @click.argument("task", shell_complete=offered("task"))
 @prints
 def forget(task: str) -> Page:
@@ -81,7 +83,10 @@ def forget(task: str) -> Page:
     return said(f"forgot {task}", forgot=task)
 
 
-@memory.command(short_help="Run TASK here and name the lines whose memory grows.")
+@memory.command(
+    short_help="Run TASK here and name the lines whose memory grows.",
+    epilog="Example: seawall memory profile shop.report --args '[2026]' --runs 50",
+)
 @click.argument("task", shell_complete=offered("task"))
 @click.option("--args", "arguments", default="[]", help="JSON array of the task's arguments.")
 @click.option("--kwargs", "keywords", default="{}", help="JSON object of its keyword arguments.")
