@@ -41,7 +41,7 @@ def health(*, question: str, address: str | None, servers: bool, timeout: float)
 
 
 def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
-    from seawall import servers
+    from seawall import cluster, servers  # noqa: F401 - it takes long, which is not the servers' fault
     from seawall.health import Health, server_checks
 
     checks = server_checks(redis=servers.redis_url, broker=servers.broker_url, database=servers.database_url)
