@@ -178,25 +178,22 @@ def _told(message: str) -> str:
     return first
 
 
-LIMITS: Final = frozenset({"SoftTimeLimitExceeded", "TimeLimitExceeded"})
-"""Billiard's errors that show their argument as Python has it."""
+_LIMITS: Final = {
+    "billiard.exceptions.SoftTimeLimitExceeded": "soft",
+    "billiard.exceptions.TimeLimitExceeded": "hard",
+}
+"""Errors that show their argument, the seconds, as Python has it."""
 
 
-def limit_in_words(seconds: object, *, soft: bool = False) -> str:
-    """That a task outlasted its limit, which may be unknown (None)."""
-    kind = "soft" if soft else "hard"
-    try:
-        return f"{kind} time limit of {float(seconds):g} s exceeded"  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return f"{kind} time limit exceeded"
+def limit_in_words(kind: str, seconds: object) -> str:
+    """That a task outlasted its limit of this kind, soft or hard."""
+    return f"{kind} time limit{f' of {seconds:g} s' if isinstance(seconds, int | float) else ''} exceeded"
 
 
 def limit_of(exc: BaseException) -> str | None:
     """In words, which limit of time a task outlasted; None of any other error."""
-    name = name_of(type(exc), "__name__")
-    return (
-        limit_in_words(next(iter(exc.args), None), soft=name.startswith("Soft")) if name in LIMITS else None
-    )
+    kind = _LIMITS.get(path_of(type(exc)))
+    return None if kind is None else limit_in_words(kind, next(iter(exc.args), None))
 
 
 def message_of(exc: BaseException) -> str:

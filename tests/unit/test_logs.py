@@ -183,6 +183,18 @@ ENDINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {"event": "failed", "reason": "ValueError: no\nnot ever"},
         "failed     shop.charge                3d4a27b1  ValueError: no not ever",
     ),
+    "no argument": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "SoftTimeLimitExceeded()"},
+        {"event": "failed", "reason": "soft time limit exceeded"},
+        "failed     shop.charge                3d4a27b1  soft time limit exceeded",
+    ),
+    "another's class of that name": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "TimeLimitExceeded('of this month')"},
+        {"event": "failed", "reason": "TimeLimitExceeded: of this month"},
+        "failed     shop.charge                3d4a27b1  TimeLimitExceeded: of this month",
+    ),
     "several arguments": (
         FAILED,
         {"description": "raised unexpected", "exc": "Refused('no', 5)"},

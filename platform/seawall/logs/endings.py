@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from seawall.failure import LIMITS, limit_in_words
+from seawall.failure import limit_in_words
 
 Fields = dict[str, Any]
 
@@ -26,7 +26,9 @@ RETRIED: Final = "Task %(name)s[%(id)s] retry: %(exc)s"
 """Celery's words, for a task that comes back without having said so itself."""
 
 _RETRY: Final = re.compile(r"Retry in (?P<seconds>[\d.e+-]+)s(?:: (?P<reason>.*))?", re.DOTALL)
-_EXCEPTION: Final = re.compile(r"(?P<name>[A-Z]\w*)\((?P<argument>['\"\d-].*?)?,?\)", re.DOTALL)
+_EXCEPTION: Final = re.compile(r"(?P<name>[A-Z]\w*)\((?P<argument>None|['\"\d-].*?)?,?\)", re.DOTALL)
+_LIMITS: Final = {"SoftTimeLimitExceeded": "soft", "TimeLimitExceeded": "hard"}
+_LONGEST: Final = 4096  # characters that are read as a `repr`; longer ones stay as they are
 _UNEXPECTED: Final = "raised unexpected"
 _EXPECTED: Final = "raised expected"
 
@@ -57,17 +59,17 @@ def in_words(shown: object) -> object:
 
     Other text, also of an exception with several arguments, stays as it is.
     """
-    if not isinstance(shown, str) or (found := _EXCEPTION.fullmatch(shown)) is None:
+    if not isinstance(shown, str) or (found := _EXCEPTION.fullmatch(shown[:_LONGEST])) is None:
         return shown
     name, argument = found["name"], found["argument"]
-    if name in LIMITS:
-        return limit_in_words(argument, soft=name.startswith("Soft"))
-    if argument is None:
-        return name
     try:
-        said = ast.literal_eval(argument)
+        said = ast.literal_eval(argument or "None")
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return shown
+    if name in _LIMITS and not isinstance(said, str):
+        return limit_in_words(_LIMITS[name], said)
+    if argument is None:
+        return name
     return f"{name}: {said}" if isinstance(said, str | int | float) else shown
 
 
@@ -114,7 +116,7 @@ def _lost(error: Any) -> Fields:
 
 
 def _overran(limit: Any, name: Any, task_id: Any) -> Fields:
-    return {"event": "overran", "reason": limit_in_words(limit), "task": name, "task_id": task_id}
+    return {"event": "overran", "reason": limit_in_words("hard", limit), "task": name, "task_id": task_id}
 
 
 _NAMED: Final[Mapping[str, Callable[[Mapping[str, Any]], Fields]]] = {
