@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -380,7 +380,8 @@ def imported(command: str, env: dict[str, str], place: Path | None = None) -> se
 def test_a_list_asks_redis_without_celery_and_postgres(queued: Queued) -> None:
     with Celery("queued", broker=queued.url, set_as_current=False) as app:
         app.conf.broker_transport = OURS
-        with app.connection_for_read() as connection, connection.channel() as channel:
+        with app.connection_for_read() as connection, connection.channel() as opened:
+            channel: Any = opened
             park(channel.basic_get(queued.name), waits_for("shop.pay"))  # about which there is advice
     assert "shop.pay" in run("queues", "list")
     for command in ("queues list", "dead list", "breakers list", "memory list"):
