@@ -178,6 +178,24 @@ def _told(message: str) -> str:
     return first
 
 
+_LIMITS: Final = {
+    "billiard.exceptions.SoftTimeLimitExceeded": "soft",
+    "billiard.exceptions.TimeLimitExceeded": "hard",
+}
+"""Errors that show their argument, the seconds, as Python has it."""
+
+
+def limit_in_words(kind: str, seconds: object) -> str:
+    """That a task outlasted its limit of this kind, soft or hard."""
+    return f"{kind} time limit{f' of {seconds:g} s' if isinstance(seconds, int | float) else ''} exceeded"
+
+
+def limit_of(exc: BaseException) -> str | None:
+    """In words, which limit of time a task outlasted; None of any other error."""
+    kind = _LIMITS.get(path_of(type(exc)))
+    return None if kind is None else limit_in_words(kind, next(iter(exc.args), None))
+
+
 def message_of(exc: BaseException) -> str:
     """`str(exc)`, whatever that does."""
     try:

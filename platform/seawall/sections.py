@@ -1,7 +1,7 @@
 """The sections of `Settings`: what an operator may set of each part, with its default and its bounds."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
@@ -11,9 +11,16 @@ from seawall.urls import DATABASE_SCHEMES, check_url
 
 
 class Section(BaseModel):
-    """Settings that belong together: a table of the TOML file."""
+    """Settings that belong together: a table of a TOML file. Choices are read in any case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_choice(cls, value: object, info: ValidationInfo) -> object:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        choices = get_args(kind) if isinstance(value, str) and get_origin(kind) is Literal else ()
+        return next((each for each in choices if str(each).lower() == str(value).lower()), value)
 
 
 def check_path(value: object) -> object:

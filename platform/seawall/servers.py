@@ -73,10 +73,26 @@ def migration_url() -> str:
 
 def join_embedded() -> "Attachment | None":
     """Start or join the embedded servers that the settings leave to us; None if they leave none."""
+    left = _left_to_us()
+    return _attachment(*left) if any(left) else None
+
+
+def check_embedded() -> None:
+    """Make sure that `join_embedded` can start them, as far as that shows without making anything.
+
+    Raises:
+        StartupError: it cannot.
+    """
+    from seawall import embedded
+
+    redis, database = _left_to_us()
+    embedded.check(settings().home, redis=redis, database=database)
+
+
+def _left_to_us() -> tuple[bool, bool]:
+    """Whether Redis, and whether PostgreSQL, is to be an embedded one."""
     current = settings()
-    redis = current.redis_url is None and not _broker_is_redis()
-    database = current.database_url is None
-    return _attachment(redis, database) if redis or database else None
+    return current.redis_url is None and not _broker_is_redis(), current.database_url is None
 
 
 def _embedded(which: str) -> str:

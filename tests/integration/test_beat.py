@@ -20,7 +20,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from seawall import Seawall
 from seawall.cluster import connect
-from seawall.worker.beat import ROOT, Turn, schedules
+from seawall.worker.beat import ROOT, schedules
+from seawall.worker.beat.turn import Turn
 from support.nodes import environment
 from support.processes import Proc
 from support.waiting import wait_until

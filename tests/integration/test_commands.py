@@ -18,25 +18,28 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
+import psutil
 import pytest
 from celery import Celery
 from click.testing import CliRunner
 from redis import Redis
 
 from seawall import embedded, settings
-from seawall.cli import group
+from seawall.cli import group, reach
 from seawall.cli.reach import PATIENCE, Unreachable, try_postgres, try_redis
 from seawall.cli.status import AWAY, NOTHING_RUNS
 from seawall.database.migrations import Migrations, platform_history
-from seawall.delivery import Queues
+from seawall.delivery import Queues, park
+from seawall.fleet import Control
+from seawall.worker.names import waits_for
 from support.commands import LEAVES, LONG_LIVED, attempts
 from support.delivery import OURS
 from support.nodes import ROOT
-from support.waiting import busyness
+from support.waiting import busyness, wait_until
 
 AWAY_REDIS = "redis://127.0.0.1:1/0"
 AWAY_DATABASE = "postgresql://someone:secret@127.0.0.1:1/shop"
@@ -52,6 +55,9 @@ IMPORTED = (
     "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
 )
 """Runs a command and prints the packages that it took."""
+
+NOT_FOR_LOOKING = frozenset({"celery", "kombu", "amqp", "billiard", "flower"})
+"""What nobody needs who only looks, and what takes long to import."""
 
 LAST_STATUS = 14  # of `migrate`; a fault of our own has 70
 NEEDS_REDIS = ("queues list", "breakers list", "memory list", "dead list", "queues purge q --yes")
@@ -205,6 +211,56 @@ def test_status_of_nothing_says_so_and_starts_nothing(home: Path, monkeypatch: p
     assert not home.exists()
 
 
+def test_servers_that_end_while_status_asks_are_stopped_and_not_unreachable(
+    home: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    settings.cache_clear()
+    attached = embedded.attach(home)
+    pids, find = attached.pids, embedded.find
+
+    def found_just_before_the_end(place: Path) -> embedded.Servers | None:
+        found = find(place)
+        attached.close()
+        wait_until(lambda: not any(map(psutil.pid_exists, pids.values())), what="their end")
+        return found
+
+    monkeypatch.setattr(embedded, "find", found_just_before_the_end)
+    assert run("status", status=NOTHING_RUNS).startswith(
+        "no fleet runs, and its embedded servers are stopped"
+    )
+
+
+def test_a_fleet_without_a_worker_is_said_to_start_or_stop(
+    home: Path, use: Use, servers: embedded.Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    use(str(servers.redis_url), str(servers.database_url))
+    home.mkdir(exist_ok=True)
+    with contextlib.closing(Control(home)):
+        told = run("status", status=NOTHING_RUNS)
+    assert told.startswith(f"the fleet of process {os.getpid()} starts or stops: no worker of it runs now")
+
+
+def test_status_asks_both_servers_at_once(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "PATIENCE", 20.0)
+    with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as database:
+        places = [f"127.0.0.1:{each.getsockname()[1]}" for each in (redis, database)]
+        use(f"redis://{places[0]}/0", f"postgresql://someone:secret@{places[1]}/shop")
+        asking = threading.Thread(target=run, args=("status",), kwargs={"status": AWAY})
+        asking.start()
+        connections = [each.accept()[0] for each in (redis, database)]
+        connections[0].settimeout(20.0)
+        assert connections[0].recv(65536).endswith(b"PING\r\n")  # and waits for its answer yet
+        connections[0].settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            connections[0].recv(1)
+        for each in connections:
+            each.close()
+    asking.join(30.0)
+    assert not asking.is_alive()
+
+
 class Queued(NamedTuple):
     """A queue with one message, declared by an application, and where it is."""
 
@@ -315,22 +371,35 @@ def test_a_watched_list_on_a_pipe_is_a_line_of_json_a_look(queued: Queued) -> No
     assert "--watch redraws a terminal, and this is none" in run("queues", "list", "--watch", status=2)
 
 
+def imported(command: str, env: dict[str, str], place: Path | None = None) -> set[str]:
+    argv = [sys.executable, "-c", IMPORTED, *command.split()]
+    done = subprocess.run(argv, env=env, cwd=place, capture_output=True, text=True, check=True)
+    return {*done.stderr.split()}
+
+
 def test_a_list_asks_redis_without_celery_and_postgres(queued: Queued) -> None:
+    with Celery("queued", broker=queued.url, set_as_current=False) as app:
+        app.conf.broker_transport = OURS
+        with app.connection_for_read() as connection, connection.channel() as opened:
+            channel: Any = opened
+            park(channel.basic_get(queued.name), waits_for("shop.pay"))  # about which there is advice
+    assert "shop.pay" in run("queues", "list")
     for command in ("queues list", "dead list", "breakers list", "memory list"):
-        argv = [sys.executable, "-c", IMPORTED, *command.split()]
-        done = subprocess.run(argv, env=environment(queued.url), capture_output=True, text=True, check=True)
-        assert not {*done.stderr.split()} & {"celery", "kombu", "psycopg", "flower"}, command
+        assert not imported(command, environment(queued.url)) & {*NOT_FOR_LOOKING, "psycopg"}, command
 
 
 def test_a_list_asks_postgres_without_celery_and_redis(database_url: str, tmp_path: Path) -> None:
     [*Migrations(database_url, [platform_history()]).up()]
     for command in ("errors list", "breakers history", "migrate status", "migrate plan", "migrate check"):
-        argv = [sys.executable, "-c", IMPORTED, *command.split()]
-        env = {**environment(AWAY_REDIS), "SEAWALL_DATABASE_URL": database_url}
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
-        found = {*done.stderr.split()}
+        found = imported(command, {**environment(AWAY_REDIS), "SEAWALL_DATABASE_URL": database_url}, tmp_path)
         assert "psycopg" in found
-        assert not found & {"celery", "kombu", "redis", "opentelemetry", "flower"}, command
+        assert not found & {*NOT_FOR_LOOKING, "redis", "opentelemetry"}, command
+
+
+def test_status_asks_both_servers_without_celery(queued: Queued, database_url: str) -> None:
+    found = imported("status", {**environment(queued.url), "SEAWALL_DATABASE_URL": database_url})
+    assert {"psycopg", "redis"} <= found
+    assert not found & NOT_FOR_LOOKING
 
 
 def test_bash_completes_commands_and_options() -> None:

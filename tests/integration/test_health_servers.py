@@ -54,3 +54,12 @@ def test_one_lost_server_is_named_at_once_and_its_return_is_noticed(
     proxies[server].hear_again()
     proxies[server].revive()
     wait_until(lambda: health.ready().ok, what=f"{server} to be back")
+
+
+def test_a_broker_that_is_the_redis_is_away_with_it(redis_url: str) -> None:
+    with proxy(redis_url) as one:
+        health = Health(server_checks(redis=lambda: one.url, broker=lambda: one.url))
+        wait_until(lambda: health.ready().ok, what="both to answer")
+        one.die()
+        one.cut()
+        wait_until(lambda: failing(health) == {"redis", "broker"}, what="both to be missed")

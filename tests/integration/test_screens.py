@@ -24,6 +24,7 @@ from seawall.cli.tables import fields
 from seawall.database.migrations import Migrations, platform_history
 from seawall.database.pool import Database
 from seawall.delivery import Queues
+from seawall.memory.learned import Learned, Sample
 from support.delivery import OURS
 
 AWAY = ("redis://127.0.0.1:1/0", "postgresql://someone:secret@127.0.0.1:1/shop")
@@ -175,10 +176,55 @@ def test_init_tells_programs_what_it_wrote(tmp_path: Path, monkeypatch: pytest.M
     sys.modules.pop(module, None)
 
 
+def test_servers_that_cannot_start_are_not_said_to_start(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module = f"shop_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{module}.py").write_text("from seawall import Seawall\napp = Seawall('shop')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (home / "data/postgres").mkdir(parents=True)
+    (home / "data/postgres/PG_VERSION").write_text("9\n")
+    monkeypatch.setenv("SEAWALL_HOME", str(home))
+    settings.cache_clear()
+    assert "was written by PostgreSQL 9" in run("up", "-A", module, status=1)
+    assert capfd.readouterr().out == ""
+    assert not (home / "servers.json").exists()
+    sys.modules.pop(module, None)
+
+
 def test_settings_are_shown_in_the_words_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch)
     shown = {line.split()[0]: line.split()[1] for line in run("config").splitlines()}
     assert (shown["redact"], shown["records.enabled"], shown["log.program"]) == ("[]", "true", '""')
+    assert (shown["database.connect_timeout"], shown["worker.unknown_for"]) == ("5s", "1d")
+    assert (shown["memory.budget"], shown["memory.fraction"]) == ("unset", "0.8")
+    monkeypatch.setenv("SEAWALL_MEMORY__BUDGET", "512MiB")
+    settings.cache_clear()
+    assert "memory.budget                         512 MiB" in run("config")
+
+
+def test_of_many_tasks_those_are_listed_that_use_most(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, redis_url)
+    with Redis.from_url(redis_url) as client:
+        client.flushdb()
+        Learned(client).add(Sample(f"shop.task_{number:03}", 1 << 20) for number in range(299))
+        Learned(client).add([Sample("shop.task_299", 1 << 30)] * 12)
+    monkeypatch.setattr("seawall.cli.tables.width", lambda: 80)
+    lines = run("memory", "list").splitlines()
+    assert len(lines) == 102  # titles, a hundred tasks, and what to type for all
+    assert lines[1].startswith("shop.task_299")
+    assert lines[-1] == "and 200 more tasks: seawall memory list --limit 300"
+    assert len(json.loads(run("memory", "list", "--limit", "300", "--json"))) == 300
+
+
+def test_marks_below_a_line_that_is_wrapped_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seawall.cli.tables.width", lambda: 60)
+    source = "    return self.connection.ask(everything_there_is_to_know, at_once)"
+    shown = [*fields({"traceback": f"{source}\n    {'^' * 60}\n\nError: no"})]
+    assert not any("^" in each for each in shown)
+    assert "" in shown
 
 
 def test_no_migration_is_written_beside_those_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The command line as a whole: every command has what all have, and none costs more than it needs."""
 
 import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -52,6 +53,25 @@ def test_what_prints_prints_json_too(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("path", [path for path in LEAVES if path[-1] in {"list", "status"}], ids=" ".join)
 def test_lists_and_status_can_be_watched(path: tuple[str, ...]) -> None:
     assert "--watch" in {option for each in LEAVES[path].params for option in each.opts}
+
+
+OF_ALL = {"--json", "--watch", "--help"}
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path != ("completion",)], ids=" ".join)
+def test_what_takes_arguments_shows_an_example_that_it_takes(path: tuple[str, ...]) -> None:
+    command = LEAVES[path]
+    takes = {option for each in command.params for option in each.opts} - OF_ALL
+    label, _, example = (command.epilog or "").partition(": ")
+    assert bool(takes) == (label == "Example")
+    if takes:
+        words = shlex.split(example)
+        before, arguments = words[: len(path) + 1], words[len(path) + 1 :]
+        assert before == ["seawall", *path]
+        assert arguments
+        command.make_context(path[-1], arguments)  # which refuses what a shell would see refused
+        told = CliRunner().invoke(group, [*path, "--help"], terminal_width=80)
+        assert f"\n  {command.epilog}\n" in told.output
 
 
 @pytest.mark.parametrize(

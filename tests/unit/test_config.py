@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from seawall import ConfigError, settings
-from seawall.config import effective, keys
+from seawall.config import Settings, effective, keys
 from seawall.redaction import hide_passwords
+from seawall.sections import Section
 
 SECRET = "hunter2"
 
@@ -34,6 +36,26 @@ def test_without_any_source_everything_has_its_default() -> None:
     assert settings().redis_url is None
     assert settings().home == Path(".seawall")
     assert {source for _, _, source in effective(settings())} == {"default"}
+
+
+CHOICES = [
+    (section, name, choice)
+    for section, group in Settings.model_fields.items()
+    if isinstance(group.annotation, type) and issubclass(group.annotation, Section)
+    for name, field in group.annotation.model_fields.items()
+    if get_origin(field.annotation) is Literal
+    for choice in get_args(field.annotation)
+]
+
+
+@pytest.mark.parametrize(("section", "name", "choice"), CHOICES)
+def test_a_choice_is_read_in_any_case(
+    section: str, name: str, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for written in (choice.lower(), choice.upper(), choice.title()):
+        monkeypatch.setenv(f"SEAWALL_{section}__{name}".upper(), written)
+        settings.cache_clear()
+        assert getattr(getattr(settings(), section), name) == choice
 
 
 def test_the_environment_beats_the_file_which_beats_the_default(

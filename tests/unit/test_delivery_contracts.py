@@ -106,3 +106,18 @@ def test_the_window_counts_what_is_delivered_and_not_dirty() -> None:
 def test_celery_makes_messages_of_protocol_2() -> None:
     assert {"argsrepr", "kwargsrepr", "time_limit"} <= set(inspect.signature(AMQP.as_task_v2).parameters)
     assert callable(state.maybe_shutdown)
+
+
+@pytest.mark.parametrize(
+    ("transport", "shown"),
+    [
+        ("Transport", "redis://:**@cache:7/2"),
+        ("SecureTransport", "rediss://:**@cache:7/2"),
+        ("SentinelTransport", "sentinel://:**@cache:7/2"),
+    ],
+)
+def test_a_connection_is_shown_by_its_address(transport: str, shown: str) -> None:
+    connection = Connection("redis://:secret@cache:7/2", transport=f"seawall.delivery:{transport}")
+    assert connection.transport is not None
+    assert connection.as_uri() == shown
+    assert connection.as_uri(include_password=True) == shown.replace("**", "secret")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from seawall.embedded.home import Home
+from seawall.embedded.preflight import check
 from seawall.embedded.process import Account, last_words, servers_account
 from seawall.embedded.programs import FINDERS, Program, find, from_setting, from_wheel, usable
 from seawall.errors import StartupError
@@ -101,3 +103,12 @@ def test_the_last_complaint_is_what_is_told() -> None:
     assert last_words("LOG: up\nFATAL: no space\nHINT: make some\n") == "FATAL: no space"
     assert last_words("one\ntwo\n\n") == "two"
     assert last_words("") == "it said nothing"
+
+
+def test_a_user_without_a_name_is_told_before_anything_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 2_000_000_011)  # of which no system has a name
+    with pytest.raises(StartupError, match="user id 2000000011 has no name on this machine"):
+        check(Home(home), ["redis", "postgres"])
+    check(Home(home), ["redis"])

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 import seawall.classification as rules
 from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
+from seawall.records.occurrences import reason
 from seawall.redaction import (
     RedactingFilter,
     redact,
@@ -257,3 +259,16 @@ def test_a_redacted_exception_keeps_its_class_and_the_original_its_words() -> No
 
 class ThrottledError(Exception):
     """Any class of an application."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SoftTimeLimitExceeded(300.0), "timeout: soft time limit of 300 s exceeded"),
+        (SoftTimeLimitExceeded(), "timeout: soft time limit exceeded"),
+        (TimeLimitExceeded(310.5), "timeout: hard time limit of 310.5 s exceeded"),
+        (ValueError("no"), "internal: ValueError: no"),
+    ],
+)
+def test_a_limit_of_time_is_said_in_words(error: Exception, said: str) -> None:
+    assert reason(error, classify(error)) == said

@@ -101,6 +101,11 @@ def test_beat_runs_if_asked_for_or_if_there_is_a_schedule(
     assert ("beat" in programs(spec, has_schedule=has_schedule)) is runs
 
 
+def test_a_choice_is_read_in_any_case(tmp_path: Path) -> None:
+    spec = load(tmp_path, 'app = "a"\n[workers.default]\npool = "Prefork"\n[beat]\nenabled = "AUTO"')
+    assert (spec.workers["default"].pool, spec.beat.enabled) == ("prefork", "auto")
+
+
 def test_flower_on_port_0_gets_a_free_port(tmp_path: Path) -> None:
     option = programs(load(tmp_path, 'app = "a"\n[workers.default]\n[flower]\nport = 0'))["flower"].argv[-1]
 

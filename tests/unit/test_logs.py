@@ -150,20 +150,56 @@ ENDINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "failure": (
         FAILED,
         {"description": "raised unexpected", "exc": "ValueError('no')"},
-        {"event": "failed", "reason": "ValueError('no')"},
-        "failed     shop.charge                3d4a27b1  ValueError('no')",
+        {"event": "failed", "reason": "ValueError: no"},
+        "failed     shop.charge                3d4a27b1  ValueError: no",
     ),
     "failure of the worker": (
         FAILED,
         {"description": "INTERNAL ERROR", "exc": "KeyError('x')"},
-        {"event": "failed", "reason": "INTERNAL ERROR: KeyError('x')"},
-        "failed     shop.charge                3d4a27b1  INTERNAL ERROR: KeyError('x')",
+        {"event": "failed", "reason": "INTERNAL ERROR: KeyError: x"},
+        "failed     shop.charge                3d4a27b1  INTERNAL ERROR: KeyError: x",
     ),
     "retry": (
         "Task %(name)s[%(id)s] retry: %(exc)s",
         {"exc": "Retry in 0.0996797s: ConnectionError('away')"},
-        {"event": "retried", "again_in": 0.09968, "reason": "ConnectionError('away')"},
-        "retried    shop.charge                3d4a27b1  again in 100 ms: ConnectionError('away')",
+        {"event": "retried", "again_in": 0.09968, "reason": "ConnectionError: away"},
+        "retried    shop.charge                3d4a27b1  again in 100 ms: ConnectionError: away",
+    ),
+    "soft limit": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "SoftTimeLimitExceeded(300.0)"},
+        {"event": "failed", "reason": "soft time limit of 300 s exceeded"},
+        "failed     shop.charge                3d4a27b1  soft time limit of 300 s exceeded",
+    ),
+    "hard limit": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "TimeLimitExceeded(310.5,)"},
+        {"event": "failed", "reason": "hard time limit of 310.5 s exceeded"},
+        "failed     shop.charge                3d4a27b1  hard time limit of 310.5 s exceeded",
+    ),
+    "several lines": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "ValueError('no\\nnot ever')"},
+        {"event": "failed", "reason": "ValueError: no\nnot ever"},
+        "failed     shop.charge                3d4a27b1  ValueError: no not ever",
+    ),
+    "no argument": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "SoftTimeLimitExceeded()"},
+        {"event": "failed", "reason": "soft time limit exceeded"},
+        "failed     shop.charge                3d4a27b1  soft time limit exceeded",
+    ),
+    "another's class of that name": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "TimeLimitExceeded('of this month')"},
+        {"event": "failed", "reason": "TimeLimitExceeded: of this month"},
+        "failed     shop.charge                3d4a27b1  TimeLimitExceeded: of this month",
+    ),
+    "several arguments": (
+        FAILED,
+        {"description": "raised unexpected", "exc": "Refused('no', 5)"},
+        {"event": "failed", "reason": "Refused('no', 5)"},
+        "failed     shop.charge                3d4a27b1  Refused('no', 5)",
     ),
 }
 

@@ -72,7 +72,10 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from listed(_COLUMNS, shown, none, "seawall status")
 
 
-@breakers.command(short_help="What breakers, or NAME, did: the latest first.")
+@breakers.command(
+    short_help="What breakers, or NAME, did: the latest first.",
+    epilog="Example: seawall breakers history payments --limit 10",
+)
 @click.argument("name", required=False, shell_complete=offered("breaker"))
 @click.option(
     "--scope",
@@ -98,7 +101,9 @@ _for = click.option(
 )
 
 
-@breakers.command(name="open")
+@breakers.command(
+    name="open", epilog="Example: seawall breakers open payments --reason 'gateway moves' --for 10m"
+)
 @_name
 @_reason
 @_for
@@ -108,7 +113,9 @@ def open_command(name: str, reason: str, for_: float | None) -> Page:
     return _force(name, "forced_open", reason, for_)
 
 
-@breakers.command(name="close")
+@breakers.command(
+    name="close", epilog="Example: seawall breakers close payments --reason 'we know better' --for 10m"
+)
 @_name
 @_reason
 @_for
@@ -118,7 +125,10 @@ def close_command(name: str, reason: str, for_: float | None) -> Page:
     return _force(name, "forced_closed", reason, for_)
 
 
-@breakers.command(short_help="Close NAME, forget what it saw, end `open` and `close`.")
+@breakers.command(
+    short_help="Close NAME, forget what it saw, end `open` and `close`.",
+    epilog="Example: seawall breakers reset payments",
+)
 @_name
 @click.option("--reason", default="", help="Why.")
 @prints

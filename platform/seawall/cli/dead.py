@@ -110,7 +110,7 @@ def _filters(command: _Command) -> _Command:
     return command
 
 
-@dead.command(name="list")
+@dead.command(name="list", epilog="Example: seawall dead list --queue payments --newer-than 2h")
 @_filters
 @click.option("--limit", type=LISTED, default=100, show_default=True, help="Most to print of each queue.")
 @watched
@@ -129,7 +129,9 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from hint("look closer: seawall dead show ID")
 
 
-@dead.command(short_help="One dead letter, its history and account.")
+@dead.command(
+    short_help="One dead letter, its history and account.", epilog="Example: seawall dead show 17955c45"
+)
 @click.argument("identity", metavar="ID", shell_complete=offered("letter"))
 @click.option("--queue", "-q", shell_complete=offered("queue"), help="Only look here.")
 @prints
@@ -178,7 +180,10 @@ def _one(letter: dict[str, Any]) -> Iterator[str]:
     yield from hint(f"put it back in line: seawall dead requeue {letter['task_id'] or letter['id']}")
 
 
-@dead.command(short_help="Put dead letters back in line, with all attempts.")
+@dead.command(
+    short_help="Put dead letters back in line, with all attempts.",
+    epilog="Example: seawall dead requeue --all --task 'shop.*' --category network",
+)
 @click.argument("identities", metavar="[ID]...", nargs=-1, shell_complete=offered("letter"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
@@ -192,7 +197,10 @@ def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
     return said(f"requeued {many(count, 'dead letter')}", requeued=count)
 
 
-@dead.command(short_help="Delete dead letters for good.")
+@dead.command(
+    short_help="Delete dead letters for good.",
+    epilog="Example: seawall dead discard --all --older-than 30d --yes",
+)
 @click.argument("identities", metavar="[ID]...", nargs=-1, shell_complete=offered("letter"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")

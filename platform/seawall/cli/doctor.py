@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 
 
-@click.command()
+@click.command(epilog="Example: seawall doctor -A shop")
 @click.option(
     "-A",
     "--app",

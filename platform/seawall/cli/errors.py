@@ -50,7 +50,7 @@ def _filters(command: _Command) -> _Command:
     )(by_category(command))
 
 
-@errors.command(name="list")
+@errors.command(name="list", epilog="Example: seawall errors list --task 'shop.*' --status all")
 @_filters
 @click.option(
     "--status",
@@ -82,7 +82,9 @@ def _lines(rows: list[dict[str, Any]], status: str) -> Iterator[str]:
     yield from hint("look closer: seawall errors show GROUP")
 
 
-@errors.command(short_help="One group with its sample and latest runs.")
+@errors.command(
+    short_help="One group with its sample and latest runs.", epilog="Example: seawall errors show b234ad01"
+)
 @click.argument("fingerprint", metavar="GROUP", shell_complete=offered("group"))
 @prints
 def show(fingerprint: str) -> Page:
@@ -126,7 +128,10 @@ def _one(group: dict[str, Any]) -> Iterator[str]:
         yield from table(_RUNS, group["latest_runs"])
 
 
-@errors.command(short_help="Mark groups as dealt with, until they are seen again.")
+@errors.command(
+    short_help="Mark groups as dealt with, until they are seen again.",
+    epilog="Example: seawall errors resolve b234ad01",
+)
 @click.argument("fingerprints", metavar="[GROUP]...", nargs=-1, shell_complete=offered("group"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that --task and --category leave.")

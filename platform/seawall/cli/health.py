@@ -13,7 +13,7 @@ from seawall.quantity import LONGEST_WAIT, Duration
 _TIMEOUT = Amount(Duration(least=0.001, most=LONGEST_WAIT))
 
 
-@click.command()
+@click.command(epilog="Example: seawall health ready --address unix:/run/seawall/health")
 @click.argument("question", type=OneOf(["live", "ready", "startup"]), default="ready")
 @click.option("--address", help="Of the process; default: SEAWALL_HEALTH__ADDRESS.")
 @click.option("--servers", is_flag=True, help="Ask the configured servers themselves instead of a process.")
@@ -41,7 +41,7 @@ def health(*, question: str, address: str | None, servers: bool, timeout: float)
 
 
 def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
-    from seawall import servers
+    from seawall import cluster, servers  # noqa: F401 - it takes long, which is not the servers' fault
     from seawall.health import Health, server_checks
 
     checks = server_checks(redis=servers.redis_url, broker=servers.broker_url, database=servers.database_url)

@@ -17,7 +17,7 @@ _NONE: str = (
 )
 
 
-@click.command()
+@click.command(epilog="Example: seawall init -A shop")
 @click.option(
     "-A",
     "--app",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli import Amount, expect, reach
+from seawall.cli import LISTED, Amount, expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import listed, many, number, size, text
+from seawall.cli.tables import hint, listed, many, number, size, text
 from seawall.errors import ConfigError, SeawallError
 from seawall.quantity import Whole, format_bytes, shown
 
@@ -36,10 +36,15 @@ def memory() -> None:
     """What tasks use and keep, and the lines where it grows."""
 
 
-@memory.command(name="list", short_help="What each task was seen to use, and which leak.")
+@memory.command(
+    name="list",
+    short_help="What each task was seen to use, and which leak.",
+    epilog="Example: seawall memory list --limit 10",
+)
+@click.option("--limit", type=LISTED, default=100, show_default=True, help="Most to print.")
 @watched
-def list_command() -> Page:
-    """What each task was seen to use, and which seem to leak.
+def list_command(*, limit: int) -> Page:
+    """What each task was seen to use, those first that seem to leak, and then by what they use.
 
     median, 95 %: what half, and nearly all, of its runs need at most; kept: what half of them leave behind.
     """
@@ -47,12 +52,16 @@ def list_command() -> Page:
 
     with reach.redis() as client:
         rows = [_row(record) for record in Learned(client).records()]
-    return Page(data=rows, lines=lambda: _lines(rows))
+    rows.sort(key=lambda row: (not row["leaking"], -(row["p95"] or 0), row["task"]))
+    left = len(rows) - limit
+    return Page(data=rows[:limit], lines=lambda: _lines(rows[:limit], left))
 
 
-def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _lines(rows: list[dict[str, Any]], left: int) -> Iterator[str]:
     none = "nothing was learned so far: workers learn from the tasks that they run"
     yield from listed(_COLUMNS, rows, none, "seawall status")
+    if left > 0:
+        yield from hint(f"and {many(left, 'more task')}: seawall memory list --limit {len(rows) + left}")
 
 
 def _row(record: "Record") -> dict[str, Any]:
@@ -67,7 +76,9 @@ def _row(record: "Record") -> dict[str, Any]:
     }
 
 
-@memory.command(short_help="Forget what was learned of TASK.")
+@memory.command(
+    short_help="Forget what was learned of TASK.", epilog="Example: seawall memory forget shop.report"
+)
 @click.argument("task", shell_complete=offered("task"))
 @prints
 def forget(task: str) -> Page:
@@ -81,7 +92,10 @@ def forget(task: str) -> Page:
     return said(f"forgot {task}", forgot=task)
 
 
-@memory.command(short_help="Run TASK here and name the lines whose memory grows.")
+@memory.command(
+    short_help="Run TASK here and name the lines whose memory grows.",
+    epilog="Example: seawall memory profile shop.report --args '[2026]' --runs 50",
+)
 @click.argument("task", shell_complete=offered("task"))
 @click.option("--args", "arguments", default="[]", help="JSON array of the task's arguments.")
 @click.option("--kwargs", "keywords", default="{}", help="JSON object of its keyword arguments.")

@@ -98,7 +98,10 @@ def up() -> Page:
     return _steps("applied", apply(say))
 
 
-@migrate.command(short_help="Undo the newest migrations.")
+@migrate.command(
+    short_help="Undo the newest migrations.",
+    epilog="Example: seawall migrate down --steps 2 --history seawall",
+)
 @click.option("--steps", default=1, show_default=True, type=Amount(Whole(least=1)), help="How many to undo.")
 @click.option("--history", "name", help="Only this history, such as `seawall` or the fleet's.")
 @prints
@@ -156,7 +159,11 @@ def check() -> Page:
     return Page(data=[], lines=lambda: [fine])
 
 
-@migrate.command(name="new", short_help="Create the next pair of files, such as add_index.")
+@migrate.command(
+    name="new",
+    short_help="Create the next pair of files, such as add_index.",
+    epilog="Example: seawall migrate new add_index",
+)
 @click.argument("name")
 @click.option("--history", "history_name", help="Where it belongs; default: the last of fleet.toml.")
 @prints
@@ -181,7 +188,10 @@ def new_command(name: str, history_name: str | None) -> Page:
     return Page(data=paths, lines=lambda: paths)
 
 
-@migrate.command(short_help="Record all up to VERSION as applied, without running it.")
+@migrate.command(
+    short_help="Record all up to VERSION as applied, without running it.",
+    epilog="Example: seawall migrate baseline 12 --history shop",
+)
 @click.argument("version", type=Amount(Whole()))
 @click.option("--history", "name", required=True, help="The history whose tables exist already.")
 @prints

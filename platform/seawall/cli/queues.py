@@ -80,7 +80,9 @@ def _advice(queue: str, dependency: str) -> Iterator[str]:
         yield from wrapped(said, indent="  ")
 
 
-@queues.command(short_help="Claim nothing more from QUEUE, or from any.")
+@queues.command(
+    short_help="Claim nothing more from QUEUE, or from any.", epilog="Example: seawall queues pause payments"
+)
 @click.argument("queue", required=False, shell_complete=offered("queue"))
 @prints
 def pause(queue: str | None) -> Page:
@@ -90,7 +92,9 @@ def pause(queue: str | None) -> Page:
     return said(f"paused {queue or 'every queue'}", paused=queue)
 
 
-@queues.command(short_help="Undo `pause`, of QUEUE or of all.")
+@queues.command(
+    short_help="Undo `pause`, of QUEUE or of all.", epilog="Example: seawall queues resume payments"
+)
 @click.argument("queue", required=False, shell_complete=offered("queue"))
 @prints
 def resume(queue: str | None) -> Page:
@@ -100,7 +104,9 @@ def resume(queue: str | None) -> Page:
     return said(f"resumed {queue or 'every queue'}", resumed=queue)
 
 
-@queues.command(short_help="Delete what waits in QUEUE.")
+@queues.command(
+    short_help="Delete what waits in QUEUE.", epilog="Example: seawall queues purge payments --yes"
+)
 @click.argument("queue", shell_complete=offered("queue"))
 @click.confirmation_option(prompt="Delete every waiting task of this queue?")
 @prints

@@ -8,7 +8,7 @@ from seawall.config import settings
 from seawall.fleet import ask
 
 
-@click.command()
+@click.command(epilog="Example: seawall restart default1")
 @click.argument("names", nargs=-1, shell_complete=offered("worker"))
 @prints
 def restart(names: tuple[str, ...]) -> Page:

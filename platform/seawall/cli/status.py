@@ -7,6 +7,7 @@ and hides none of the others. Nothing is started: servers that are embedded and 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -281,16 +282,23 @@ def status() -> Page:
 
 @contextlib.contextmanager
 def _asked() -> Iterator[_Servers]:
-    """The servers, as far as they answer; embedded ones that do not run are not started."""
+    """The servers, as far as they answer, tried at once; embedded ones that do not run are not started."""
     urls, away = known_urls()
-    with contextlib.ExitStack() as stack:
-        opened: dict[str, Any] = {}
-        for name, enter in (("Redis", reach.redis), ("PostgreSQL", reach.postgres)):
-            if name in urls:
-                try:
-                    opened[name] = stack.enter_context(enter(urls[name]))
-                except SeawallError as exc:
-                    away[name] = str(exc)
+    ways: dict[str, Callable[[str], Any]] = {"Redis": reach.redis, "PostgreSQL": reach.postgres}
+    opened: dict[str, Any] = {}
+    if urls:  # what takes long to import is imported before a second is counted
+        import psycopg  # noqa: F401
+
+        from seawall import cluster  # noqa: F401
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        entered = {name: pool.submit(stack.enter_context, ways[name](url)) for name, url in urls.items()}
+        for name, each in entered.items():
+            try:
+                opened[name] = each.result()
+            except SeawallError as exc:
+                away[name] = str(exc)
+        if len(opened) < len(urls):
+            away |= known_urls()[1]  # embedded servers may have ended meanwhile
         yield _Servers(opened.get("Redis"), opened.get("PostgreSQL"), away)
 
 
@@ -332,6 +340,8 @@ def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
     unreachable = [why for why in asked.away.values() if "does not run" not in why]
     if unreachable and not running:
         return f"nobody can say whether a fleet runs: {'; '.join(unreachable)}", AWAY
+    if not running and (fleet := _fleet_here()) is not None:
+        return f"the fleet of process {fleet} starts or stops: no worker of it runs now", NOTHING_RUNS
     if not running:
         stopped = ", and its embedded servers are stopped" if asked.away else ""
         return f"no fleet runs{stopped}: start one with `seawall up`", NOTHING_RUNS
@@ -339,6 +349,14 @@ def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
     workers = "1 worker" if len(running) == 1 else f"{len(running)} workers"
     line = f"a fleet runs: {workers}, {busy} of {slots} busy"
     return (f"{line}; {'; '.join(unreachable)}", AWAY) if unreachable else (line, 0)
+
+
+def _fleet_here() -> int | None:
+    """The `seawall up` of this home, which is there before its first worker and after its last."""
+    from seawall.config import settings
+    from seawall.fleet import find
+
+    return find(settings().home)
 
 
 def _lines(first: str, code: int, found: dict[str, Rows]) -> Iterator[str]:

@@ -191,9 +191,9 @@ def fields(pairs: Mapping[str, Any], *, indent: str = "") -> Iterator[str]:
         pieces = [one_line(line) for line in value.splitlines()] or [""]
         if room is not None:
             space = max(20, room - len(head))
-            pieces = [part for piece in pieces for part in _wrapped(_shortened(piece), space)]
+            pieces = [part for piece in pieces for part in _wrapped(_shortened(piece), space)] or [""]
         yield click.style(head, bold=True) + pieces[0]
-        yield from (" " * len(head) + piece for piece in pieces[1:])
+        yield from ((" " * len(head) + piece).rstrip() for piece in pieces[1:])
 
 
 def _shortened(line: str) -> str:
@@ -203,7 +203,12 @@ def _shortened(line: str) -> str:
 
 
 def _wrapped(line: str, space: int) -> list[str]:
-    """`line` as several; what is indented, as a line of a traceback is, goes on deeper."""
+    """`line` as several; what is indented, as a line of a traceback is, goes on deeper.
+
+    Nothing of marks below such a line that is wrapped itself: they would stand below something else.
+    """
+    if len(line) > space and not line.strip(" ^~"):
+        return []
     inner = line[: len(line) - len(line.lstrip())]
     deeper = inner + "    " if inner and len(inner) < space // 2 else ""
     return textwrap.wrap(line, space, subsequent_indent=deeper, break_on_hyphens=False) or [""]

@@ -29,7 +29,7 @@ _LABEL: Final = 12  # characters
 _PREFIX: Final = 12  # characters of a program's name before its lines
 
 
-@click.command()
+@click.command(epilog="Example: seawall up -A shop")
 @click.option(
     "-A",
     "--app",
@@ -101,6 +101,7 @@ def _join_servers(console: Console) -> None:
     """Start or join the embedded servers, and say so while that takes a while."""
     started, home = time.monotonic(), settings().home
     if not embedded.status(home).running and not servers.redis_is_known():
+        servers.check_embedded()
         fresh = "" if (home / "servers.json").exists() else "; the first time takes some seconds more"
         console.say(f"servers: starting under {home}{fresh}")
     if servers.join_embedded() is not None:
@@ -179,7 +180,9 @@ def _is_json() -> bool:
     return chosen == "json" or (chosen == "auto" and not sys.stdout.isatty())
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(
+    context_settings={"ignore_unknown_options": True}, epilog="Example: seawall dashboard --persistent=True"
+)
 @click.option(
     "--link", is_flag=True, help="Print a link into the Flower of the fleet that runs here, good for one use."
 )

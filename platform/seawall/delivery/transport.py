@@ -207,9 +207,16 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _as_uri(client: Any, *args: Any, **kwargs: Any) -> str:
+    """The address as it is configured: kombu writes the path of this class where the scheme belongs."""
+    _, _, place = type(client).as_uri(client, *args, **kwargs).partition("://")
+    return f"{client.transport.scheme}://{place}"
+
+
 class Transport(older.Transport):
     """Redis and Valkey with leases."""
 
+    scheme = "redis"
     Channel: type[Channel] = Channel
     client: Any
     cycle: Cycle
@@ -219,6 +226,7 @@ class Transport(older.Transport):
         Options.from_transport_options(client.transport_options)  # wrong options are refused before any I/O
         super().__init__(client, **kwargs)
         self.cycle = Cycle()
+        client.as_uri = functools.partial(_as_uri, client)
         if client.alt:
             client.switch = functools.partial(_switch, client, client.transport_cls)
 
@@ -270,6 +278,8 @@ class Transport(older.Transport):
 class SecureTransport(Transport):
     """The same over TLS (`rediss://`). Certificates are verified unless `broker_use_ssl` says otherwise."""
 
+    scheme = "rediss"
+
     def __init__(self, client: Any, **kwargs: Any) -> None:
         client.ssl = client.ssl or {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
@@ -278,6 +288,7 @@ class SecureTransport(Transport):
 class SentinelTransport(Transport):
     """The same over Redis Sentinel; `master_name` is among the transport options, as in kombu."""
 
+    scheme = "sentinel"
     default_port = stock.SentinelTransport.default_port
     Channel = SentinelChannel
 

@@ -7,6 +7,6 @@ processes find and start the one keeper of a home), `site` (where everything lie
 servers run), `programs` (where the binaries come from), `engines` (what is particular to each server).
 """
 
-from seawall.embedded.attachment import Attachment, Servers, Status, attach, find, status
+from seawall.embedded.attachment import Attachment, Servers, Status, attach, check, find, status
 
-__all__ = ["Attachment", "Servers", "Status", "attach", "find", "status"]
+__all__ = ["Attachment", "Servers", "Status", "attach", "check", "find", "status"]

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from seawall.embedded import preflight
 from seawall.embedded.home import Home
-from seawall.embedded.preflight import check
 from seawall.embedded.wire import Answer, Ask, receive_answer, send
 from seawall.errors import StartupError
 from seawall.redaction import redact_text
@@ -84,14 +84,14 @@ def attach(home: Path, *, redis: bool = True, database: bool = True, timeout: fl
     Raises:
         StartupError: they cannot be had, or not within `timeout` seconds; one line with cause and fix.
     """
-    need = tuple(name for name, wanted in (("redis", redis), ("postgres", database)) if wanted)
+    need = _needed(redis=redis, database=database)
     if not need:
         raise ValueError("attach(redis=False, database=False) asks for nothing: ask for one of them")
     place = Home(home)
     deadline = time.monotonic() + timeout
     try:
         if not _is_kept(place):
-            check(place, need)
+            preflight.check(place, need)
         place.make()
         # Without an answer we met a keeper that was told to stop, or killed: there will be another.
         while not (attachment := _try_to_attach(place, need, deadline)):
@@ -104,6 +104,19 @@ def attach(home: Path, *, redis: bool = True, database: bool = True, timeout: fl
     except OSError as exc:
         raise place.unusable(exc) from exc
     return attachment
+
+
+def check(home: Path, *, redis: bool = True, database: bool = True) -> None:
+    """Make sure that `attach` can start these servers, as far as that shows before anything is made.
+
+    Raises:
+        StartupError: it cannot.
+    """
+    preflight.check(Home(home), _needed(redis=redis, database=database))
+
+
+def _needed(*, redis: bool, database: bool) -> tuple[str, ...]:
+    return tuple(name for name, wanted in (("redis", redis), ("postgres", database)) if wanted)
 
 
 def _is_kept(home: Home) -> bool:

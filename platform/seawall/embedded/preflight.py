@@ -4,6 +4,8 @@ Otherwise one server's directory would be made although the other cannot be had,
 happens to be on the PATH, whose data the next one refuses.
 """
 
+import os
+import pwd
 import re
 import subprocess
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ def check(home: Home, need: Sequence[str]) -> None:
     programs = {name: find(name) for name in need}
     if (postgres := programs.get("postgres")) is None:
         return
+    _check_user()
     directory = (home.recall().elsewhere or home.path / "data") / "postgres"
     if (directory / "PG_VERSION").is_file():
         check_major(directory, postgres, _said_version(postgres))
@@ -34,6 +37,17 @@ def check(home: Home, need: Sequence[str]) -> None:
             f"postgres: there is no initdb beside {postgres.executable}: install the embedded servers with "
             f"`{INSTALL}`, or name a server in SEAWALL_DATABASE_URL"
         )
+
+
+def _check_user() -> None:
+    """PostgreSQL starts for nobody whose name it cannot find; as root it runs as an account that has one."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise StartupError(
+            f"postgres: the user id {os.geteuid()} has no name on this machine, and PostgreSQL wants one: "
+            "add it to /etc/passwd, run as a user who is there, or name a server in SEAWALL_DATABASE_URL"
+        ) from None
 
 
 def check_major(directory: Path, program: Program, version: str) -> None:

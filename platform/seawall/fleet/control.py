@@ -140,6 +140,12 @@ def ask(directory: Path, request: dict[str, Any], hear: Callable[[str], object])
     raise SeawallError("the fleet ended meanwhile")
 
 
+def find(directory: Path) -> int | None:
+    """The process of the fleet of this home directory; None if none runs there."""
+    with _short(directory / FILE) as address:
+        return _listener(address)
+
+
 def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 

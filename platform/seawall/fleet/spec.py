@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -27,6 +25,7 @@ from pydantic_core import ErrorDetails
 from seawall.errors import ConfigError
 from seawall.fleet.program import Program
 from seawall.quantity import LONGEST_WAIT, Bytes, Duration, Whole, shown
+from seawall.sections import Section
 
 Enabled = Literal["auto", True, False]
 _MOST_CELLS: Final = 10_000
@@ -35,11 +34,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
 Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Profile(_Table):
+class Profile(Section):
     """One kind of worker."""
 
     queues: tuple[str, ...] = Field(
@@ -98,7 +93,7 @@ class Profile(_Table):
         )
 
 
-class Beat(_Table):
+class Beat(Section):
     """Celery's scheduler."""
 
     enabled: Enabled = Field(
@@ -106,7 +101,7 @@ class Beat(_Table):
     )
 
 
-class Flower(_Table):
+class Flower(Section):
     """The dashboard."""
 
     enabled: Enabled = Field(default="auto", description='Whether it runs. "auto": if it is installed.')
@@ -148,7 +143,7 @@ class Flower(_Table):
             return port
 
 
-class FleetSpec(_Table):
+class FleetSpec(Section):
     """What fleet.toml says."""
 
     app: Annotated[str, StringConstraints(pattern=r"^[\w.]+(:[\w.]+)?$")] = Field(
@@ -268,7 +263,7 @@ class FleetSpec(_Table):
         return programs
 
 
-_TABLES: Final[Mapping[str, type[_Table]]] = {"beat": Beat, "flower": Flower, "workers": Profile}
+_TABLES: Final[Mapping[str, type[Section]]] = {"beat": Beat, "flower": Flower, "workers": Profile}
 
 
 def _in_one_line(path: Path, error: ErrorDetails) -> str:

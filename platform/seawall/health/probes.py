@@ -1,6 +1,5 @@
 """How each server is asked whether it answers: a connection is opened, asked one thing and closed."""
 
-import functools
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -62,17 +61,12 @@ def server_checks(
     broker: Callable[[], str] | None = None,
     database: Callable[[], str] | None = None,
 ) -> list[Check]:
-    """Checks of the servers whose URLs are given; a broker that is the Redis itself is asked once."""
-
-    def ask_broker(url: Callable[[], str]) -> None:
-        if redis is None or url() != redis():
-            broker_answers(url())
-
+    """Checks of the servers whose URLs are given; each says what it found, also where two are one server."""
     checks = []
     if redis is not None:
         checks.append(Check("redis", lambda: redis_answers(redis())))
     if broker is not None:
-        checks.append(Check("broker", functools.partial(ask_broker, broker)))
+        checks.append(Check("broker", lambda: broker_answers(broker())))
     if database is not None:
         checks.append(Check("database", lambda: database_answers(database())))
     return checks

@@ -9,11 +9,14 @@ A sentence that an application puts in Celery's place is a line like any other.
 tests/unit/test_contracts.py holds the templates against Celery's.
 """
 
+import ast
 import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from seawall.failure import limit_in_words
 
 Fields = dict[str, Any]
 
@@ -23,6 +26,9 @@ RETRIED: Final = "Task %(name)s[%(id)s] retry: %(exc)s"
 """Celery's words, for a task that comes back without having said so itself."""
 
 _RETRY: Final = re.compile(r"Retry in (?P<seconds>[\d.e+-]+)s(?:: (?P<reason>.*))?", re.DOTALL)
+_EXCEPTION: Final = re.compile(r"(?P<name>[A-Z]\w*)\((?P<argument>None|['\"\d-].*?)?,?\)", re.DOTALL)
+_LIMITS: Final = {"SoftTimeLimitExceeded": "soft", "TimeLimitExceeded": "hard"}
+_LONGEST: Final = 4096  # characters that are read as a `repr`; longer ones stay as they are
 _UNEXPECTED: Final = "raised unexpected"
 _EXPECTED: Final = "raised expected"
 
@@ -48,6 +54,25 @@ def ending_of(record: logging.LogRecord, began: float | None) -> Fields | None:
     return None if placed is None or not isinstance(args, tuple) else placed(*args)
 
 
+def in_words(shown: object) -> object:
+    """An exception that Celery shows by its `repr`, `ValueError('no')`, as people write it: `ValueError: no`.
+
+    Other text, also of an exception with several arguments, stays as it is.
+    """
+    if not isinstance(shown, str) or (found := _EXCEPTION.fullmatch(shown[:_LONGEST])) is None:
+        return shown
+    name, argument = found["name"], found["argument"]
+    try:
+        said = ast.literal_eval(argument or "None")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return shown
+    if name in _LIMITS and not isinstance(said, str):
+        return limit_in_words(_LIMITS[name], said)
+    if argument is None:
+        return name
+    return f"{name}: {said}" if isinstance(said, str | int | float) else shown
+
+
 def _received(_args: Mapping[str, Any]) -> Fields:
     return {"event": RECEIVED}
 
@@ -61,16 +86,16 @@ def _succeeded(args: Mapping[str, Any]) -> Fields:
 
 def _failed(args: Mapping[str, Any]) -> Fields:
     how = args["description"]
-    reason = args["exc"] if how in {_UNEXPECTED, _EXPECTED} else f"{how}: {args['exc']}"
-    return {"event": "failed", "reason": reason}
+    said = in_words(args["exc"])
+    return {"event": "failed", "reason": said if how in {_UNEXPECTED, _EXPECTED} else f"{how}: {said}"}
 
 
 def _retried(args: Mapping[str, Any]) -> Fields:
     said = str(args["exc"])
     if (found := _RETRY.fullmatch(said)) is None:
-        return {"event": "retried", "reason": said}
+        return {"event": "retried", "reason": in_words(said)}
     fields: Fields = {"event": "retried", "again_in": round(float(found["seconds"]), 6)}
-    return {**fields, "reason": found["reason"]} if found["reason"] else fields
+    return {**fields, "reason": in_words(found["reason"])} if found["reason"] else fields
 
 
 def _ignored(_args: Mapping[str, Any]) -> Fields:
@@ -87,11 +112,11 @@ def _revoked(name: Any, task_id: Any) -> Fields:
 
 def _lost(error: Any) -> Fields:
     """Of the scope's task: its process is gone."""
-    return {"event": "failed", "reason": repr(error)}
+    return {"event": "failed", "reason": in_words(repr(error))}
 
 
 def _overran(limit: Any, name: Any, task_id: Any) -> Fields:
-    return {"event": "overran", "reason": f"hard limit of {limit} s", "task": name, "task_id": task_id}
+    return {"event": "overran", "reason": limit_in_words("hard", limit), "task": name, "task_id": task_id}
 
 
 _NAMED: Final[Mapping[str, Callable[[Mapping[str, Any]], Fields]]] = {

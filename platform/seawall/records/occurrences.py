@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from seawall.failure import Failure, message_of, name_of, path_of
+from seawall.failure import Failure, limit_of, message_of, name_of, path_of
 from seawall.redaction import KEPT, shortened
 
 MOST_TEXT: Final = KEPT
@@ -42,6 +42,8 @@ def occurrence(error: BaseException, failure: Failure, task: str, traceback: str
 
 def reason(error: BaseException, failure: Failure, secrets: Sequence[str] = ()) -> str:
     """Why something failed, in one line that begins with the category."""
+    if limit := limit_of(error):
+        return f"{failure.category.value}: {limit}"
     said = message_of(error)
     first = shortened(said, _SEEN, secrets).strip().partition("\n")[0][:_REASON]
     return f"{failure.category.value}: {name_of(type(error), '__name__')}{f': {first}' if first else ''}"

@@ -1,11 +1,12 @@
 # ruff: noqa: E501 - a table of command lines
 """Secrets on command lines, as shells, `subprocess` and `ps` show them.
 
-A program is known by its name; `_OPTIONS` says which of its options are followed by a secret, and `_WORDS`
+A program is known by its name; `_OPTIONS` says which of its options are followed by a secret, and `_TYPED`
 where a secret stands without an option. What a shell puts into a program's input is one where the program
 reads a password there. Options with a secret name (`--password`) are a matter of `names`.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -146,12 +147,6 @@ _TYPED: Final = {
     "jdbc:oracle": r"""jdbc:oracle:thin:[\w.]{1,64}+/""",
 }  # fmt: skip
 """What stands before a secret that has no option, by what is in all of it."""
-_WORDS: Final = {
-    hints: re.compile(
-        rf"((?<![\w.-])(?:{before}))[^\s'\"@|;]++".replace("[ ]", _BETWEEN), re.IGNORECASE | re.VERBOSE
-    )
-    for hints, before in _TYPED.items()
-}
 _PIPED: Final = re.compile(
     r"(?<![\w.-])((?:echo|printf)[ ](?:(?:-\w{1,3}|['\"]%s(?:\\n)?['\"])[ ])?)[^|\n]{1,512}+"
     r"(?=\|[^\n]{0,256}?(?:stdin|with-token|sudo -\w{0,3}S|chpasswd|kinit|passw|passphrase|secret|token|login|vault|luks|twine"
@@ -214,17 +209,26 @@ def _option(option: str) -> str:
     return rf"(?<![\w-]){option}{gap}{kept}"
 
 
-def _compiled() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    for programs, word, options in _OPTIONS:
-        kept = "|".join(map(_option, options.split()))
-        pattern = re.compile(rf"({kept})(?:(?<=['\"])[^'\"\n]++|[^\s'\"]++)")
-        for program in programs.split():
-            found.setdefault(program, []).append((word, pattern))
-    return found
+# Compiled for a text that needs them: together they would take every program a fiftieth of a second at once.
 
 
-_RULES: Final = _compiled()
+@functools.cache
+def _typed(hints: str) -> re.Pattern[str]:
+    """What hides the secrets that stand behind these of `_TYPED`."""
+    before = rf"((?<![\w.-])(?:{_TYPED[hints]}))[^\s'\"@|;]++"
+    return re.compile(before.replace("[ ]", _BETWEEN), re.IGNORECASE | re.VERBOSE)
+
+
+@functools.cache
+def _rules(program: str) -> list[tuple[str, re.Pattern[str]]]:
+    """The rows of `_OPTIONS` for one of `_PROGRAMS`: the word that must follow, and what hides the secrets."""
+    return [(word, _row(options)) for programs, word, options in _OPTIONS if program in programs.split()]
+
+
+@functools.cache
+def _row(options: str) -> re.Pattern[str]:
+    kept = "|".join(map(_option, options.split()))
+    return re.compile(rf"({kept})(?:(?<=['\"])[^'\"\n]++|[^\s'\"]++)")
 
 
 def without_typed(text: str, seen: str) -> str:
@@ -237,9 +241,9 @@ def without_typed(text: str, seen: str) -> str:
     if "echo " in seen or "printf " in seen:
         text = _WRITTEN.sub(lambda each: f"{each[1] or each[2]}{HIDDEN}", text)
     text = _EXPORTED.sub(lambda each: f"{each[1]}{HIDDEN}" if is_secret(each[2]) else each[0], text)
-    for hints, pattern in _WORDS.items():
+    for hints in _TYPED:
         if any(hint in seen for hint in hints.split()):
-            text = pattern.sub(rf"\1{HIDDEN}", text)
+            text = _typed(hints).sub(rf"\1{HIDDEN}", text)
     return _without_options(text)
 
 
@@ -272,7 +276,7 @@ def _without_options(text: str) -> str:
 
 
 def _hidden(program: str, words: str) -> str:
-    for word, pattern in _RULES[program]:
+    for word, pattern in _rules(program):
         if word in words:
             words = pattern.sub(rf"\1{HIDDEN}", words)
     return words

@@ -25,7 +25,6 @@ from seawall.logs import name_worker
 from seawall.tether import die_with
 from seawall.worker import (
     accounts,
-    beat,
     ending,
     fork_locks,
     forks,
@@ -34,6 +33,7 @@ from seawall.worker import (
     readiness,
     recording,
 )
+from seawall.worker.beat import turn
 from seawall.worker.defaults import LazyDefaults
 from seawall.worker.task import SeawallTask
 from seawall.worker.time_limits import NAMES, NOTHING
@@ -51,7 +51,7 @@ def connect() -> None:
     from seawall.worker.cells import supervisor
 
     supervisor.connect()
-    beat.connect()
+    turn.connect()
     uid = "seawall.lifecycle"
     # In this order: what is frozen is not found any more.
     signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")

@@ -1,6 +1,6 @@
 """Messages that no task takes: of unknown tasks, not decodable, or no task messages at all.
 
-A task of an unknown name waits first for a worker that knows it (`seawall.worker.names`).
+A task of an unknown name waits first for a worker that knows it (`seawall.worker.unknown`).
 
 Celery drops them, with a line in the log. Here they become dead letters first, and are written down like
 every other end of a task. What Celery does about them beside that (log, event, failed result, signals) stays;
@@ -22,9 +22,10 @@ from seawall.delivery.refusal import is_outage
 from seawall.delivery.submission import fits
 from seawall.redaction import redact_text
 from seawall.worker import entry, outcomes
-from seawall.worker.names import Unknown, put_back_later, waits_for
+from seawall.worker.names import waits_for
 from seawall.worker.request import hear_of_poisoned
 from seawall.worker.task_events import arrives, moment_after
+from seawall.worker.unknown import Unknown, put_back_later
 
 logger = logging.getLogger(__name__)
 

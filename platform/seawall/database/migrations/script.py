@@ -19,10 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-_LETTER: Final = r"A-Za-z_\x80-\U0010ffff"
+# As the ASCII that is not in each: a set that names all beyond ASCII takes 4 ms to compile.
+_LETTER: Final = r"[^\x00-@\[-^`{-\x7f]"
+_INNER: Final = r"[^\x00-/:-@\[-^`{-\x7f]"  # or a digit
+_NEXT: Final = r"[^\x00-#%-/:-@\[-^`{-\x7f]"  # or a dollar sign
 _BLANK: Final = r"[ \t\n\r\f\v]"
-_WORD: Final = rf"[{_LETTER}][0-9$" + _LETTER + "]*+"
-_SIGN: Final = rf"(?: - (?! - ) | / (?! \* ) | [^-/'\"$();0-9{_LETTER} \t\n\r\f\v] )"
+_WORD: Final = rf"{_LETTER}{_NEXT}*+"
+_SIGN: Final = r"(?: - (?! - ) | / (?! \* ) | [\x00-\x08\x0e-\x1f!\#%&*+,.:<=>?@\[\\\]^`{|}~\x7f] )"
 _QUOTED: Final = """(?: ' (?: [^']++ | '' )*+ ' | " [^"]*+ " )"""
 # After a blank that holds a line break, another quote goes on with the same string.
 _CONTINUED: Final = (
@@ -34,7 +37,7 @@ _TOKEN: Final = re.compile(
     rf"""
       (?P<space>   (?: {_BLANK}++ | --[^\n\r]*+ )++ )
     | (?P<comment> /\* )
-    | (?P<dollar>  \$ (?: [{_LETTER}] [0-9{_LETTER}]*+ )?+ \$ )
+    | (?P<dollar>  \$ (?: {_LETTER} {_INNER}*+ )?+ \$ )
     | (?P<quoted>  [eE]' {_ESCAPED} (?: {_CONTINUED} {_ESCAPED} )*+ | {_QUOTED} )
     | (?P<open>    [eE]?+ ' | " )
     | (?P<mark>    [();] )
@@ -53,7 +56,7 @@ _PLAIN_STATEMENT: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SPACE: Final = re.compile(rf"(?: {_BLANK}++ | --[^\n\r]*+ )++", re.VERBOSE)
-_WORDS: Final = re.compile(rf"(?<![0-9$.{_LETTER}]) {_WORD} | [^ \t\n\r\f\v]", re.VERBOSE)
+_WORDS: Final = re.compile(rf"(?<! {_NEXT} | \. ) {_WORD} | [^ \t\n\r\f\v]", re.VERBOSE)
 _COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
 _DIRECTIVE: Final = re.compile(r"--\s*+seawall:(.*+)", re.IGNORECASE)
 _NO_TRANSACTION: Final = "no-transaction"
