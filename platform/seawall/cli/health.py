@@ -1,5 +1,6 @@
 """`seawall health`: one question to a process, or to the servers, for probes that run a command."""
 
+import importlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
     from seawall.health import Health, server_checks
 
     urls, away = reach.known_urls()
+    importlib.import_module("seawall.cluster")  # long, and before the servers' time begins to pass
 
     def known(name: str) -> str:
         if name in away:
