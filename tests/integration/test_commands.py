@@ -284,6 +284,16 @@ def run(*arguments: str, status: int = 0) -> str:
     return told.output
 
 
+def test_health_is_that_of_the_servers_where_no_question_and_no_address_say_otherwise(
+    use: Use, redis_url: str, database_url: str
+) -> None:
+    use(redis_url, database_url)
+    told = json.loads(run("health", "--json", "--timeout=10"))
+    assert {each["name"] for each in told["checks"] if each["ok"]} >= {"redis", "broker", "database"}
+    use(AWAY_REDIS, database_url)
+    assert "redis: " in run("health", status=1)
+
+
 def test_queues_need_no_fleet_file_where_the_settings_name_the_server(queued: Queued) -> None:
     name = queued.name
     assert json.loads(run("queues", "list", "--json"))[name]["ready"] == 1

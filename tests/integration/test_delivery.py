@@ -150,6 +150,9 @@ def test_a_dead_consumers_messages_are_back_within_its_lease(connect: Connect) -
     assert get(channel) is not None
     assert channel.claimant is not None
     channel.claimant.left = True  # the keeper forgets it, as if its process were gone
+    queues = Queues(channel.redis)
+    wait_until(lambda: queues.counts("q").held == 0, timeout=1.5, what="an end without anybody who claims")
+    assert queues.counts("q").ready == 1
     other = channel_of(living)
     message = wait_until(lambda: get(other), timeout=1.5)
     assert message.delivery_info["redelivered"] is True

@@ -22,9 +22,19 @@ from seawall import Seawall
 from seawall.cli import group
 from seawall.config import settings
 from seawall.database.migrations import Migrations
-from seawall.doctor import Machine, Severity, audit_celery, audit_redis, audit_versions, examine
+from seawall.doctor import (
+    Machine,
+    Severity,
+    audit_celery,
+    audit_machine,
+    audit_redis,
+    audit_versions,
+    examine,
+)
+from seawall.doctor.machine import cells, workers
 from seawall.fleet import FleetSpec
 from seawall.startup import histories
+from support.nodes import ROOT
 from support.proxy import proxy
 from support.waiting import wait_until
 
@@ -287,6 +297,13 @@ PLANTED: dict[str, tuple[Plant, str]] = {
         "settings.statement_timeout",
     ),
 }
+
+
+def test_a_fleet_of_a_few_cells_needs_no_more_files_than_a_process_usually_may_open() -> None:
+    usual = Machine(memory=ROOMY.memory, cores=2, files=1024)
+    shipped = FleetSpec.load(ROOT / "workers/fleet.toml")
+    assert not [*audit_machine(usual, cells(shipped, 2) + workers(shipped))]
+    assert [*audit_machine(usual, 200)]
 
 
 def test_nothing_is_found_where_nothing_is_wrong(site: Site) -> None:

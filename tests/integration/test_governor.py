@@ -111,6 +111,8 @@ def test_redis_away_keeps_the_last_grant_and_a_newcomer_takes_one(
     old, new = (Governor(lambda: current[0], BASE, 10, lambda: 0) for _ in range(2))
     assert old.renew(0.0, 7, 0)[0] == 7
     current[0] = away
+    assert [governor.renew(1.0, 7, 0)[0] for governor in (old, new)] == [7, 1]
+    assert not caplog.text, "a busy machine misses one answer"
     assert [old.renew(1.0, 7, 7)[0] for _ in range(3)] == [7, 7, 7]
     assert new.renew(1.0, 7, 0)[0] == 1
     assert caplog.text.count("keeping the last grant") == 2

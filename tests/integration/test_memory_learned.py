@@ -1,12 +1,18 @@
 """Records of what tasks use, in a real Redis."""
 
 import random
+from typing import Any
 
 import pytest
 from redis import Redis
 
+from seawall import Seawall, events, policy
 from seawall.memory import leaks
+from seawall.memory.board import Board, Kind
+from seawall.memory.events import BudgetFarOff
 from seawall.memory.learned import ENOUGH, WINDOW, Judged, Learned, Sample
+from seawall.memory.runs import Reports
+from seawall.worker.memory import _Records
 
 MB = 1 << 20
 
@@ -45,6 +51,33 @@ def test_a_task_that_has_changed_is_known_again_after_a_window_of_runs(learned: 
     record = learned.record("shop.changed")
     assert record.peak() == pytest.approx(10 * MB, rel=0.02)
     assert record.runs <= 2 * WINDOW
+
+
+def declaring(memory: int) -> Any:
+    @policy(memory=memory)
+    def work() -> None: ...
+
+    return work
+
+
+def test_a_declaration_is_far_off_if_it_is_too_small_or_keeps_others_waiting(learned: Learned) -> None:
+    """With 1 GiB for four slots, 64 MiB that nobody needs are in nobody's way, and 512 MiB are."""
+    app = Seawall("declares", set_as_current=False, broker="memory://")
+    for name, megabytes in (("generous", 64), ("greedy", 512), ("tight", 1)):
+        app.task(name=name, shared=False)(declaring(megabytes * MB))
+        learned.add([Sample(name, 2 * MB)] * 100)
+    board = Board.create(1024 * MB)
+    with board.locked():
+        board.take(Kind.WORKER, slots=4)
+    heard: list[BudgetFarOff] = []
+    stop = events.subscribe(BudgetFarOff, heard.append)
+    reports = Reports()
+    try:
+        _Records(app, board, reports)._publish(learned.records())
+    finally:
+        stop()
+        reports.close()
+    assert sorted(each.task for each in heard) == ["greedy", "tight"]
 
 
 def test_only_the_task_that_leaks_is_flagged_and_is_cleared_when_mended(learned: Learned) -> None:

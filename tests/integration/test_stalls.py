@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from seawall.database.migrations import Migrations
+from seawall.startup import histories
 from support import shop
 from support.delivery import own_server
 from support.nodes import StartWorker, start_worker
@@ -30,10 +32,15 @@ def standing_still(*processes: psutil.Process) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def test_a_machine_that_stood_still_is_no_outage(tmp_path: Path, start_worker: StartWorker) -> None:
+def test_a_machine_that_stood_still_is_no_outage(
+    tmp_path: Path, start_worker: StartWorker, database_url: str
+) -> None:
+    Migrations(database_url, histories()).up()
     folder = tmp_path / "server"
     with own_server(folder, fsync="no") as server:
-        worker = start_worker("support.shop", "--concurrency=2", env={"SEAWALL_REDIS_URL": server.url})
+        env = {"SEAWALL_REDIS_URL": server.url, "SEAWALL_DATABASE_URL": database_url}
+        env["SEAWALL_DATABASE__SLOW_QUERY"] = "60"  # a statement that was under way did take so long
+        worker = start_worker("support.shop", "--concurrency=2", env=env)
         app = shop.create(server.url)
         assert app.tasks["shop.add"].delay(1, 1).get(timeout=20) == 2
         before = len(worker.logs())

@@ -9,7 +9,7 @@ from elasticapm.transport.base import Transport as Base
 from support.observed import record
 
 
-class Transport(Base):  # type: ignore[misc] # Elastic's agent has no types
+class Transport(Base):  # type: ignore[misc, unused-ignore] # Elastic's agent has no types
     """Takes batches of documents, one a line, packed."""
 
     def send(self, data: Any, forced_flush: bool = False) -> None:  # noqa: ARG002, FBT002 - Elastic's

@@ -157,9 +157,20 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 
 def test_without_an_address_the_command_says_what_to_set() -> None:
-    asked = CliRunner().invoke(group, ["health"])
+    asked = CliRunner().invoke(group, ["health", "ready"])
     assert asked.exit_code == 2
     assert "SEAWALL_HEALTH__ADDRESS" in asked.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--servers"]])
+def test_who_asks_the_servers_starts_none(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HOME", str(tmp_path / "home"))
+    asked = CliRunner().invoke(group, ["health", *arguments])
+    assert asked.exit_code == 1
+    assert asked.output.count("home does not run") == 3, asked.output
+    assert not (tmp_path / "home").exists()
 
 
 def test_the_server_bears_start_and_stop() -> None:

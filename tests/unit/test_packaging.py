@@ -99,6 +99,15 @@ assert threading.active_count() == 1
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["seawall.database.migrations", "seawall.breaker.events"])
+def test_what_is_below_a_package_whose_place_a_function_takes_can_be_imported_by_another_name(
+    module: str,
+) -> None:
+    code = f"import {module} as m; import sys; assert m is sys.modules['{module}']"
+    done = run([sys.executable, "-c", code], ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "first",
     [

@@ -61,6 +61,10 @@ def breaker(name: str, **options: "Unpack[Options]") -> "Breaker":
     return make(name, dict(options))
 
 
+# It stands in the place of this package: `import seawall.breaker.events as m` looks below its name.
+breaker.__name__ = __name__
+
+
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:

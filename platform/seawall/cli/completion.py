@@ -68,7 +68,7 @@ def _asked(kind: str, incomplete: str) -> list[tuple[str, str]]:
 def _of_redis(ask: "Callable[[Redis, str], Named]", *, broker: bool = False) -> Callable[[str], Named]:
     def asked(incomplete: str) -> Named:
         from seawall import cluster, servers
-        from seawall.cli.status import known_urls
+        from seawall.cli.reach import known_urls
         from seawall.config import settings
 
         apart = broker and settings().broker_url is not None
@@ -113,7 +113,7 @@ def _letters(client: "Redis", incomplete: str) -> Named:
 
 
 def _groups(incomplete: str) -> Named:
-    from seawall.cli.status import known_urls
+    from seawall.cli.reach import known_urls
     from seawall.config import settings
     from seawall.database.pool import Database
     from seawall.records.groups import Wanted, find

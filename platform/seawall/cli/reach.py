@@ -217,6 +217,24 @@ def postgres(url: str | None = None) -> "Iterator[Database]":
         database.close()
 
 
+def known_urls() -> tuple[dict[str, str], dict[str, str]]:
+    """Where the servers are, and why there is nothing to ask of the others."""
+    from seawall import embedded, servers
+    from seawall.config import settings
+
+    urls: dict[str, str] = {}
+    if servers.redis_is_known():
+        urls["Redis"] = servers.redis_url()
+    if servers.database_is_known():
+        urls["PostgreSQL"] = servers.database_url()
+    if len(urls) < 2:  # noqa: PLR2004 - the two servers
+        running = embedded.find(settings().home)
+        found = {"Redis": running and running.redis_url, "PostgreSQL": running and running.database_url}
+        urls = {**{name: url for name, url in found.items() if url}, **urls}
+    stopped = f"the embedded server of {settings().home} does not run"
+    return urls, {name: stopped for name in ("Redis", "PostgreSQL") if name not in urls}
+
+
 def if_known(work: "Callable[[Database], _Result]") -> _Result | None:
     """What `work` returns; None without PostgreSQL, and with a line about it if that does not answer."""
     from seawall import servers

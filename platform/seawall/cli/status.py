@@ -283,7 +283,7 @@ def status() -> Page:
 @contextlib.contextmanager
 def _asked() -> Iterator[_Servers]:
     """The servers, as far as they answer, tried at once; embedded ones that do not run are not started."""
-    urls, away = known_urls()
+    urls, away = reach.known_urls()
     ways: dict[str, Callable[[str], Any]] = {"Redis": reach.redis, "PostgreSQL": reach.postgres}
     opened: dict[str, Any] = {}
     if urls:  # what takes long to import is imported before a second is counted
@@ -298,26 +298,8 @@ def _asked() -> Iterator[_Servers]:
             except SeawallError as exc:
                 away[name] = str(exc)
         if len(opened) < len(urls):
-            away |= known_urls()[1]  # embedded servers may have ended meanwhile
+            away |= reach.known_urls()[1]  # embedded servers may have ended meanwhile
         yield _Servers(opened.get("Redis"), opened.get("PostgreSQL"), away)
-
-
-def known_urls() -> tuple[dict[str, str], dict[str, str]]:
-    """Where the servers are, and why there is nothing to ask of the others."""
-    from seawall import embedded, servers
-    from seawall.config import settings
-
-    urls: dict[str, str] = {}
-    if servers.redis_is_known():
-        urls["Redis"] = servers.redis_url()
-    if servers.database_is_known():
-        urls["PostgreSQL"] = servers.database_url()
-    if len(urls) < 2:  # noqa: PLR2004 - the two servers
-        running = embedded.find(settings().home)
-        found = {"Redis": running and running.redis_url, "PostgreSQL": running and running.database_url}
-        urls = {**{name: url for name, url in found.items() if url}, **urls}
-    stopped = f"the embedded server of {settings().home} does not run"
-    return urls, {name: stopped for name in ("Redis", "PostgreSQL") if name not in urls}
 
 
 def _section(ask: Callable[[_Servers], Rows], asked: _Servers) -> Rows:

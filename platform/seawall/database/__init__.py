@@ -26,6 +26,10 @@ def database(url: str | None = None) -> "Database":
     return _opened.get(url) or _opened.setdefault(url, _configured(url))
 
 
+# It stands in the place of this package: `import seawall.database.migrations as m` looks below its name.
+database.__name__ = __name__
+
+
 def opened() -> "list[Database]":
     """Those of this process so far."""
     return list(_opened.values())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seawall.fleet import FleetSpec
 
 _LEAST_CELL: Final = 64 * 1024 * 1024
-_LEAST_FILES: Final = 4096
+_LEAST_FILES: Final = 1024  # what most systems allow; a process of ours opens about 60, its tasks some
 _FILES_OF_A_CELL: Final = 32
 _CROWDED: Final = 4  # processes to a processor
 _CONNECTIONS_OF_A_CELL: Final = 8  # to Redis: consuming, renewing, results, events, shared state

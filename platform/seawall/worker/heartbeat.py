@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ROOT: Final = WORKERS
 EVERY: Final = 2.0
 LASTS: Final = 10.0
+_NEWS: Final = 2  # beats in a row that nobody hears are worth a line: a busy machine costs one
 
 _beat: Final = Script("seawall.worker", "beat")
 _leave: Final = Script("seawall.worker", "leave")
@@ -59,7 +60,7 @@ class Heartbeat(Periodic):
         self._name = name
         self._describe = describe
         self._every = every
-        self._heard = True
+        self._missed = 0
 
     def turn(self) -> float:
         """Beat."""
@@ -86,8 +87,8 @@ class Heartbeat(Periodic):
             with undisturbed():
                 word()
         except (RedisError, OSError, SeawallError) as exc:
-            if self._heard:
+            self._missed += 1
+            if self._missed == _NEWS:
                 logger.info("the cluster does not hear of this worker: %s", exc)
-            self._heard = False
         else:
-            self._heard = True
+            self._missed = 0

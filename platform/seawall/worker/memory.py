@@ -32,7 +32,7 @@ from seawall.memory.events import BudgetFarOff, CellRecycled, LeakCleared, LeakS
 from seawall.memory.guard import Guard, Overrun, act
 from seawall.memory.learned import Judged, Learned, Record, Sample
 from seawall.memory.process import group_of, make_board, marks_of, stand_down
-from seawall.memory.recycling import WORTH, Recycling
+from seawall.memory.recycling import Recycling
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policy import policy_of
 from seawall.quantity import format_bytes
@@ -211,7 +211,7 @@ class _Records:
             self._board.learn(record.name, peak)
             task: Any = self._app.tasks.get(record.name)
             declared = policy_of(task.run).memory if task is not None else None
-            if declared and record.name not in self._reported and _far_off(declared, peak):
+            if declared and record.name not in self._reported and self._is_far_off(declared, peak):
                 self._reported.add(record.name)
                 logger.warning(
                     "%s declares memory=%s and was seen to need %s (p95 of %d runs): correct its policy",
@@ -219,10 +219,10 @@ class _Records:
                 )  # fmt: skip
                 events.emit(BudgetFarOff(task=record.name, declared=declared, learned=peak))
 
-
-def _far_off(declared: int, learned: int) -> bool:
-    """Too small, or several times too large; what is small in any case harms nobody."""
-    return learned > declared or (learned * _FAR_OFF < declared and declared > WORTH)
+    def _is_far_off(self, declared: int, learned: int) -> bool:
+        """Too small, or several times too large; within a fair share of the budget that delays nobody."""
+        fair = self._board.budget // max(1, self._board.slots)
+        return learned > declared or (learned * _FAR_OFF < declared and declared > fair)
 
 
 def _tell(overrun: Overrun) -> bool:

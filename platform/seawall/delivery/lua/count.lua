@@ -1,9 +1,16 @@
 -- What a queue holds, by where it is. KEYS: base.
 -- Returns {ready, delayed, held, dead, paused, us the head of the line has waited (-1 = nobody),
---          {dependency, parked, ...}}.
+--          {dependency, parked, ...}}. What a consumer holds whose lease has ended is ready: the next who claims has it.
 local base, held, parked = KEYS[1], 0, {}
-for _, consumer in ipairs(redis.call('ZRANGE', base .. ':consumers', 0, -1)) do
-  held = held + redis.call('HLEN', base .. ':held:' .. consumer)
+local ready = redis.call('ZCARD', base .. ':ready') + redis.call('ZCARD', base .. ':suspects')
+local leases = redis.call('ZRANGE', base .. ':consumers', 0, -1, 'WITHSCORES')
+for i = 1, #leases, 2 do
+  local many = redis.call('HLEN', base .. ':held:' .. leases[i])
+  if tonumber(leases[i + 1]) > NOW then
+    held = held + many
+  else
+    ready = ready + many
+  end
 end
 for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
   table.insert(parked, dependency)
@@ -16,7 +23,6 @@ if suspect[1] and (not head[1] or tonumber(suspect[2]) < tonumber(head[2])) then
 end
 local waited = head[1] and NOW - FIRST - (tonumber(head[2]) - level_of(head[1]) * LEVEL) or -1
 return {
-  redis.call('ZCARD', base .. ':ready') + redis.call('ZCARD', base .. ':suspects'),
-  redis.call('ZCARD', base .. ':delayed'), held,
+  ready, redis.call('ZCARD', base .. ':delayed'), held,
   redis.call('ZCARD', base .. ':dead'), redis.call('EXISTS', base .. ':paused'), waited, parked,
 }
