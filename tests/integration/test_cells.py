@@ -290,7 +290,7 @@ def test_autoscale_follows_the_work(app: Celery, start_worker: StartWorker) -> N
 
 
 @pytest.mark.parametrize("pool", ["cells", pytest.param("prefork", marks=pytest.mark.slow)])
-def test_a_new_process_has_run_the_hooks_of_multiprocessing_and_can_speak_to_workers(
+def test_a_new_process_has_run_its_hooks_and_keeps_what_they_put_around_a_task(
     redis_url: str, start_worker: StartWorker, pool: str
 ) -> None:
     options = ["-P", "prefork"] if pool == "prefork" else []
@@ -301,5 +301,7 @@ def test_a_new_process_has_run_the_hooks_of_multiprocessing_and_can_speak_to_wor
         os.kill(first, signal.SIGKILL)
         second = wait_until(lambda: ask.delay().get(timeout=20), timeout=20, what="the next process")
         assert second != first
-        assert {str(first).encode(), str(second).encode()} <= set(store(app).lrange("hook", 0, -1))
+        both = {str(first).encode(), str(second).encode()}
+        assert both <= set(store(app).lrange("hook", 0, -1))
+        assert both <= set(store(app).lrange("traced", 0, -1))
     assert "closed pool" not in worker.logs()

@@ -1,4 +1,4 @@
-"""An application that hears of its worker's forks as prefork lets it: `multiprocessing` runs its hook."""
+"""An application that hears of its worker's forks as prefork lets it, and puts a tracer around its task there."""
 
 import os
 from multiprocessing.util import register_after_fork
@@ -46,3 +46,15 @@ def _hear(**_: Any) -> None:
 @signals.worker_ready.connect
 def _speak(**_: Any) -> None:
     app.control.broadcast("heartbeat")  # the worker's own way to its neighbours is open from now on
+
+
+@signals.worker_process_init.connect
+def _watch(**_: Any) -> None:
+    ask: Any = app.tasks["hooked.ask"]
+    inner = ask.__trace__
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        store(app).rpush("traced", os.getpid())
+        return inner(*args, **kwargs)
+
+    ask.__trace__ = traced

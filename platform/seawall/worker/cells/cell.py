@@ -141,7 +141,9 @@ class Cell:
         self.hostname = self.worker.hostname
         self.timer = Timer(max_interval=10.0)
         self.hub: Any = set_event_loop(Hub(self.timer))
-        self.pool: Any = Solo(app=self.app, initargs=(self.app, self.hostname))
+        for task in self.app.tasks.values():
+            give_tracer(task, self.hostname)  # before `worker_process_init`, whose receivers may wrap it
+        self.pool: Any = Solo(app=self.app, initargs=(self.app, self.hostname))  # which sends that
         self._table = pool.table
         self._heard = pool.table.epoch
         self.share = pool.wanted  # cells that rate limits are shared by

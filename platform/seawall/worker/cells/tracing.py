@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _celerys: Any = celery_trace  # celery-types lacks half of it
 _tasks: Any = celery_state._task_stack  # type: ignore[attr-defined]  # noqa: SLF001
 _HOOKS: Final = ("before_start", "on_success", "after_return")
+_BUILT_BY: Final = "_tracer_built_by"  # an attribute of tasks
 _EMPTY: Final = (Backend.process_cleanup, BaseLoader.on_process_cleanup)
 _STATES: Final = ((Reject, states.REJECTED), (Ignore, states.IGNORED), (Retry, states.RETRY))
 
@@ -152,13 +153,16 @@ class Tracer:
 
 
 def give_tracer(task: Any, hostname: str) -> None:
-    """Give a task the tracer that `celery.app.trace` builds now.
+    """Give a task the tracer that `celery.app.trace` builds now, unless it had that.
 
     Celery's consumer holds the `build_tracer` that was there when it was imported. Sentry and others put
     their own in its place, often later: when the application's modules or a signal's receivers set them up.
+    What somebody has put around a tracer of ours stays.
     """
-    app = task.app
-    task.__trace__ = celery_trace.build_tracer(task.name, task, app.loader, hostname, app=app)
+    builder = celery_trace.build_tracer
+    if vars(task).get(_BUILT_BY) is not builder:
+        task.__trace__ = builder(task.name, task, task.app.loader, hostname, app=task.app)
+        vars(task)[_BUILT_BY] = builder
 
 
 def is_wrapped(task: Any) -> bool:
