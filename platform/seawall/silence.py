@@ -37,6 +37,8 @@ HEARD_WITHIN: Final = 10.0
 LEFT_WITHIN: Final = 1.0
 """Seconds that a server may say nothing to a process that was told to end."""
 
+_NEWS: Final = 2  # misses
+
 SUSPECTED_WITHIN: Final = 1.0
 """Seconds that it may say nothing on a connection that is older than one that has waited in vain."""
 
@@ -228,6 +230,22 @@ class _Process:
     silent_at: ClassVar[dict[tuple[Any, Any], float]] = {}
     """When a connection to a server has waited in vain last, by its host and port."""
     refused_at = -math.inf
+
+
+class Misses:
+    """Questions in a row that had no answer. A busy machine costs one now and then; two are worth a line."""
+
+    def __init__(self) -> None:
+        self._many = 0
+
+    def count(self) -> bool:
+        """One more had none; whether to say so now."""
+        self._many += 1
+        return self._many == _NEWS
+
+    def end(self) -> None:
+        """One was answered."""
+        self._many = 0
 
 
 def since_refusal() -> float:

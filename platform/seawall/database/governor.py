@@ -23,6 +23,7 @@ from seawall.cluster import Argument, Script, micros
 from seawall.database import label
 from seawall.database.events import ConnectionsGranted
 from seawall.errors import SeawallError
+from seawall.silence import Misses
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,7 +35,6 @@ LEASE: Final = 10.0
 
 RENEW: Final = 1.0
 _HURRY: Final = 0.1  # seconds between questions while others are closing what is to be ours
-_NEWS: Final = 2  # questions in a row without an answer that are worth a line: a busy machine costs one
 _FADING: Final = 1.0  # seconds until the server has forgotten the connections of a process that left
 _REMEMBERED: Final = 30.0  # seconds until a process says the budget again, before Redis forgets it
 
@@ -81,7 +81,7 @@ class Governor:
         self._ask_server = ask_server
         self._said_at = float("-inf")
         self._process = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._missed = 0
+        self._misses = Misses()
         self.grant: int | None = None
 
     def renew(self, now: float, want: int, held: int) -> tuple[int, float]:
@@ -89,11 +89,10 @@ class Governor:
         try:
             grant, fair, budget = self._ask(now, want, held)
         except (RedisError, SeawallError) as exc:
-            self._missed += 1
-            if self._missed == _NEWS:
+            if self._misses.count():
                 logger.warning("the connection budget cannot be asked for, keeping the last grant: %s", exc)
             return (1 if self.grant is None else self.grant), RENEW
-        self._missed = 0
+        self._misses.end()
         if grant != self.grant:
             events.emit(ConnectionsGranted(grant=grant, budget=budget))
         self.grant = grant

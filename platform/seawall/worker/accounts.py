@@ -48,6 +48,7 @@ from seawall.breaker.store import Store
 from seawall.delivery import Queues, Transport, let_go
 from seawall.errors import ConfigError
 from seawall.limits import shares
+from seawall.silence import Misses
 from seawall.text import carried, one_line
 from seawall.worker.names import Known, digest_of, waits_for
 from seawall.worker.periodic import Periodic
@@ -243,7 +244,7 @@ class Watch(Periodic):
     def __init__(self, parked: Parked) -> None:
         super().__init__()
         self._parked = parked
-        self._told = False
+        self._misses = Misses()
 
     def turn(self) -> float:
         """Look; what cannot be let go now is looked at again, and comes back by itself."""
@@ -251,10 +252,11 @@ class Watch(Periodic):
             with undisturbed():
                 self.look()
         except Exception as exc:  # noqa: BLE001 - whatever Redis and the broker's client raise
-            logger.log(logging.DEBUG if self._told else logging.INFO, "what is parked waits: %s", exc)
-            self._told = True
+            logger.log(
+                logging.INFO if self._misses.count() else logging.DEBUG, "what is parked waits: %s", exc
+            )
             return LOOK_AGAIN
-        self._told = False
+        self._misses.end()
         return self.tick
 
     @abstractmethod

@@ -17,6 +17,7 @@ from seawall import cluster
 from seawall.breaker.hub import undisturbed
 from seawall.cluster import Script, micros
 from seawall.errors import SeawallError
+from seawall.silence import Misses
 from seawall.worker.names import WORKERS, Known, write_down
 from seawall.worker.periodic import Periodic
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 ROOT: Final = WORKERS
 EVERY: Final = 2.0
 LASTS: Final = 10.0
-_NEWS: Final = 2  # beats in a row that nobody hears are worth a line: a busy machine costs one
 
 _beat: Final = Script("seawall.worker", "beat")
 _leave: Final = Script("seawall.worker", "leave")
@@ -60,7 +60,7 @@ class Heartbeat(Periodic):
         self._name = name
         self._describe = describe
         self._every = every
-        self._missed = 0
+        self._misses = Misses()
 
     def turn(self) -> float:
         """Beat."""
@@ -87,8 +87,7 @@ class Heartbeat(Periodic):
             with undisturbed():
                 word()
         except (RedisError, OSError, SeawallError) as exc:
-            self._missed += 1
-            if self._missed == _NEWS:
+            if self._misses.count():
                 logger.info("the cluster does not hear of this worker: %s", exc)
         else:
-            self._missed = 0
+            self._misses.end()
