@@ -1,4 +1,4 @@
-"""An application that hears of its worker's forks as prefork lets it, and puts a tracer around its task there."""
+"""An application that hears of its worker's forks as prefork lets it, and wraps its task's tracer there."""
 
 import os
 from multiprocessing.util import register_after_fork
