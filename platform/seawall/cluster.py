@@ -152,7 +152,7 @@ def client() -> "Redis":
 def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
     """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix."""
     options = {
-        **silence.timeouts({}, silence=timeout),
+        **silence.parameters({}, silence=timeout),
         "retry": Retry(NoBackoff(), 0),
         "command_packer": Packer(settings().redis_prefix),
     }

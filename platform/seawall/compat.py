@@ -18,6 +18,16 @@ UNSET: Final[Any] = SENTINEL
 READS_WITH_TIMEOUT: Final = "timeout" in inspect.signature(AbstractConnection.read_response).parameters
 """Whether `read_response` takes a timeout; before redis-py 8 only the socket has one."""
 
+NO_NOTIFICATIONS: Final[dict[str, Any]] = {}
+"""Parameters of connections without notifications of maintenance, which redis-py has from its release 7 on.
+
+With them a pool no longer looks whether a connection still holds somebody's answer, and lends it.
+"""
+if "maint_notifications_config" in inspect.signature(AbstractConnection.__init__).parameters:
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    NO_NOTIFICATIONS["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+
 
 @contextlib.contextmanager
 def socket_waits(connection: Any, seconds: float | None) -> Iterator[None]:

@@ -34,6 +34,9 @@ SILENCE: Final = 5.0
 HEARD_WITHIN: Final = 10.0
 """Seconds within which a producer hears what became of a submission."""
 
+MOST_CONNECTIONS: Final = 2**16
+"""Of a pool of redis-py: more than threads that use it at once, and what interruptions cost."""
+
 LEFT_WITHIN: Final = 1.0
 """Seconds that a server may say nothing to a process that was told to end."""
 
@@ -144,6 +147,15 @@ class _Bounded:
     socket_timeout: float | None
     disconnect: Callable[[], None]
     _made_at = 0.0
+    _is_whole = True
+
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """As redis-py's, which takes for connected what was interrupted before it had greeted its server."""
+        if not self._is_whole:
+            self.disconnect()
+        self._is_whole = False
+        super().connect_check_health(*args, **options)  # type: ignore[misc]
+        self._is_whole = True
 
     def _connect(self) -> Any:
         about_to_wait()
@@ -310,12 +322,18 @@ def bounded(kind: Any) -> Any:
     return type(kind.__name__, (_Bounded, kind), {"__module__": kind.__module__})
 
 
-def timeouts(given: Mapping[str, Any], *, silence: float = SILENCE) -> dict[str, Any]:
-    """What a connection's parameters lack in timeouts; what somebody set stays."""
+def parameters(given: Mapping[str, Any], *, silence: float = SILENCE) -> dict[str, Any]:
+    """What a connection's parameters lack of ours: timeouts, and a pool that no interruption uses up.
+
+    An exception that arrives while a connection is taken from redis-py's pool costs it one of
+    `max_connections` for good. What somebody set stays.
+    """
     ours = {
         "socket_timeout": silence,
         "socket_connect_timeout": silence,
         "socket_keepalive": True,
         "socket_keepalive_options": dict(KEEPALIVE),
+        "max_connections": MOST_CONNECTIONS,
+        **compat.NO_NOTIFICATIONS,
     }
     return {name: value for name, value in ours.items() if given.get(name) is None}

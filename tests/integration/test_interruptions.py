@@ -15,10 +15,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import redis.connection
 from celery.exceptions import SoftTimeLimitExceeded
 
 import seawall
-from seawall import Poisoned, breaker, holdings, limits
+from seawall import Poisoned, breaker, cluster, holdings, limits
 from seawall.cluster import client
 from seawall.database import nesting
 from seawall.database.guarding import Guard
@@ -30,7 +31,8 @@ from support.nodes import StartWorker
 from support.waiting import wait_until
 
 PACKAGE = Path(seawall.__file__).parent
-TRACED = ("database", "limits", "breaker")
+TRACED = ("database", "limits", "breaker", "silence.py")
+OTHERS = (logging.__file__, redis.connection.__file__)
 KEY = "interrupted"
 SLOW = pytest.mark.slow
 RULES: dict[str, Any] = {
@@ -64,7 +66,7 @@ class Interrupter:
     def _enter(self, frame: FrameType, _event: str, _argument: object) -> Any:
         path = Path(frame.f_code.co_filename)
         ours = PACKAGE in path.parents and path.relative_to(PACKAGE).parts[0] in TRACED
-        if not ours and frame.f_code.co_filename != logging.__file__:
+        if not ours and frame.f_code.co_filename not in OTHERS:
             return None
         frame.f_trace_opcodes = True
         return self._look
@@ -82,7 +84,7 @@ class Interrupter:
 class World:
     """What is taken from, and whether anything is."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, redis_url: str) -> None:
         settings = DatabaseSettings(max_connections_per_process=2, slow_query=1000)
         self.database = Database(url, settings)
         self.guarded = Database(url, settings)
@@ -90,6 +92,7 @@ class World:
         self.guarded.guard(self.guard)
         self.probed = breaker("probed", **RULES)
         self.handler = logging.StreamHandler(io.StringIO())
+        self.redis = cluster.connect(redis_url)
 
     def left(self) -> list[str]:
         """What is taken now, in words."""
@@ -106,6 +109,11 @@ class World:
             found.append(f"probes {leases!r}")
         if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
             found.append("locks of logging")
+        try:
+            if self.redis.echo(KEY) != KEY.encode():  # type: ignore[no-untyped-call]
+                found.append("an answer for somebody else")
+        except Exception as exc:  # noqa: BLE001
+            found.append(repr(exc))
         if self.guard._under_way or self.probed._under_way.get() is not None:
             found.append("calls under way")
         return found
@@ -141,6 +149,12 @@ class World:
         with self.probed:
             pass
 
+    def greet(self) -> None:
+        self.redis.ping()
+
+    def ask(self) -> None:
+        self.redis.ping()
+
     def log(self) -> None:
         logger = logging.getLogger("interrupted")
         logger.manager._clear_cache()  # type: ignore[attr-defined] # as if it were its first line
@@ -151,6 +165,8 @@ class World:
         """Have the breaker half open before it is probed, and no pool of connections before one is made."""
         if way is World.connect:
             self.database.close()
+        if way is World.greet:
+            self.redis.connection_pool.disconnect()
         if way is World.probe:
             self.probed.reset()
             with contextlib.suppress(ConnectionError), self.probed:
@@ -160,17 +176,18 @@ class World:
 
 WAYS: tuple[Callable[[World], None], ...] = (
     *(World.fetch, World.fetch_guarded, World.connect, World.nest, World.alter),
-    *(World.share, World.call, World.probe, World.log),
+    *(World.share, World.call, World.probe, World.log, World.greet, World.ask),
 )
 
 
 @pytest.fixture
 def world(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
-    made = World(database_url)
+    made = World(database_url, redis_url)
     yield made
     made.database.close()
     made.guarded.close()
+    made.redis.close()
     shares().stop()
 
 

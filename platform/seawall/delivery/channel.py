@@ -46,6 +46,7 @@ _OF_SILENCE = 0.8  # of the time that a server may say nothing: it has to be hea
 class Channel(ClaimingChannel):
     """One channel: a producer until it first claims, then a consumer with a claimant of its own."""
 
+    max_connections = silence.MOST_CONNECTIONS
     connection_class = silence.bounded(Connection)
     connection_class_ssl = silence.bounded(SSLConnection)
     Message = Message
@@ -78,7 +79,7 @@ class Channel(ClaimingChannel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
-        return {**params, **silence.timeouts(params, silence=self._silence), "command_packer": Packer()}
+        return {**params, **silence.parameters(params, silence=self._silence), "command_packer": Packer()}
 
     def _next_delivery_tag(self) -> str:
         return secrets.token_hex(10)

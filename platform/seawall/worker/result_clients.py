@@ -79,7 +79,7 @@ class _LettingGo:
 
 def bound(parameters: dict[str, Any], *, managed: bool) -> None:
     """Let no connection with these parameters wait for ever, also one that Sentinel manages."""
-    parameters |= silence.timeouts(parameters)
+    parameters |= silence.parameters(parameters)
     kind = parameters.get("connection_class", SentinelManagedConnection if managed else Connection)
     parameters["connection_class"] = silence.bounded(kind)
 

@@ -341,7 +341,7 @@ class Stored:
     @property
     def _transport_options(self) -> dict[str, Any]:
         # Celery's connections to sentinels have no timeout.
-        return {"sentinel_kwargs": silence.timeouts({}), **super()._transport_options}  # type: ignore[misc]
+        return {"sentinel_kwargs": silence.parameters({}), **super()._transport_options}  # type: ignore[misc]
 
     def ensure(self, fun: Any, args: Any, **policy: Any) -> Any:
         """As Celery's, which tries again for 20 s; for whoever has a deadline, until that one."""
