@@ -110,7 +110,7 @@ class World:
         if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
             found.append("locks of logging")
         try:
-            if self.redis.echo(KEY) != KEY.encode():  # type: ignore[no-untyped-call]
+            if self.redis.echo(KEY) != KEY.encode():
                 found.append("an answer for somebody else")
         except Exception as exc:  # noqa: BLE001
             found.append(repr(exc))
