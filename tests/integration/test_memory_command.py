@@ -74,8 +74,8 @@ def test_list_shows_what_was_learned_and_forget_begins_again(run: Run, redis_url
         learned.add([Sample("leaky.leak", 1 << 20, kept=100_000)] * 12)
         learned.add([Sample("leaky.clean", 1 << 20)] * 2)
     table = run("list").splitlines()
-    assert table[1].split()[:2] == ["leaky.clean", "2"]
-    assert table[2].endswith("leaks 97.66 KiB a run")
+    assert table[1].endswith("leaks 97.66 KiB a run")
+    assert table[2].split()[:2] == ["leaky.clean", "2"]
     listed = {row["task"]: row for row in json.loads(run("list", "--json"))}
     assert listed["leaky.clean"]["p95"] is None
     assert listed["leaky.leak"]["leaking"] is True
