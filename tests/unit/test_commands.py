@@ -16,7 +16,7 @@ from hypothesis import settings as configured
 from hypothesis import strategies as st
 
 from seawall import settings
-from seawall.cli import _COMMANDS, _mentioned, group, tables
+from seawall.cli import _COMMANDS, _mentioned, group, health, tables
 from seawall.cli.tables import Column, fields, moment, number, state, table, text, wide_of
 from support.commands import LEAVES, LONG_LIVED, commands
 from support.nodes import ROOT
@@ -218,6 +218,30 @@ def test_a_long_field_is_wrapped_below_itself(terminal: list[int]) -> None:
     assert len(lines) > 2
     assert all(len(line) <= 40 for line in lines)
     assert all(line.startswith("        because") for line in lines[1:])
+
+
+def test_what_servers_say_of_themselves_is_wrapped(terminal: list[int]) -> None:
+    terminal[0] = 40
+    said = {"name": "redis", "ok": False, "detail": "refused " * 12}
+    lines = [
+        click.unstyle(line) for line in health.lines({"ok": False, "question": "ready", "checks": [said]})
+    ]
+    assert all(len(line) <= 40 for line in lines)
+    assert lines[1].startswith("  NO  redis: refused")
+    assert all(line.startswith("      refused") for line in lines[2:])
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["memory", "profile", "shop.add"]])
+def test_without_a_fleet_the_application_has_to_be_named(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEAWALL_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    told = CliRunner().invoke(group, command)
+    assert told.exit_code == 2
+    assert "celery -A" in told.output
+    assert "seawall init -A" in told.output
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

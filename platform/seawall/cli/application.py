@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seawall.cli.discovery import place_below
+from seawall.cli.discovery import hint, place_below
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.fleet import FleetSpec
@@ -30,13 +30,24 @@ def fleet() -> FleetSpec | None:
     return FleetSpec.load(path) if path.is_file() else None
 
 
+def _fleets_application() -> str:
+    path = settings().fleet_file
+    if settings().fleet is None and not path.exists():
+        example = hint()
+        raise ConfigError(
+            f"there is no {path} here, which would say whose application this is: name it yourself, "
+            f"`celery -A {example} seawall ...`, or have `seawall init -A {example}` write the file"
+        )
+    return FleetSpec.load(path).app
+
+
 def current_app(*, with_tasks: bool = False) -> "Celery":
     """The one of `celery -A app seawall ...`, else the fleet's; `with_tasks` also imports its tasks' modules.
 
     Raises:
         ConfigError: it, or one of these modules, cannot be loaded.
     """
-    app = celerys_app() or load_app(FleetSpec.load(settings().fleet_file).app)
+    app = celerys_app() or load_app(_fleets_application())
     if with_tasks:
         try:
             app.loader.import_default_modules()

@@ -9,6 +9,7 @@ import click
 
 from seawall.cli import Amount, OneOf, reach
 from seawall.cli.pages import Page, watched
+from seawall.cli.tables import wrapped
 from seawall.errors import ConfigError
 from seawall.quantity import LONGEST_WAIT, Duration
 
@@ -40,7 +41,7 @@ def health(*, question: str | None, address: str | None, servers: bool, timeout:
         ok, answer = ask(place, Question(question or "ready"), timeout=timeout)
     else:
         raise ConfigError("health.address is unset: set SEAWALL_HEALTH__ADDRESS, or ask with --servers")
-    return Page(data=answer, lines=lambda: _lines(answer), status=0 if ok else 1)
+    return Page(data=answer, lines=lambda: lines(answer), status=0 if ok else 1)
 
 
 def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
@@ -64,11 +65,14 @@ def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
     return report.ok, report.as_dict()
 
 
-def _lines(answer: dict[str, Any]) -> Iterator[str]:
+def lines(answer: dict[str, Any]) -> Iterator[str]:
+    """What a terminal gets of an answer."""
     ok = answer["ok"]
     yield click.style(f"{answer['question']}: {'yes' if ok else 'no'}", fg="green" if ok else "red")
     if "error" in answer:
-        yield f"  {answer['error']}"
+        yield from wrapped(answer["error"], indent="  ")
     for check in answer["checks"]:
         mark = click.style("ok ", fg="green") if check["ok"] else click.style("NO ", fg="red")
-        yield f"  {mark} {check['name']}: {check['detail']}"
+        first, *more = wrapped(f"{check['name']}: {check['detail']}", indent=" " * 6)
+        yield f"  {mark} {first.lstrip()}"
+        yield from more
