@@ -105,12 +105,13 @@ bench: $(DEV) ## Measure what was promised, delivery, workers, all logs and even
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/outage.py
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/breakers.py
 
-check: $(DEV) ## Format, lint, types, layers, generated documentation, deploy files.
+check: $(DEV) ## Format, lint, types, layers, documentation, deploy files.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/blocks.py
 	! $(PIP) check | grep -Ev '^(No broken|celery-batches .* celery<5[.]7)' # see tool.uv in pyproject.toml
 	deploy/check
 

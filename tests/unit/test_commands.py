@@ -1,6 +1,7 @@
 """The command line as a whole: every command has what all have, and none costs more than it needs."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -72,6 +73,26 @@ def test_what_takes_arguments_shows_an_example_that_it_takes(path: tuple[str, ..
         command.make_context(path[-1], arguments)  # which refuses what a shell would see refused
         told = CliRunner().invoke(group, [*path, "--help"], terminal_width=80)
         assert f"\n  {command.epilog}\n" in told.output
+
+
+SAID = [
+    (page.relative_to(ROOT), line)
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for block in re.findall(r"^```(?:sh|console|bash)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if re.match(r"(\$ )?seawall ", line)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), SAID, ids=lambda value: str(value)[:50])
+def test_a_command_of_the_documents_is_one_that_there_is(page: Path, line: str) -> None:
+    words = shlex.split(line.removeprefix("$ "), comments=True)[1:]
+    path = next((tuple(words[:most]) for most in (2, 1) if tuple(words[:most]) in LEAVES), None)
+    if path is not None:
+        ends = [n for n, word in enumerate(words) if word in {">", "|", "&&", ";", "&"}] or [None]
+        LEAVES[path].make_context(path[-1], words[len(path) : ends[0]])
+    else:
+        assert words[0].startswith("-") or words[0] == "demo", page  # of a fleet
 
 
 @pytest.mark.parametrize(
