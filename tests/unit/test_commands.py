@@ -89,8 +89,8 @@ def test_a_command_of_the_documents_is_one_that_there_is(page: Path, line: str) 
     words = shlex.split(line.removeprefix("$ "), comments=True)[1:]
     path = next((tuple(words[:most]) for most in (2, 1) if tuple(words[:most]) in LEAVES), None)
     if path is not None:
-        ends = [n for n, word in enumerate(words) if word in {">", "|", "&&", ";", "&"}] or [None]
-        LEAVES[path].make_context(path[-1], words[len(path) : ends[0]])
+        end = next((n for n, word in enumerate(words) if word in {">", "|", "&&", ";", "&"}), len(words))
+        LEAVES[path].make_context(path[-1], words[len(path) : end])
     else:
         assert words[0].startswith("-") or words[0] == "demo", page  # of a fleet
 
