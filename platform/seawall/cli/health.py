@@ -62,7 +62,9 @@ def _ask_servers(timeout: float) -> tuple[bool, dict[str, Any]]:
     broker = redis if settings().broker_url is None else servers.broker_url
     checks = server_checks(redis=redis, broker=broker, database=partial(known, "PostgreSQL"))
     report = Health(checks, budget=timeout).ready()
-    return report.ok, report.as_dict()
+    asked, answer = {each.name for each in checks}, report.as_dict()
+    answer["checks"] = [each for each in answer["checks"] if each["name"] in asked]  # not this command's own
+    return report.ok, answer
 
 
 def lines(answer: dict[str, Any]) -> Iterator[str]:
