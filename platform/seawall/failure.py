@@ -178,7 +178,7 @@ def _told(message: str) -> str:
     return first
 
 
-_LIMITS: Final = {
+LIMITS: Final = {
     "billiard.exceptions.SoftTimeLimitExceeded": "soft",
     "billiard.exceptions.TimeLimitExceeded": "hard",
 }
@@ -192,7 +192,7 @@ def limit_in_words(kind: str, seconds: object) -> str:
 
 def limit_of(exc: BaseException) -> str | None:
     """In words, which limit of time a task outlasted; None of any other error."""
-    kind = _LIMITS.get(path_of(type(exc)))
+    kind = LIMITS.get(path_of(type(exc)))
     return None if kind is None else limit_in_words(kind, next(iter(exc.args), None))
 
 

@@ -1,6 +1,6 @@
 """The Celery application that a command is about."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,6 +11,8 @@ from seawall.fleet import FleetSpec
 
 if TYPE_CHECKING:
     from celery import Celery
+
+_NAMED: Final = "`celery -A {app} seawall ...` is about one application"
 
 
 def celerys_app() -> "Celery | None":
@@ -30,15 +32,20 @@ def fleet() -> FleetSpec | None:
     return FleetSpec.load(path) if path.is_file() else None
 
 
-def _fleets_application() -> str:
+def required_fleet(without: str) -> FleetSpec:
+    """What fleet.toml says; `without` one, what to run instead for the application that `{app}` stands for.
+
+    Raises:
+        ConfigError: there is none, or it says something wrong.
+    """
     path = settings().fleet_file
     if settings().fleet is None and not path.exists():
-        example = hint()
+        app = hint()
         raise ConfigError(
-            f"there is no {path} here, which would say whose application this is: name it yourself, "
-            f"`celery -A {example} seawall ...`, or have `seawall init -A {example}` write the file"
+            f"there is no {path} here, which would say what to run: {without.format(app=app)}, "
+            f"`seawall init -A {app}` writes the file for it"
         )
-    return FleetSpec.load(path).app
+    return FleetSpec.load(path)
 
 
 def current_app(*, with_tasks: bool = False) -> "Celery":
@@ -47,7 +54,7 @@ def current_app(*, with_tasks: bool = False) -> "Celery":
     Raises:
         ConfigError: it, or one of these modules, cannot be loaded.
     """
-    app = celerys_app() or load_app(_fleets_application())
+    app = celerys_app() or load_app(required_fleet(_NAMED).app)
     if with_tasks:
         try:
             app.loader.import_default_modules()

@@ -12,8 +12,7 @@ import click
 
 from seawall import embedded, servers
 from seawall.cli import migrate
-from seawall.cli.application import load_ours, queues_of, tasks_of
-from seawall.cli.discovery import hint
+from seawall.cli.application import load_ours, queues_of, required_fleet, tasks_of
 from seawall.config import settings
 from seawall.embedded.home import make_folders
 from seawall.errors import ConfigError, SeawallError
@@ -86,14 +85,7 @@ def _chosen(name: str | None) -> "tuple[FleetSpec, Celery]":
     if name is not None:
         app = load_ours(name)
         return FleetSpec.of_application(name, queues_of(app)), app
-    path = settings().fleet_file
-    if settings().fleet is None and not path.exists():
-        example = hint()
-        raise ConfigError(
-            f"there is no {path} here, which would say what to run: `seawall up -A {example}` runs one "
-            f"application with defaults, `seawall init -A {example}` writes the file for it"
-        )
-    spec = FleetSpec.load(path)
+    spec = required_fleet("`seawall up -A {app}` runs one application with defaults")
     return spec, load_ours(spec.app)
 
 

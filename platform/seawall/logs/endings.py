@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from seawall.failure import limit_in_words
+from seawall.failure import LIMITS, limit_in_words
 
 Fields = dict[str, Any]
 
@@ -27,7 +27,7 @@ RETRIED: Final = "Task %(name)s[%(id)s] retry: %(exc)s"
 
 _RETRY: Final = re.compile(r"Retry in (?P<seconds>[\d.e+-]+)s(?:: (?P<reason>.*))?", re.DOTALL)
 _EXCEPTION: Final = re.compile(r"(?P<name>[A-Z]\w*)\((?P<argument>None|['\"\d-].*?)?,?\)", re.DOTALL)
-_LIMITS: Final = {"SoftTimeLimitExceeded": "soft", "TimeLimitExceeded": "hard"}
+_LIMITS: Final = {path.rpartition(".")[2]: kind for path, kind in LIMITS.items()}
 _LONGEST: Final = 4096  # characters that are read as a `repr`; longer ones stay as they are
 _UNEXPECTED: Final = "raised unexpected"
 _EXPECTED: Final = "raised expected"
