@@ -18,7 +18,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final
 
@@ -139,23 +139,80 @@ def within(deadline: Deadline) -> Iterator[Deadline]:
         _deadline.reset(token)
 
 
+class _Whole:
+    """In front of a class of redis-py's connections: whoever gets one from a pool reads his own answers.
+
+    Redis-py takes for whole what somebody left who was interrupted before he had greeted the server or had
+    read all that he had asked for, and who came next would take those answers for his.
+    """
+
+    # redis-py's own.
+    _sock: socket.socket | None
+    _greeted = True
+    _subscribes = False
+    _packed = 1
+    _unread = 0
+
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """As redis-py's."""
+        if not self._greeted or (self._unread and not self._subscribes):
+            self.disconnect()
+        self._greeted = False
+        super().connect_check_health(*args, **options)  # type: ignore[misc]
+        self._greeted = True
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        """As redis-py's; what was asked will not be answered any more."""
+        self._unread = 0
+        super().disconnect(*args, **options)  # type: ignore[misc]
+
+    def register_connect_callback(self, callback: Any) -> None:
+        """As redis-py's; by it a subscriber takes a connection, which he closes when he is done with it."""
+        self._subscribes = True
+        super().register_connect_callback(callback)  # type: ignore[misc]
+
+    def deregister_connect_callback(self, callback: Any) -> None:
+        """As redis-py's."""
+        self._subscribes = False
+        super().deregister_connect_callback(callback)  # type: ignore[misc]
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        """As redis-py's, for what is sent next."""
+        commands = list(commands)
+        self._packed = len(commands)
+        return super().pack_commands(commands)  # type: ignore[misc]
+
+    def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
+        """As redis-py's."""
+        if not self._sock:
+            self.connect_check_health(check_health=False)  # first, as it asks the server too
+        many, self._packed = self._packed, 1
+        self._unread += many
+        super().send_packed_command(command, *args, **options)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's."""
+        try:
+            answer = super().read_response(*args, **options)  # type: ignore[misc]
+        except ResponseError:
+            self._count_answer()
+            raise
+        self._count_answer()
+        return answer
+
+    def _count_answer(self) -> None:
+        if self._unread:  # else nobody had asked for it, as for a message to a subscriber
+            self._unread -= 1
+
+
 class _Bounded:
-    """In front of a class of redis-py's connections."""
+    """In front of a class of redis-py's connections: nobody waits longer for one than `within` says."""
 
     # redis-py's own.
     socket_connect_timeout: float | None
     socket_timeout: float | None
     disconnect: Callable[[], None]
     _made_at = 0.0
-    _is_whole = True
-
-    def connect_check_health(self, *args: Any, **options: Any) -> None:
-        """As redis-py's, which takes for connected what was interrupted before it had greeted its server."""
-        if not self._is_whole:
-            self.disconnect()
-        self._is_whole = False
-        super().connect_check_health(*args, **options)  # type: ignore[misc]
-        self._is_whole = True
 
     def _connect(self) -> Any:
         about_to_wait()
@@ -318,8 +375,8 @@ def _shorter(timeout: float | None) -> float | None:
 
 @functools.cache
 def bounded(kind: Any) -> Any:
-    """A class of redis-py's connections, whose connections wait no longer than `within` says."""
-    return type(kind.__name__, (_Bounded, kind), {"__module__": kind.__module__})
+    """A class of redis-py's connections that wait no longer than `within` says and come whole from a pool."""
+    return type(kind.__name__, (_Bounded, _Whole, kind), {"__module__": kind.__module__})
 
 
 def parameters(given: Mapping[str, Any], *, silence: float = SILENCE) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import redis.client
 import redis.connection
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -28,12 +29,14 @@ from seawall.limits import limit, shares
 from seawall.sections import DatabaseSettings
 from support import interrupted
 from support.nodes import StartWorker
+from support.proxy import Proxy
 from support.waiting import wait_until
 
 PACKAGE = Path(seawall.__file__).parent
 TRACED = ("database", "limits", "breaker", "silence.py")
-OTHERS = (logging.__file__, redis.connection.__file__)
+OTHERS = (logging.__file__, redis.client.__file__, redis.connection.__file__)
 KEY = "interrupted"
+FAR = 0.01  # seconds to a server whose answers are not there yet when the next one asks
 SLOW = pytest.mark.slow
 RULES: dict[str, Any] = {
     "min_calls": 1,
@@ -81,10 +84,18 @@ class Interrupter:
         return self._look
 
 
+def wrong_answer(server: Any) -> str:
+    """What comes instead of the answer to a question, in words; nothing if it is the right one."""
+    try:
+        return "" if server.echo(KEY) == KEY.encode() else "an answer for somebody else"
+    except Exception as exc:  # noqa: BLE001
+        return repr(exc)
+
+
 class World:
     """What is taken from, and whether anything is."""
 
-    def __init__(self, url: str, redis_url: str) -> None:
+    def __init__(self, url: str, redis_url: str, far_redis_url: str) -> None:
         settings = DatabaseSettings(max_connections_per_process=2, slow_query=1000)
         self.database = Database(url, settings)
         self.guarded = Database(url, settings)
@@ -93,6 +104,7 @@ class World:
         self.probed = breaker("probed", **RULES)
         self.handler = logging.StreamHandler(io.StringIO())
         self.redis = cluster.connect(redis_url)
+        self.far = cluster.connect(far_redis_url)
 
     def left(self) -> list[str]:
         """What is taken now, in words."""
@@ -109,11 +121,7 @@ class World:
             found.append(f"probes {leases!r}")
         if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
             found.append("locks of logging")
-        try:
-            if self.redis.echo(KEY) != KEY.encode():
-                found.append("an answer for somebody else")
-        except Exception as exc:  # noqa: BLE001
-            found.append(repr(exc))
+        found += [wrong for server in (self.redis, self.far) if (wrong := wrong_answer(server))]
         if self.guard._under_way or self.probed._under_way.get() is not None:
             found.append("calls under way")
         return found
@@ -155,6 +163,16 @@ class World:
     def ask(self) -> None:
         self.redis.ping()
 
+    def ask_far(self) -> None:
+        self.far.ping()
+
+    def ask_much(self) -> None:
+        with self.far.pipeline() as pipe:
+            pipe.ping()
+            pipe.echo("one")
+            pipe.echo("two")
+            pipe.execute()
+
     def log(self) -> None:
         logger = logging.getLogger("interrupted")
         logger.manager._clear_cache()  # type: ignore[attr-defined] # as if it were its first line
@@ -177,17 +195,22 @@ class World:
 WAYS: tuple[Callable[[World], None], ...] = (
     *(World.fetch, World.fetch_guarded, World.connect, World.nest, World.alter),
     *(World.share, World.call, World.probe, World.log, World.greet, World.ask),
+    *(World.ask_far, World.ask_much),
 )
 
 
 @pytest.fixture
 def world(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("SEAWALL_REDIS_URL", redis_url)
-    made = World(database_url, redis_url)
+    proxy = Proxy(redis_url)
+    proxy.delay = FAR
+    made = World(database_url, redis_url, proxy.url)
     yield made
     made.database.close()
     made.guarded.close()
     made.redis.close()
+    made.far.close()
+    proxy.close()
     shares().stop()
 
 
@@ -234,6 +257,37 @@ def test_nothing_stays_taken_whatever_is_interrupted(
     world: World, way: Callable[[World], None], rounds: int
 ) -> None:
     assert storm(world, way, rounds) > rounds // 4
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+@pytest.mark.parametrize("way", ["command", "pipeline", "transaction"])
+def test_an_answer_that_nobody_has_read_is_nobodys(
+    world: World, monkeypatch: pytest.MonkeyPatch, way: str, read: int
+) -> None:
+    """Who asked was interrupted when he had read so many, by a server whose answers are still under way."""
+    reads = iter(range(read))
+
+    def ask(client: Any, patch: pytest.MonkeyPatch) -> None:
+        parse = client.parse_response
+
+        def parse_or_end(*arguments: Any, **options: Any) -> Any:
+            if next(reads, None) is None:
+                raise Strangers
+            return parse(*arguments, **options)
+
+        patch.setattr(client, "parse_response", parse_or_end)
+        many = [client.echo("mine") for _ in range(3)]
+        if many[0] is client:
+            client.execute()
+
+    world.far.ping()
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Strangers),
+        world.far.pipeline(way == "transaction") as pipe,
+    ):
+        ask(world.far if way == "command" else pipe, patch)
+    assert not wrong_answer(world.far)
 
 
 @pytest.mark.parametrize(
