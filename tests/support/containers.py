@@ -131,9 +131,8 @@ class Storm:
 
     def round(self, number: int) -> list[Kill]:
         """Have work waiting and both at work, strike, and wait until what ran there has ended elsewhere."""
-        self.submit()
         for name, _ in self.up:
-            wait_until(lambda name=name: self._tokens(name, 0), timeout=60, what="its first task")  # type: ignore[misc]
+            wait_until(lambda name=name: self._has_work(name), timeout=60, what="its first task")  # type: ignore[misc]
         way = self._ways[number % len(self._ways)]
         kills = way()
         self.kills += kills
@@ -142,6 +141,11 @@ class Storm:
         ended = self.fleet.place.marks.counts
         wait_until(lambda: names <= set(ended("end")), timeout=60, what="what was killed to end after all")
         return kills
+
+    def _has_work(self, name: str) -> bool:
+        """Whether it has begun a task; the others may have done all that was in line before it was up."""
+        self.submit()
+        return bool(self._tokens(name, 0))
 
     def submit(self) -> None:
         """Nobody is to be without work."""

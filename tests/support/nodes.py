@@ -124,8 +124,14 @@ class ProcessContainer(CeleryTestContainer):  # type: ignore[misc] # pytest-cele
             self._proc.destroy()
 
     def wait(self, timeout: float = 30.0) -> int:
-        """The exit status, once the worker has ended by itself."""
-        return self._proc.wait(timeout)
+        """The exit status, once the worker has ended by itself; where it does not, its log has its stacks."""
+        try:
+            return self._proc.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill("SIGUSR1")
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: "LOCAL VARIABLES" in self.logs(), timeout=5)
+            raise
 
     def restart(self, timeout: float = 10.0) -> None:
         """Stop it as Docker does, SIGTERM and SIGKILL after `timeout` seconds, and start it again."""

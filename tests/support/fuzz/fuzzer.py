@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,7 +128,10 @@ class Fuzzer:
             wait_until(self._runs, timeout=60, what="the worker")
             yield self
             self.worker.kill("SIGTERM")
-            self.worker.wait(60)
+            try:
+                self.worker.wait(60)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"the worker has not ended:\n{self.worker.logs()[-30_000:]}") from None
         finally:
             self.worker.teardown()
             self.client.close()
@@ -229,7 +233,8 @@ class Fuzzer:
                 return True
             if any(now[: len(STEPS) + 2]) or account.soon_due(self.client, 3.0):
                 return False
-            return not any(account.Broker.read(self.client).unsettled())
+            seen = account.Broker.read(self.client)
+            return not seen.nowhere and not any(seen.unsettled())  # nowhere: it moved while it was looked for
 
         wait_until(quiet, timeout=300 + len(sent.texts), what="the messages to settle")
 
