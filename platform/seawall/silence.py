@@ -153,10 +153,14 @@ class _Whole:
     _packed = 1
     _unread = 0
 
-    def connect_check_health(self, *args: Any, **options: Any) -> None:
-        """As redis-py's."""
+    def connect(self, *args: Any, **options: Any) -> None:
+        """As redis-py's; its pools call it for each connection that they lend."""
         if not self._greeted or (self._unread and not self._subscribes):
             self.disconnect()
+        super().connect(*args, **options)  # type: ignore[misc]
+
+    def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """As redis-py's."""
         self._greeted = False
         super().connect_check_health(*args, **options)  # type: ignore[misc]
         self._greeted = True

@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis.client
 import redis.connection
+import redis.sentinel
 from celery.exceptions import SoftTimeLimitExceeded
+from redis import Redis
+from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection
 
 import seawall
-from seawall import Poisoned, breaker, cluster, holdings, limits
+from seawall import Poisoned, breaker, cluster, holdings, limits, silence
 from seawall.cluster import client
 from seawall.database import nesting
 from seawall.database.guarding import Guard
@@ -34,7 +38,7 @@ from support.waiting import wait_until
 
 PACKAGE = Path(seawall.__file__).parent
 TRACED = ("database", "limits", "breaker", "silence.py")
-OTHERS = (logging.__file__, redis.client.__file__, redis.connection.__file__)
+OTHERS = (logging.__file__, redis.client.__file__, redis.connection.__file__, redis.sentinel.__file__)
 KEY = "interrupted"
 FAR = 0.01  # seconds to a server whose answers are not there yet when the next one asks
 SLOW = pytest.mark.slow
@@ -92,6 +96,24 @@ def wrong_answer(server: Any) -> str:
         return repr(exc)
 
 
+class Manager:
+    """Stands for sentinels that know one master."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url).hostname, urlsplit(url).port
+
+    def discover_master(self, _name: str) -> tuple[str | None, int | None]:
+        return self._address
+
+
+def through_sentinel(url: str) -> Redis:
+    """A client whose connections are those to a master that sentinels name."""
+    kind = silence.bounded(SentinelManagedConnection)
+    options = {**silence.parameters({}), "password": urlsplit(url).password}
+    pool = SentinelConnectionPool("main", Manager(url), connection_class=kind, **options)  # type: ignore[no-untyped-call]
+    return Redis(connection_pool=pool)
+
+
 class World:
     """What is taken from, and whether anything is."""
 
@@ -105,6 +127,7 @@ class World:
         self.handler = logging.StreamHandler(io.StringIO())
         self.redis = cluster.connect(redis_url)
         self.far = cluster.connect(far_redis_url)
+        self.elected = through_sentinel(far_redis_url)
 
     def left(self) -> list[str]:
         """What is taken now, in words."""
@@ -121,7 +144,7 @@ class World:
             found.append(f"probes {leases!r}")
         if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
             found.append("locks of logging")
-        found += [wrong for server in (self.redis, self.far) if (wrong := wrong_answer(server))]
+        found += [wrong for server in (self.redis, self.far, self.elected) if (wrong := wrong_answer(server))]
         if self.guard._under_way or self.probed._under_way.get() is not None:
             found.append("calls under way")
         return found
@@ -160,11 +183,17 @@ class World:
     def greet(self) -> None:
         self.redis.ping()
 
+    def greet_elected(self) -> None:
+        self.elected.ping()
+
     def ask(self) -> None:
         self.redis.ping()
 
     def ask_far(self) -> None:
         self.far.ping()
+
+    def ask_elected(self) -> None:
+        self.elected.ping()
 
     def ask_much(self) -> None:
         with self.far.pipeline() as pipe:
@@ -185,6 +214,8 @@ class World:
             self.database.close()
         if way is World.greet:
             self.redis.connection_pool.disconnect()
+        if way is World.greet_elected:
+            self.elected.connection_pool.disconnect()
         if way is World.probe:
             self.probed.reset()
             with contextlib.suppress(ConnectionError), self.probed:
@@ -195,7 +226,7 @@ class World:
 WAYS: tuple[Callable[[World], None], ...] = (
     *(World.fetch, World.fetch_guarded, World.connect, World.nest, World.alter),
     *(World.share, World.call, World.probe, World.log, World.greet, World.ask),
-    *(World.ask_far, World.ask_much),
+    *(World.ask_far, World.ask_much, World.ask_elected, World.greet_elected),
 )
 
 
@@ -210,6 +241,7 @@ def world(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) ->
     made.guarded.close()
     made.redis.close()
     made.far.close()
+    made.elected.close()
     proxy.close()
     shares().stop()
 
@@ -261,8 +293,9 @@ def test_nothing_stays_taken_whatever_is_interrupted(
 
 @pytest.mark.parametrize("read", [0, 1, 2])
 @pytest.mark.parametrize("way", ["command", "pipeline", "transaction"])
+@pytest.mark.parametrize("server", ["far", "elected"])
 def test_an_answer_that_nobody_has_read_is_nobodys(
-    world: World, monkeypatch: pytest.MonkeyPatch, way: str, read: int
+    world: World, monkeypatch: pytest.MonkeyPatch, server: str, way: str, read: int
 ) -> None:
     """Who asked was interrupted when he had read so many, by a server whose answers are still under way."""
     reads = iter(range(read))
@@ -280,14 +313,15 @@ def test_an_answer_that_nobody_has_read_is_nobodys(
         if many[0] is client:
             client.execute()
 
-    world.far.ping()
+    client = getattr(world, server)
+    client.ping()
     with (
         monkeypatch.context() as patch,
         pytest.raises(Strangers),
-        world.far.pipeline(way == "transaction") as pipe,
+        client.pipeline(way == "transaction") as pipe,
     ):
-        ask(world.far if way == "command" else pipe, patch)
-    assert not wrong_answer(world.far)
+        ask(client if way == "command" else pipe, patch)
+    assert not wrong_answer(client)
 
 
 @pytest.mark.parametrize(

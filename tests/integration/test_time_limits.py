@@ -72,7 +72,7 @@ def test_a_task_ends_at_its_limits_whatever_it_does(
 def test_two_hundred_tasks_of_ten_kinds_end_at_their_limits(
     app: Celery, start_worker: StartWorker, database_url: str, pool: str
 ) -> None:
-    """Beside each other, in an order of chance; on a machine with time for them."""
+    """Beside each other, in an order of chance."""
     env = {"OVERRUN_DATABASE": database_url}
     start_worker("support.overrun", "--concurrency=4", "-E", *options(pool), env=env)
     names = list(KINDS) * 20
@@ -80,7 +80,8 @@ def test_two_hundred_tasks_of_ten_kinds_end_at_their_limits(
     late = lateness(app, names)
     for name, seconds in late.items():
         print(f"{pool} {name}: {min(seconds):.2f} to {max(seconds):.2f} s late")  # noqa: T201
-    assert {name: seconds for name, seconds in late.items() if max(map(abs, seconds)) > LATE} == {}
+    most = LATE * busyness()
+    assert {name: seconds for name, seconds in late.items() if max(map(abs, seconds)) > most} == {}
 
 
 @pytest.mark.slow
