@@ -21,6 +21,9 @@ _DEPTH: Final = 20
 _LEAVES: Final = 32
 """Exceptions of a group that its fingerprint covers: one with thousands must not cost milliseconds."""
 
+_MOST_OF_A_GROUP: Final = 10_000
+"""Exceptions and groups that are looked at for what a group means."""
+
 
 def _passing(category: Category) -> Verdict:
     return Verdict(category, Severity.WARNING, retryable=True)
@@ -243,22 +246,31 @@ def register_failure(
 def verdict_of(exc: BaseException) -> Verdict:
     """What the outermost known exception of the chain says; `UNKNOWN` without one. Never raises."""
     try:
-        return _judged(exc)
+        return _judged(exc, {})
     except BaseException:  # noqa: BLE001 - see `classify`
         return UNKNOWN
 
 
-def _judged(exc: BaseException) -> Verdict:
-    link: BaseException | None = exc
+def _judged(exc: BaseException, judged: dict[int, Verdict]) -> Verdict:
+    """`judged` are those met so far, by id: exceptions of a group are often raised from the group itself."""
+    verdict, link, links = UNKNOWN, exc, []
     for _ in range(_DEPTH):
-        if link is None:
+        if (known := judged.get(id(link))) is not None:
+            verdict = known
             break
+        judged[id(link)] = UNKNOWN  # which is what a way that leads back to it says
+        links.append(id(link))
         if isinstance(link, BaseExceptionGroup):
-            return _worst(link)
+            verdict = _worst(link, judged)
+            break
         if (found := _verdict_of_type(link)) is not None:
-            return found
-        link = _raised_from(link)
-    return UNKNOWN
+            verdict = found
+            break
+        if (origin := _raised_from(link)) is None:
+            break
+        link = origin
+    judged.update(dict.fromkeys(links, verdict))
+    return verdict
 
 
 def _raised_from(exc: BaseException) -> BaseException | None:
@@ -308,14 +320,18 @@ def _fingerprint_of_group(group: BaseExceptionGroup[BaseException], task: str) -
     return digest(["group", task, *parts])
 
 
-def _worst(group: BaseExceptionGroup[BaseException]) -> Verdict:
+def _worst(group: BaseExceptionGroup[BaseException], judged: dict[int, Verdict]) -> Verdict:
     """A group is worth another attempt only if each of its exceptions is; the worst one names it."""
-    return max(map(verdict_of, _leaves(group)), key=lambda each: (not each.retryable, each.severity))
+    verdicts = (_judged(leaf, judged) for leaf in _leaves(group))
+    return max(verdicts, key=lambda each: (not each.retryable, each.severity), default=UNKNOWN)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Those of a group and of the groups in it: the first, where a stranger's is without end."""
     waiting: list[BaseException] = [group]
-    while waiting:
+    for _ in range(_MOST_OF_A_GROUP):
+        if not waiting:
+            break
         each = waiting.pop()
         if isinstance(each, BaseExceptionGroup):
             waiting.extend(each.exceptions)

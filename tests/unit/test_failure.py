@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -231,6 +232,53 @@ def test_a_large_group_is_recognised_by_its_first_exceptions_and_judged_by_all()
     assert passing.retryable
     assert not lasting.retryable
     assert passing.fingerprint == classify(group(ConnectionError("no 2 refused"))).fingerprint
+
+
+def raised_again(group: ExceptionGroup[Exception], *, cause: bool) -> None:
+    """As by who handles each exception of a group, and gives up."""
+    try:
+        raise group
+    except ExceptionGroup as caught:
+        for each in caught.exceptions:
+            with suppress(Exception):
+                if cause:
+                    raise each from caught
+                raise each  # noqa: B904 - as people write it
+
+
+@pytest.mark.parametrize("cause", [False, True])
+def test_a_group_whose_exceptions_were_raised_from_it_is_judged_by_each_once(cause: bool) -> None:
+    """Each leads to all others."""
+    passing = ExceptionGroup("all", [ConnectionError(str(number)) for number in range(300)])
+    mixed = ExceptionGroup("all", [RuntimeError("what it is"), *(ConnectionError("no") for _ in range(300))])
+    raised_again(passing, cause=cause)
+    raised_again(mixed, cause=cause)
+    assert classify(passing).retryable
+    assert classify(mixed).category is Category.INTERNAL
+    assert not classify(mixed).retryable
+
+
+def test_what_several_of_a_group_were_raised_from_counts_for_each() -> None:
+    def of(cause: Exception) -> ExceptionGroup[Exception]:
+        each = [RuntimeError("one"), RuntimeError("other")]
+        for one in each:
+            one.__cause__ = cause
+        return ExceptionGroup("all", each)
+
+    assert classify(of(ConnectionError("away"))).retryable
+    assert not classify(of(KeyError("id"))).retryable
+
+
+class Endless(ExceptionGroup[Exception]):
+    """Holds groups of its own kind, however often one looks."""
+
+    @property
+    def exceptions(self) -> Any:
+        return (Endless("more", [ValueError()]), Endless("more", [ValueError()]))
+
+
+def test_a_group_without_end_is_judged() -> None:
+    assert classify(Endless("more", [ValueError()])).category is Category.INTERNAL
 
 
 def test_the_secret_arguments_of_a_call_are_hidden_wherever_they_turn_up() -> None:
