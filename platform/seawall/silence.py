@@ -142,6 +142,8 @@ def within(deadline: Deadline) -> Iterator[Deadline]:
 class _Whole:
     """In front of a class of redis-py's connections: whoever gets one from a pool reads his own answers.
 
+    A subscriber's is his alone until it is closed, and is told what nobody asked for.
+
     Redis-py takes for whole what somebody left who was interrupted before he had greeted the server or had
     read all that he had asked for, and who came next would take those answers for his.
     """
@@ -154,7 +156,7 @@ class _Whole:
     _unread = 0
 
     def connect(self, *args: Any, **options: Any) -> None:
-        """As redis-py's; its pools call it for each connection that they lend."""
+        """As redis-py's, whose pools call it for each connection that they lend."""
         if not self._greeted or (self._unread and not self._subscribes):
             self.disconnect()
         super().connect(*args, **options)  # type: ignore[misc]
@@ -167,18 +169,13 @@ class _Whole:
 
     def disconnect(self, *args: Any, **options: Any) -> None:
         """As redis-py's; what was asked will not be answered any more."""
-        self._unread = 0
+        self._unread, self._subscribes = 0, False
         super().disconnect(*args, **options)  # type: ignore[misc]
 
-    def register_connect_callback(self, callback: Any) -> None:
-        """As redis-py's; by it a subscriber takes a connection, which he closes when he is done with it."""
-        self._subscribes = True
-        super().register_connect_callback(callback)  # type: ignore[misc]
-
-    def deregister_connect_callback(self, callback: Any) -> None:
+    def send_command(self, *args: Any, **options: Any) -> None:
         """As redis-py's."""
-        self._subscribes = False
-        super().deregister_connect_callback(callback)  # type: ignore[misc]
+        self._subscribes = self._subscribes or str(args[0]).endswith("SUBSCRIBE")
+        super().send_command(*args, **options)  # type: ignore[misc]
 
     def pack_commands(self, commands: Iterable[Any]) -> Any:
         """As redis-py's, for what is sent next."""
@@ -231,7 +228,8 @@ class _Bounded:
             self.socket_connect_timeout = configured
 
     def read_response(self, *args: Any, timeout: Any = compat.UNSET, **options: Any) -> Any:
-        """As redis-py's."""
+        """As redis-py's, but nobody waits for ever, as kombu would for the rest of a broadcast."""
+        timeout = compat.UNSET if timeout is None else timeout
         about_to_wait(self.socket_timeout if timeout is compat.UNSET else timeout)
         deadline, bound = _deadline.get(), self.socket_timeout
         if deadline is not None or _Process.leaves or _Process.silent_at:

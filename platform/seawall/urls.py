@@ -10,6 +10,12 @@ SENTINEL_PORT: Final = 26379
 _MASTER: Final = "master_name"
 DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
+_INVALID: Final = (
+    "is no valid URL: a port is a number, an IPv6 address stands in [ ], and / # ? @ [ ] in a password "
+    "are written %2F %23 %3F %40 %5B %5D"
+)
+"""Python's own words are left out: they show a piece of the password."""
+
 
 def scheme_of(url: str) -> str:
     """The scheme of the first of `url`'s alternatives, in lower case."""
@@ -26,8 +32,8 @@ def check_url(url: str, allowed: frozenset[str]) -> None:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - raises ValueError for a port that is no number or out of range
         urlunsplit(parts)
-    except ValueError as exc:
-        raise ValueError(f"is no valid URL ({exc})") from None
+    except ValueError:
+        raise ValueError(_INVALID) from None
     if "://" not in url or scheme_of(url) not in allowed:
         raise ValueError(f"has no known scheme: use {', '.join(f'{s}://' for s in sorted(allowed))}")
 
@@ -56,7 +62,7 @@ def sentinels_of(url: str) -> Sentinels:
         raise ValueError(f"does not name the master: add ?{_MASTER}=, as `sentinel monitor` has it")
     database = next((each.path.strip("/") for each in parts if each.path.strip("/")), "0")
     if not database.isdecimal():
-        raise ValueError(f"has the database {database!r}: give its number")
+        raise ValueError("has a database that is no number")
     entry = next((each for each in parts if each.password or each.username), parts[0])
     return Sentinels(
         nodes=[(each.hostname or "localhost", each.port or SENTINEL_PORT) for each in parts],

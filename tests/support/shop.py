@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import celery
 from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from redis import Redis
 
 from seawall import Limit, Priority, Retry, Seawall, error_boundary, policy
@@ -166,6 +166,13 @@ def outspoken(self: "celery.Task[Any, Any]", api_token: str, card: str, order: d
         ) from exc
 
 
+@policy(redact=["card"])
+def hesitant(self: "celery.Task[Any, Any]", api_token: str, card: str) -> None:
+    """Goes back once, with a reason that shows what it was given."""
+    if store(self.app).incr("deliveries of hesitant") == 1:
+        raise Reject(f"not now, {api_token} and {card}", requeue=True)
+
+
 def nesting(self: "celery.Task[Any, Any]", *, within: bool = False) -> None:
     """One line before, one in and one after another task that it runs itself."""
     logger.warning("before", extra={"within": within})
@@ -286,6 +293,7 @@ TASKS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (told_to_wait, {}),
     (leaky, {}),
     (outspoken, {}),
+    (hesitant, {}),
     (nesting, {}),
     (mistaken, {}),
     (picky, {}),

@@ -105,6 +105,23 @@ def test_a_token_in_an_address_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch)
     assert SECRET not in f"{effective(settings())} {settings()!r}"
 
 
+@pytest.mark.parametrize("variable", ["SEAWALL_REDIS_URL", "SEAWALL_BROKER_URL", "SEAWALL_DATABASE_URL"])
+@pytest.mark.parametrize("between", ["/", "#", "?", "[", "]", "@", "\uff0f", ":"])
+def test_no_half_of_a_password_with_a_sign_in_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, between: str
+) -> None:
+    """Such a URL may be invalid or lead somewhere else; Python's own errors show what they cannot read."""
+    scheme = "postgresql" if variable == "SEAWALL_DATABASE_URL" else "redis"
+    halves = "abXk9vQ2", "mZ7rT4cd"
+    monkeypatch.setenv(variable, f"{scheme}://u:{halves[0]}{between}{halves[1]}@cache:1/0")
+    try:
+        shown = f"{effective(settings())} {settings()!r}"
+    except ConfigError as exc:
+        shown = str(exc)
+        assert variable in shown
+    assert not [half for half in halves if half in shown], shown
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [

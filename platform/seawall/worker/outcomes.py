@@ -30,7 +30,7 @@ from seawall.failure import Failure
 from seawall.priority import Priority
 from seawall.records.journal import Journal, line, quoted
 from seawall.records.occurrences import LONGEST_NAME, MOST_TEXT, occurrence, reason
-from seawall.redaction import MESSAGE, Bound, ends, redact, redact_arguments
+from seawall.redaction import MESSAGE, Bound, ends, redact, redact_arguments, shortened
 from seawall.worker import memory
 from seawall.worker.discretion import secrecy_of
 
@@ -153,7 +153,9 @@ def _settle(journal: Journal | None, request: Any, outcome: Outcome) -> None:
         None if ran is None else min(round(ran * 1e3), _MOST_INTEGER),
         memory.peak_kib() if started is not None else None,
         None if failure is None else failure.fingerprint,
-        {"reason": outcome.reason[:MOST_TEXT]} if isinstance(outcome, Parked | Cancelled) else None,
+        {"reason": shortened(outcome.reason, MOST_TEXT, request.scope.secrets)}
+        if isinstance(outcome, Parked | Cancelled)
+        else None,
     ]
     if journal is not None:
         if failure is not None and isinstance(outcome, Retried | Dead):
