@@ -18,7 +18,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final
 
@@ -85,6 +86,9 @@ announce: Callable[[float], None] | None = None
 class Deadline:
     """Until when somebody waits for servers. Every answer puts it off (`extend`)."""
 
+    block: Callable[[], object | None] = staticmethod(lambda: None)
+    """Of `within`, that it belongs to; None where that has ended."""
+
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._clock = clock
@@ -123,20 +127,35 @@ _deadline: ContextVar[Deadline | None] = ContextVar("seawall_deadline", default=
 
 def current() -> Deadline | None:
     """That of whoever calls; None if nothing but timeouts bounds how long he waits."""
-    return _deadline.get()
+    held = _deadline.get()
+    return None if held is None or held.block() is None else held
 
 
-@contextlib.contextmanager
-def within(deadline: Deadline) -> Iterator[Deadline]:
-    """Wait for servers no longer, all in all; inside another such block that one's deadline holds."""
-    if (outer := _deadline.get()) is not None:
-        yield outer
-        return
-    token = _deadline.set(deadline)
-    try:
-        yield deadline
-    finally:
-        _deadline.reset(token)
+class within:  # noqa: N801 - as contextlib's
+    """Wait for servers no longer, all in all; inside another such block that one's deadline holds.
+
+    Who is interrupted on his way in or out may leave his deadline behind: it counts for nobody else.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._is_first = False
+
+    def __enter__(self) -> Deadline:
+        if (outer := current()) is not None:
+            return outer
+        self._is_first = True
+        self._deadline.block = weakref.ref(self)
+        try:
+            _deadline.set(self._deadline)
+        except BaseException:
+            _deadline.set(None)
+            raise
+        return self._deadline
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_first:
+            _deadline.set(None)
 
 
 class _Whole:
@@ -220,7 +239,7 @@ class _Bounded:
         configured = self.socket_connect_timeout
         self.socket_connect_timeout = _shorter(configured)
         try:
-            with _counted(_deadline.get()):
+            with _counted(current()):
                 made = super()._connect()  # type: ignore[misc]
             self._made_at = time.monotonic()
             return made
@@ -231,7 +250,7 @@ class _Bounded:
         """As redis-py's, but nobody waits for ever, as kombu would for the rest of a broadcast."""
         timeout = compat.UNSET if timeout is None else timeout
         about_to_wait(self.socket_timeout if timeout is compat.UNSET else timeout)
-        deadline, bound = _deadline.get(), self.socket_timeout
+        deadline, bound = current(), self.socket_timeout
         if deadline is not None or _Process.leaves or _Process.silent_at:
             bound = _shorter(bound)
             if self._may_be_cut():
@@ -369,7 +388,7 @@ def _shorter(timeout: float | None) -> float | None:
     """`timeout`, or what is left of the caller's time."""
     if _Process.leaves:
         timeout = LEFT_WITHIN if timeout is None else min(timeout, LEFT_WITHIN)
-    bound = _deadline.get()
+    bound = current()
     if bound is None or (timeout is not None and bound.left >= timeout):
         return timeout
     return max(bound.left, _LEAST)

@@ -145,6 +145,8 @@ class World:
         if logging._lock._is_owned() or self.handler.lock._is_owned():  # type: ignore[attr-defined, union-attr]
             found.append("locks of logging")
         found += [wrong for server in (self.redis, self.far, self.elected) if (wrong := wrong_answer(server))]
+        if silence.current() is not None:
+            found.append("a deadline")
         if self.guard._under_way or self.probed._under_way.get() is not None:
             found.append("calls under way")
         return found
@@ -178,6 +180,10 @@ class World:
 
     def probe(self) -> None:
         with self.probed:
+            pass
+
+    def hurry(self) -> None:
+        with silence.within(silence.Deadline(1)):
             pass
 
     def greet(self) -> None:
@@ -225,7 +231,7 @@ class World:
 
 WAYS: tuple[Callable[[World], None], ...] = (
     *(World.fetch, World.fetch_guarded, World.connect, World.nest, World.alter),
-    *(World.share, World.call, World.probe, World.log, World.greet, World.ask),
+    *(World.share, World.call, World.probe, World.log, World.hurry, World.greet, World.ask),
     *(World.ask_far, World.ask_much, World.ask_elected, World.greet_elected),
 )
 
@@ -260,6 +266,7 @@ def once(world: World, way: Callable[[World], None], at: int, error: BaseExcepti
     finally:
         sys.settrace(None)
         holdings.end(outer)
+        error.__traceback__ = None  # who keeps it keeps what was under way
     return interrupter
 
 
