@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from pydantic import BaseModel
 
 import seawall.classification as rules
 from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
@@ -303,6 +305,93 @@ def test_a_redacted_exception_keeps_its_class_and_the_original_its_words() -> No
     assert type(shown) is ThrottledError
     assert shown.args == ("redis://:***@cache", {"token": "***"})
     assert exc.args[0] == "redis://:word@cache"
+
+
+@dataclass
+class LoginError(Exception):
+    user: str
+    password: str
+
+
+class NamedError(Exception):
+    """Keeps what it is given under names."""
+
+    def __init__(self, user: str, password: str) -> None:
+        super().__init__(user, password)
+        self.password = password
+
+
+class SlottedError(Exception):
+    __slots__ = ("msg",)
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg)
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return self.msg
+
+
+class CopiesItselfError(Exception):
+    def __copy__(self) -> "CopiesItselfError":
+        return self
+
+
+class ManyArguments(ExceptionGroup[Exception]):
+    def __new__(cls, message: str, exceptions: list[Exception], more: int) -> Self:
+        made = super().__new__(cls, message, exceptions)
+        made.more = more  # type: ignore[attr-defined]
+        return made
+
+
+def not_of(password: str) -> BaseException:
+    """Whose words are not in what can be set."""
+
+    class Model(BaseModel):
+        password: int
+
+    return raised(lambda: Model(password=password))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: LoginError("ann", SECRET), LoginError),
+        (lambda: NamedError("ann", SECRET), NamedError),
+        (lambda: SlottedError(f"password={SECRET}"), SlottedError),
+        (lambda: CopiesItselfError(f"password={SECRET}"), CopiesItselfError),
+        (lambda: ValueError(LoginError("ann", SECRET)), ValueError),
+        (lambda: ManyArguments(f"password={SECRET}", [KeyError(f"token={SECRET}")], 1), ExceptionGroup),
+        (lambda: not_of(SECRET), Exception),
+    ],
+)
+def test_nothing_that_a_redacted_exception_prints_is_a_secret(
+    make: Callable[[], BaseException], kind: type[BaseException]
+) -> None:
+    exc = make()
+    before = f"{exc} {exc!r}"
+    shown = redact_exception(exc)
+    assert type(shown) is kind
+    assert SECRET not in f"{shown} {shown!r} {vars(shown)}"
+    assert f"{exc} {exc!r}" == before
+    assert "***" in f"{shown} {shown!r}"
+
+
+def test_an_exception_that_holds_itself_is_shown() -> None:
+    exc = ValueError(f"password={SECRET}")
+    exc.one = exc.other = exc  # type: ignore[attr-defined]
+    assert repr(redact_exception(exc)) == "ValueError('password=***')"
+
+
+def test_an_exception_that_ends_its_reader_is_shown_by_its_name() -> None:
+    class ExitsError(Exception):
+        def __reduce_ex__(self, _: object) -> Any:
+            raise SystemExit
+
+        def __str__(self) -> str:
+            raise SystemExit
+
+    assert repr(redact_exception(ExitsError())) == "Exception('ExitsError')"
 
 
 class ThrottledError(Exception):
