@@ -1,20 +1,23 @@
 """Fingerprints, users' rules, the hints of the failed side, and redaction: all pure."""
 
+import io
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from pydantic import BaseModel
 
 import seawall.classification as rules
-from seawall import Category, ConfigError, Failure, Retry, Severity, classify, register_failure
+from seawall import Category, ConfigError, Failure, Retry, Severity, classify, logs, register_failure
 from seawall.records.occurrences import reason
 from seawall.redaction import (
     RedactingFilter,
@@ -224,6 +227,53 @@ def test_a_line_that_cannot_be_formatted_is_left_to_its_handler() -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d of %d", ("one",), None)
     assert RedactingFilter().filter(record)
     assert record.args == ("one",)
+
+
+class ReadsItselfFormatter(logging.Formatter):
+    """As those that write JSON: it prints exceptions and fields by itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+        return f"{record.getMessage()} {getattr(record, 'headers', '')} {trace}"
+
+
+class Attempt(NamedTuple):
+    """A task's, as far as lines know it."""
+
+    secrets: tuple[str, ...]
+    fields: Mapping[str, object] = MappingProxyType({})
+    began: float | None = None
+
+
+def charge(card: str) -> None:
+    raise ValueError(f"no card {card}") from KeyError(f"token={SECRET}")
+
+
+@pytest.mark.parametrize("formatter", [ReadsItselfFormatter(), logging.Formatter("%(message)s %(headers)s")])
+def test_a_line_of_a_handler_without_our_formatter_shows_no_secret(formatter: logging.Formatter) -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(formatter)
+    handler.addFilter(RedactingFilter())
+    logger = logging.getLogger("seawall.tests.filtered")
+    logger.handlers, logger.propagate = [handler], False
+    token = logs.scope.set(Attempt(("winterjoy",)))
+    try:
+        fields = {"headers": {"Authorization": f"Bearer {SECRET}"}}
+        logger.warning("used winterjoy", extra=fields)
+        logger.warning("%(password)s of %(user)s", {"password": SECRET, "user": "ann"}, extra=fields)
+        try:
+            charge("winterjoy")
+        except ValueError:
+            logger.exception("failed", extra=fields)
+    finally:
+        logs.scope.reset(token)
+    said = written.getvalue()
+    assert SECRET not in said
+    assert "winterjoy" not in said.replace('charge("winterjoy")', "")  # a line of code is shown as it is
+    assert "of ann" in said
+    assert "ValueError: no card ***" in said
+    assert "KeyError: 'token=***'" in said
 
 
 def test_a_large_group_is_recognised_by_its_first_exceptions_and_judged_by_all() -> None:

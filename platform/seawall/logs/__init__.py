@@ -23,7 +23,17 @@ from typing import Any, Final, Protocol
 from seawall.config import settings
 from seawall.logs import console
 from seawall.logs.endings import ending_of
-from seawall.redaction import FIELD, HIDDEN, LINE, ends, is_plain, is_secret, redact, shortened
+from seawall.redaction import (
+    FIELD,
+    HIDDEN,
+    LINE,
+    RedactingFilter,
+    ends,
+    is_plain,
+    is_secret,
+    redact,
+    shortened,
+)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "taskName", "data", "_logger", "_name", "_from_structlog",
@@ -93,6 +103,9 @@ def secrets() -> tuple[str, ...]:
     """Values that nothing may show while the present task runs."""
     current = scope.get()
     return current.secrets if current is not None else ()
+
+
+RedactingFilter.secrets = staticmethod(secrets)
 
 
 def setup() -> bool:
