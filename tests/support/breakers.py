@@ -76,11 +76,12 @@ class Fleet:
     def entries(self, *what: str, after: float = 0.0, before: float = float("inf")) -> list[Entry]:
         """What was written, by time; of these kinds only, if any are named."""
         for path in self.folder.glob("p*.log"):
-            with path.open() as log:
-                log.seek(self.read_to.get(path, 0))
-                text = log.read()
-                self.read_to[path] = log.tell()
-            for line in text.splitlines():  # whole ones: each was one write
+            begin = self.read_to.get(path, 0)
+            with path.open("rb") as log:
+                log.seek(begin)
+                whole, end, _ = log.read().rpartition(b"\n")  # the last line may not be all there yet
+            self.read_to[path] = begin + len(whole + end)
+            for line in whole.decode().splitlines():
                 at, _, rest = line.partition(" ")
                 self.known.append(Entry(float(at), rest, path.stem))
         return sorted(
