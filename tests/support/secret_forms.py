@@ -89,6 +89,11 @@ WHOLE: Final = (
     "- name: DB_PASSWORD\n  value: S", "https://h/?AWSAccessKeyId=A&Signature=S", "password[]=S", "dbpass=S", "user[password]=S",
     'Digest username="u", response="S"', "https://h/x#access_token=S&x=1", "redis://:a,S@h/0,redis://:b;c@i/0",
     "connection to server at 'db' failed: postgresql://shop:S@db/x", "smtp://user%40x:S@mail:587",
+    '{"grant_type": "password", "password": "S", "username": "ann"}', "{'auth_type': 'password', 'secret': 'S'}",
+    "{'grant_type': 'refresh_token', 'refresh_token': 'S'}", '{"error":"invalid_token","token":"S"}',
+    "{b'type': b'token', b'token': b'S'}", '{"body": "{\\"type\\": \\"token\\", \\"token\\": \\"S\\"}"}',
+    "['type' => 'password', 'password' => 'S']", "['--type', 'password', '--password', 'S']",
+    "('user', 'password', 'S')", "['grant_type', 'refresh_token', 'refresh_token', 'S']",
 )  # fmt: skip
 
 PRINTED: Final = (
@@ -254,3 +259,11 @@ HARMLESS: Final = (
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6", *secret_tokens.HARMLESS,
 )  # fmt: skip
 """Texts that are shown as they are."""
+
+LOOKALIKES: Final = (
+    "['email', 'password', 'name']", "fields: ('user', 'password', 'email')", "columns 'id', 'token', 'created_at'",
+    'INSERT INTO "auth_user" ("password", "last_login") VALUES (%s, %s)', 'select "users"."password", "users"."email"',
+    "INSTALLED_APPS = ['rest_framework.authtoken', 'x']", "['django.contrib.auth', 'django.contrib.sessions']",
+    "{'error': 'bad_token', 'detail': 'no such order'}", "grant types: ['password', 'refresh_token', 'client']",
+)  # fmt: skip
+"""Texts that look much like forms of secrets and hold none: none of them may change."""

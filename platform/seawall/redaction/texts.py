@@ -49,7 +49,7 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>(?:,(?=\)))?+[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
+            \s?,\s?(?P<said>default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
                 (?=[bu]?\\{{0,15}}+['"])(?P<pair>)
             |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:)|::(?=[ \t]))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
@@ -64,6 +64,15 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
 
 
 _HEAD: Final = _head(_HINTS)
+_BEFORE_PAIR: Final = re.compile(r"(?P<lead>[:=>.,]|\" \()\s{0,8}+[bu]?\\{0,15}+['\"]\Z", re.IGNORECASE)
+"""What stands before a quoted name: the mapping's key of which it is the value, a list's element, a table."""
+_LEAD: Final = 32
+_SECOND: Final = re.compile(
+    r"[bu]?\\{0,15}+['\"](?P<word>[^'\"\\\n]{0,128}+)\\{0,15}+['\"](?:(?P<key>\s{0,8}+(?::|=>)|\.['\"])|(?P<more>,))?+",
+    re.IGNORECASE,
+)
+"""A short quoted text behind a quoted name: a key, if a value follows, or one of several elements."""
+_IDENTIFIER: Final = re.compile(r"[a-z]+(?:[_.][a-z]+)*", re.IGNORECASE)
 _OPENER: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)(['\"])|[\[({]")
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _QUOTES: Final = {quote: re.compile(rf"(?:\\{{0,15}}+){quote}") for quote in "'\""}
@@ -200,7 +209,7 @@ def _head_with(names: frozenset[str]) -> re.Pattern[str]:
 def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form each
     name, before = found["name"], found.string[max(0, found.start() - 1) : found.start()]
     quoted = bool(found["close"])
-    if found["pair"] is not None and (not quoted or found["bracket"]):
+    if found["pair"] is not None and (not quoted or found["bracket"] or _is_no_pair(found)):
         return False
     if before in {"?", "&", "~"} and name.lower() in _IN_QUERIES:
         return True
@@ -219,6 +228,23 @@ def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form eac
     if sentences.is_key(found) or (name.startswith("-D") and is_secret(name[2:])):
         return True
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
+
+
+def _is_no_pair(found: re.Match[str]) -> bool:
+    """Whether what is quoted behind a quoted name is no value: a mapping's next key, one more column."""
+    if found["said"] or found["name"].startswith("-"):
+        return False
+    before = _BEFORE_PAIR.search(found.string, max(0, found.start() - _LEAD), found.start())
+    lead = before["lead"] if before else ""
+    if lead in {":", "=", ">", "."}:
+        return True
+    second = _SECOND.match(found.string, found.end())
+    if second is None:
+        return False
+    if second["key"] or second["word"].startswith("--"):
+        return True
+    listed = lead in {",", '" ('} or "." in found["name"] or second["more"]
+    return bool(listed) and _IDENTIFIER.fullmatch(second["word"]) is not None
 
 
 def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911 - a form each
