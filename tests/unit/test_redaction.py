@@ -326,6 +326,27 @@ def test_no_part_of_a_key_is_left_that_is_longer_than_what_is_searched_at_a_cut(
             assert S not in shown
 
 
+@pytest.mark.parametrize("tokens", [3_000, 9_000, 20_000])  # less and more than LONGEST
+@pytest.mark.parametrize("between", [", ", ",\n  "])
+def test_no_secret_of_a_long_list_comes_out_behind_a_cut(tokens: int, between: str) -> None:
+    several = [f"tk{number:08}z" for number in range(tokens)]
+    listed = f"Traceback\nValueError: unknown tokens: [{between.join(map(repr, several))}]"
+    for text in (listed, f"{listed}\n\nDuring that:\nRuntimeError: no stock"):
+        shown = ends(text, KEPT)
+        assert shown.startswith("Traceback\nValueError: unknown tokens: ***")
+        assert shown.endswith("RuntimeError: no stock") == (text is not listed)
+        assert not [each for each in several if each in shown]
+
+
+def test_a_secret_of_any_length_leaves_the_words_around_it() -> None:
+    secret = S * 4000
+    assert ends(f"bad secret='{secret}' in order 17", KEPT) == "bad secret='***' in order 17"
+    for text in (f"unknown tokens: {secret}", f"unknown tokens: {secret[: KEPT + 1000]}"):
+        assert shortened(text, KEPT).startswith("unknown tokens: ***")
+        assert ends(text * 10, KEPT).startswith("unknown tokens: ***")
+    assert str(redact_exception(ValueError(f"order 17: token={secret}"))).startswith("order 17: token=***")
+
+
 class Counted(list[Any]):
     """Counts what is looked at."""
 

@@ -6,8 +6,9 @@ what goes on to the next `name=`. What is a secret by its own form is found by `
 
 Texts are strangers' and of any size, so no pattern here looks at a character more often than a fixed number
 of times: repetitions are possessive behind a boundary, or bounded. What is not closed is hidden to the end.
-A text is cut before it is searched. A secret that the cut falls on would be half a secret that no rule knows,
-so `MARGIN` more characters are searched than are shown, and as many are left out at the cut.
+A text of which both ends are shown is searched as a whole up to `LONGEST`. A longer one, and one of which
+only the beginning is shown, is cut before it is searched. A secret that the cut falls on would be half a
+secret that no rule knows, so `MARGIN` more characters are searched than are shown, and are left out.
 """
 
 import functools
@@ -102,6 +103,9 @@ _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion",
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
 
 _BLOCK: Final = re.compile(r"(?:[|>][0-9+-]{0,2})?[ \t]{0,8}+\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)")
+_NEXT_LINE: Final = re.compile(r"\n")
+_NEXT_BLOCK: Final = re.compile(r"\n(?=[^\s\]})'\"])")
+"""Where a line begins that is no part of what is written deeper above it."""
 _INDENTED: Final = 256
 """Characters before a name in which its line may begin."""
 
@@ -123,15 +127,50 @@ def redact_text(text: str, values: Iterable[str] = ()) -> str:
 
 def ends(text: str, most: int, values: Iterable[str] = ()) -> str:
     """Both ends without secrets: a traceback begins with where it was called and ends with what happened."""
-    if len(text) <= most:
-        return _searched(text, values)
-    tail = _searched(text[-(most * 3 // 4 + MARGIN) :], values)[MARGIN:]
-    return f"{beginning(text, most // 4, values)}\n... ({len(text)} characters) ...\n{tail}"
+    note = f"\n... ({len(text)} characters) ...\n"
+    if len(text) <= LONGEST:
+        found = _searched(text, values)
+        return found if len(found) <= most else f"{found[: most // 4]}{note}{found[-(most * 3 // 4) :]}"
+    head = _searched(text[: most // 4 + MARGIN], values)
+    tail = _end(text, most * 3 // 4, values, within=head.endswith(HIDDEN))
+    return f"{_without_margin(text, head, most // 4)}{note}{tail}"
+
+
+def _end(text: str, most: int, values: Iterable[str], *, within: bool) -> str:
+    """The last characters of `text` without secrets.
+
+    Nobody knows in which list of secrets they begin, so the rest of a line is left out at first, and if the
+    beginning of the text ended `within` a secret, all lines are that may be a part of it.
+    """
+    source = text[-(most + MARGIN) :]
+    shown = _without_margin(source[::-1], _searched(source, values)[::-1], most)[::-1]
+    begin = (_NEXT_BLOCK if within else _NEXT_LINE).search(shown)
+    return shown[begin.end() :] if begin else ""
 
 
 def beginning(text: str, most: int, values: Iterable[str]) -> str:
     """The first characters of `text` without secrets, and without half of one."""
     found = _searched(text[: most + MARGIN], values)
+    return found[:most] if len(text) <= most + MARGIN else _without_margin(text, found, most)
+
+
+def _without_margin(text: str, found: str, most: int) -> str:
+    """`found`, which is left of `most` and `MARGIN` characters of `text`, without what stood in the margin.
+
+    Where its parts stood is looked for from the end, so none is taken to have stood earlier than it did.
+    """
+    shown = found.split(HIDDEN)
+    end = min(len(text), most + MARGIN)
+    for number in range(len(shown) - 1, -1, -1):
+        part = shown[number]
+        place = text.rfind(part, 0, end)
+        if place < 0 or (number == len(shown) - 1 and place + len(part) != end):
+            break
+        if place <= most:
+            shown[number] = part[: most - place]
+            hidden = HIDDEN if place + len(part) <= most and number < len(shown) - 1 else ""
+            return (HIDDEN.join(shown[: number + 1]) + hidden)[:most]
+        end = place
     return found[: max(0, min(most, len(found) - MARGIN))]
 
 
