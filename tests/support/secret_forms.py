@@ -94,6 +94,7 @@ WHOLE: Final = (
     "{b'type': b'token', b'token': b'S'}", '{"body": "{\\"type\\": \\"token\\", \\"token\\": \\"S\\"}"}',
     "['type' => 'password', 'password' => 'S']", "['--type', 'password', '--password', 'S']",
     "('user', 'password', 'S')", "['grant_type', 'refresh_token', 'refresh_token', 'S']",
+    "jwt.exceptions.InvalidTokenError: S", "shop.errors.InvalidToken: token=S", "TokenError: 'S'",
 )  # fmt: skip
 
 PRINTED: Final = (
@@ -265,5 +266,10 @@ LOOKALIKES: Final = (
     'INSERT INTO "auth_user" ("password", "last_login") VALUES (%s, %s)', 'select "users"."password", "users"."email"',
     "INSTALLED_APPS = ['rest_framework.authtoken', 'x']", "['django.contrib.auth', 'django.contrib.sessions']",
     "{'error': 'bad_token', 'detail': 'no such order'}", "grant types: ['password', 'refresh_token', 'client']",
+    "botocore.exceptions.NoCredentialsError: Unable to locate credentials", "token-service: restarted",
+    "Traceback (most recent call last):\n  x\njwt.exceptions.InvalidTokenError: Not enough segments",
+    "paramiko.ssh_exception.PasswordRequiredException: Private key file is encrypted", "tokens.py:12: UserWarning: x",
+    "tokenize.TokenError: ('unterminated string literal', (1, 0))", "at com.shop.Token.parse(Token.java:12)",
+    "shop.errors.InvalidToken: card of order 17 was declined", "{'token_error': 'expired at noon'}",
 )  # fmt: skip
 """Texts that look much like forms of secrets and hold none: none of them may change."""

@@ -56,7 +56,8 @@ _ABOUT: Final = frozenset(
         "count", "type", "length", "len", "size", "limit", "usage", "expiry", "expires", "expired", "at",
         "in", "ttl", "age", "policy", "enabled", "required", "valid", "version", "status", "field", "url",
         "uri", "endpoint", "file", "path", "index", "total", "rate", "memory", "memories", "lifetime",
-        "used", "left", "remaining",
+        "used", "left", "remaining", "error", "exception", "warning", "missing", "found", "failed", "service",
+        "manager",
     }
 )  # fmt: skip
 _COUNTED: Final = frozenset(
@@ -65,6 +66,9 @@ _COUNTED: Final = frozenset(
         "needs", "requires", "used", "remaining",
     }
 )  # fmt: skip
+
+_CODE: Final = re.compile(r"[\w-]{1,128}\.(?:py|java|kt|scala|go|rs|rb|php|cs|js|ts)")
+"""A file that is called so in a trace: `Token.java:12`."""
 
 _own: set[str] = set()
 
@@ -91,6 +95,8 @@ def _judge(name: str) -> bool:
     if _own and _plain(name) in _own:
         return True
     words = [word.lower() for word in _WORDS.findall(name.replace("\xf1", "n"))]
+    if _CODE.fullmatch(name):
+        return False
     if not words or words[-1] in _ABOUT or (words[0] in _COUNTED and len(words) > 1):
         return False
     words = list(map(_singular, words))

@@ -21,6 +21,7 @@ from seawall.redaction.forms import KEYS, MARKED, QUERIES, without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.rules import first_looks
 from seawall.redaction.urls import HIDDEN, hide_in_setting
+from seawall.redaction.words import is_ordinary
 
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
@@ -65,6 +66,12 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
 
 
 _HEAD: Final = _head(_HINTS)
+_RAISED: Final = re.compile(
+    r"(?P<modules>(?:[a-z_]\w{0,63}\.){0,8})(?P<name>[A-Z][A-Za-z0-9]{0,127}?)(?P<kind>Error|Exception|Warning)?"
+)
+"""The class of an exception, by its modules or by how it ends."""
+_LINE_SEEN: Final = 512
+"""Characters of an exception's message that are looked at."""
 _BEFORE_PAIR: Final = re.compile(r"(?P<lead>[:=>.,]|\" \()\s{0,8}+[bu]?\\{0,15}+['\"]\Z", re.IGNORECASE)
 """What stands before a quoted name: the mapping's key of which it is the value, a list's element, a table."""
 _LEAD: Final = 32
@@ -264,9 +271,29 @@ def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form eac
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
         return sentences.is_noun(found)
+    if (raised := _raised(found)) is not None:
+        return is_secret(raised["name"]) and not _is_said(found)
     if sentences.is_key(found) or (name.startswith("-D") and is_secret(name[2:])):
         return True
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
+
+
+def _raised(found: re.Match[str]) -> re.Match[str] | None:
+    """The class of an exception, by its end or behind its modules: its name says nothing of its message."""
+    if found["close"] or found["bracket"] or not found[0].endswith(": "):
+        return None
+    raised = _RAISED.fullmatch(found["name"])
+    if raised is None or raised["kind"]:
+        return raised
+    begins = found.string[max(0, found.start() - 1) : found.start()] in {"", "\n"}
+    return raised if begins and raised["modules"] and not raised["name"][1:].islower() else None
+
+
+def _is_said(found: re.Match[str]) -> bool:
+    """Whether nothing but words follows in the line, of which none can be a secret."""
+    line = found.string[found.end() : found.end() + _LINE_SEEN].partition("\n")[0]
+    words = [word.lstrip("'\"([{") for word in line.split()]
+    return bool(words) and all(not word or is_ordinary(word) for word in words)
 
 
 def _is_no_pair(found: re.Match[str]) -> bool:
