@@ -366,6 +366,20 @@ def test_showing_arguments_visits_a_bounded_part_of_them() -> None:
     assert len(repr(shown)) < 100_000
 
 
+def test_a_number_of_thousands_of_digits_is_neither_printed_nor_looked_for() -> None:
+    assert secret_values((), {"token": 10**5000}) == ()
+    assert redact(["a", 10**5000]) == ["a", 10**5000]
+    assert "bits" in repr(redact_arguments((["a", 10**5000],), {}, bound=ARGUMENTS))
+
+
+def test_what_is_true_or_false_is_no_secret_to_look_for() -> None:
+    assert secret_values((), {"reset_password": True, "tokens": [False]}) == ()
+
+
+def test_a_secret_argument_of_mutable_bytes_is_looked_for_too() -> None:
+    assert secret_values((), {"token": bytearray(S.encode())}) == (S,)
+
+
 def test_an_object_among_arguments_says_no_secret_and_breaks_nothing() -> None:
     class Said:
         def __repr__(self) -> str:
