@@ -22,6 +22,9 @@ NAMES: Final = (
     "AWS_SECRET_ACCESS_KEY", "privateKey", "private_key", "session_id", "sessionid", "credentials", "authToken",
     "userPassword", "bot_token", "SECRET_KEY", "encryption_key", "signing_key", "AccountKey", "APIKey", "db.password",
     "newPassword", "password_hash", "csrf_token", "csrftoken", "otp_code", "cardPin", "smtp_pass", "basic_auth",
+    "inputPassword", "output_token", "used_token", "prompt_password", "min_password", "no_auth_token", "passkey",
+    "output.db_password", "accountkey", "signingkey", "encryptionkey", "masterkey", "pass_word", "passw", "auth_code",
+    "authcode", "access_code", "server_key", "aes_key", "auth_header",
 )  # fmt: skip
 
 HARMLESS_NAMES: Final = (
