@@ -265,6 +265,8 @@ HARMLESS: Final = (
 """Texts that are shown as they are."""
 
 LOOKALIKES: Final = (
+    "Access denied for user 'ann'@'db' (using password: YES)", "tokens: 512", '{"cached_tokens": 0}', "reasoning_tokens=0",
+    "pad_token_id=0", "password_changed=True", "f(token=None, timeout=5)", '{"token": null}', "credentials=None",
     "['email', 'password', 'name']", "fields: ('user', 'password', 'email')", "columns 'id', 'token', 'created_at'",
     'INSERT INTO "auth_user" ("password", "last_login") VALUES (%s, %s)', 'select "users"."password", "users"."email"',
     "INSTALLED_APPS = ['rest_framework.authtoken', 'x']", "['django.contrib.auth', 'django.contrib.sessions']",

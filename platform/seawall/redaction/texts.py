@@ -66,6 +66,9 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
 
 
 _HEAD: Final = _head(_HINTS)
+_NOTHING: Final = re.compile(r"(?:None|null|True|true|False|false|YES|NO)(?=[)\]},;]{0,4}+(?:\s|\Z))")
+_NUMBER: Final = re.compile(r"\d{1,9}+(?=[)\]},;]{0,4}+(?:\s|\Z))")
+"""Values without quotes that are no secrets; the second where `tokens` are counted."""
 _RAISED: Final = re.compile(
     r"(?P<modules>(?:[a-z_]\w{0,63}\.){0,8})(?P<name>[A-Z][A-Za-z0-9]{0,127}?)(?P<kind>Error|Exception|Warning)?"
 )
@@ -278,6 +281,10 @@ def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form eac
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
 
 
+def _is_number_of_tokens(text: str, start: int, name: str) -> bool:
+    return name.lower().endswith(("tokens", "_token_id")) and _NUMBER.match(text, start) is not None
+
+
 def _raised(found: re.Match[str]) -> re.Match[str] | None:
     """The class of an exception, by its end or behind its modules: its name says nothing of its message."""
     if found["close"] or found["bracket"] or not found[0].endswith(": "):
@@ -326,6 +333,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911
         return start, end
     call = _CALL.match(text, start)
     opener = _OPENER.match(text, call.end() if call else start)
+    if opener is None and (_NOTHING.match(text, start) or _is_number_of_tokens(text, start, found["name"])):
+        return start, start
     if opener is None:
         return start, _end_unquoted(text, start, found)
     if opener[2]:
