@@ -22,6 +22,9 @@ NAMES: Final = (
     "AWS_SECRET_ACCESS_KEY", "privateKey", "private_key", "session_id", "sessionid", "credentials", "authToken",
     "userPassword", "bot_token", "SECRET_KEY", "encryption_key", "signing_key", "AccountKey", "APIKey", "db.password",
     "newPassword", "password_hash", "csrf_token", "csrftoken", "otp_code", "cardPin", "smtp_pass", "basic_auth",
+    "inputPassword", "output_token", "used_token", "prompt_password", "min_password", "no_auth_token", "passkey",
+    "output.db_password", "accountkey", "signingkey", "encryptionkey", "masterkey", "pass_word", "passw", "auth_code",
+    "authcode", "access_code", "server_key", "aes_key", "auth_header",
 )  # fmt: skip
 
 HARMLESS_NAMES: Final = (
@@ -89,6 +92,12 @@ WHOLE: Final = (
     "- name: DB_PASSWORD\n  value: S", "https://h/?AWSAccessKeyId=A&Signature=S", "password[]=S", "dbpass=S", "user[password]=S",
     'Digest username="u", response="S"', "https://h/x#access_token=S&x=1", "redis://:a,S@h/0,redis://:b;c@i/0",
     "connection to server at 'db' failed: postgresql://shop:S@db/x", "smtp://user%40x:S@mail:587",
+    '{"grant_type": "password", "password": "S", "username": "ann"}', "{'auth_type': 'password', 'secret': 'S'}",
+    "{'grant_type': 'refresh_token', 'refresh_token': 'S'}", '{"error":"invalid_token","token":"S"}',
+    "{b'type': b'token', b'token': b'S'}", '{"body": "{\\"type\\": \\"token\\", \\"token\\": \\"S\\"}"}',
+    "['type' => 'password', 'password' => 'S']", "['--type', 'password', '--password', 'S']",
+    "('user', 'password', 'S')", "['grant_type', 'refresh_token', 'refresh_token', 'S']",
+    "jwt.exceptions.InvalidTokenError: S", "shop.errors.InvalidToken: token=S", "TokenError: 'S'",
 )  # fmt: skip
 
 PRINTED: Final = (
@@ -254,3 +263,18 @@ HARMLESS: Final = (
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6", *secret_tokens.HARMLESS,
 )  # fmt: skip
 """Texts that are shown as they are."""
+
+LOOKALIKES: Final = (
+    "Access denied for user 'ann'@'db' (using password: YES)", "tokens: 512", '{"cached_tokens": 0}', "reasoning_tokens=0",
+    "pad_token_id=0", "password_changed=True", "f(token=None, timeout=5)", '{"token": null}', "credentials=None",
+    "['email', 'password', 'name']", "fields: ('user', 'password', 'email')", "columns 'id', 'token', 'created_at'",
+    'INSERT INTO "auth_user" ("password", "last_login") VALUES (%s, %s)', 'select "users"."password", "users"."email"',
+    "INSTALLED_APPS = ['rest_framework.authtoken', 'x']", "['django.contrib.auth', 'django.contrib.sessions']",
+    "{'error': 'bad_token', 'detail': 'no such order'}", "grant types: ['password', 'refresh_token', 'client']",
+    "botocore.exceptions.NoCredentialsError: Unable to locate credentials", "token-service: restarted",
+    "Traceback (most recent call last):\n  x\njwt.exceptions.InvalidTokenError: Not enough segments",
+    "paramiko.ssh_exception.PasswordRequiredException: Private key file is encrypted", "tokens.py:12: UserWarning: x",
+    "tokenize.TokenError: ('unterminated string literal', (1, 0))", "at com.shop.Token.parse(Token.java:12)",
+    "shop.errors.InvalidToken: card of order 17 was declined", "{'token_error': 'expired at noon'}",
+)  # fmt: skip
+"""Texts that look much like forms of secrets and hold none: none of them may change."""

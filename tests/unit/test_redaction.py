@@ -155,6 +155,11 @@ def test_harmless_texts_are_shown_as_they_are() -> None:
     assert len(changed) <= MOST_FALSE * len(corpus.HARMLESS), changed[:20]
 
 
+@pytest.mark.parametrize("text", corpus.LOOKALIKES)
+def test_a_text_that_only_looks_like_a_secret_s_form_is_shown_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+
+
 def test_of_2000_harmless_fields_at_most_one_in_a_hundred_is_hidden() -> None:
     found = fields()
     changed = [
@@ -321,6 +326,27 @@ def test_no_part_of_a_key_is_left_that_is_longer_than_what_is_searched_at_a_cut(
             assert S not in shown
 
 
+@pytest.mark.parametrize("tokens", [3_000, 9_000, 20_000])  # less and more than LONGEST
+@pytest.mark.parametrize("between", [", ", ",\n  "])
+def test_no_secret_of_a_long_list_comes_out_behind_a_cut(tokens: int, between: str) -> None:
+    several = [f"tk{number:08}z" for number in range(tokens)]
+    listed = f"Traceback\nValueError: unknown tokens: [{between.join(map(repr, several))}]"
+    for text in (listed, f"{listed}\n\nDuring that:\nRuntimeError: no stock"):
+        shown = ends(text, KEPT)
+        assert shown.startswith("Traceback\nValueError: unknown tokens: ***")
+        assert shown.endswith("RuntimeError: no stock") == (text is not listed)
+        assert not [each for each in several if each in shown]
+
+
+def test_a_secret_of_any_length_leaves_the_words_around_it() -> None:
+    secret = S * 4000
+    assert ends(f"bad secret='{secret}' in order 17", KEPT) == "bad secret='***' in order 17"
+    for text in (f"unknown tokens: {secret}", f"unknown tokens: {secret[: KEPT + 1000]}"):
+        assert shortened(text, KEPT).startswith("unknown tokens: ***")
+        assert ends(text * 10, KEPT).startswith("unknown tokens: ***")
+    assert str(redact_exception(ValueError(f"order 17: token={secret}"))).startswith("order 17: token=***")
+
+
 class Counted(list[Any]):
     """Counts what is looked at."""
 
@@ -338,6 +364,20 @@ def test_showing_arguments_visits_a_bounded_part_of_them() -> None:
     shown = redact_arguments((many, "y" * 5_000_000, b"z" * 5_000_000), {"nested": nested}, bound=ARGUMENTS)
     assert many.seen <= ARGUMENTS.nodes + 1
     assert len(repr(shown)) < 100_000
+
+
+def test_a_number_of_thousands_of_digits_is_neither_printed_nor_looked_for() -> None:
+    assert secret_values((), {"token": 10**5000}) == ()
+    assert redact(["a", 10**5000]) == ["a", 10**5000]
+    assert "bits" in repr(redact_arguments((["a", 10**5000],), {}, bound=ARGUMENTS))
+
+
+def test_what_is_true_or_false_is_no_secret_to_look_for() -> None:
+    assert secret_values((), {"reset_password": True, "tokens": [False]}) == ()
+
+
+def test_a_secret_argument_of_mutable_bytes_is_looked_for_too() -> None:
+    assert secret_values((), {"token": bytearray(S.encode())}) == (S,)
 
 
 def test_an_object_among_arguments_says_no_secret_and_breaks_nothing() -> None:

@@ -20,7 +20,7 @@ _SECRET: Final = frozenset(
         "pwd", "pw", "pin", "otp", "totp", "jwt", "cvv", "cvc", "csc", "cookie", "secret", "token",
         "password", "passwd", "passphrase", "passcode", "authorization", "credential", "cred", "apikey",
         "sessid", "sessionid", "bearer", "psk", "passwort", "kennwort", "requirepass", "masterauth",
-        "motdepasse", "contrasena", "mnemonic", "seedphrase", "ssn", "xsrf", "csrf",
+        "motdepasse", "contrasena", "mnemonic", "seedphrase", "ssn", "xsrf", "csrf", "passw", "passkey",
     }
 )  # fmt: skip
 _INSIDE: Final = ("password", "passwd", "passphrase")
@@ -29,6 +29,7 @@ _SPELT: Final = re.compile(r"p[a4][s5]{2}w[o0]?r?d(?![a-z])", re.IGNORECASE)
 _ENDINGS: Final = (
     "secret", "token", "cookie", "jwt", "pwd", "credential", "authorization", "passcode",
     "pw", "apikey", "accesskey", "secretkey", "privatekey", "authkey", "sessionid", "sessid",
+    "accountkey", "signingkey", "encryptionkey", "masterkey",
 )  # fmt: skip
 _LAST: Final = frozenset({"pass", "auth"})
 """Secret only where a name ends with them: `smtp_pass`, `basic_auth`; not `pass_rate`, `auth_url`."""
@@ -45,8 +46,8 @@ _OF_PASS: Final = frozenset(
 
 _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
-    r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac)_?key|session_?id|client_?assertion|code_?verifier"
-    r"|auth_ident|saml_?response|(?:device|user|authorization|verification|login|recovery|backup|security|mfa|sms|confirmation)_?code|(?:otp|pin)_?code"
+    r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac|server|aes?)_?key|pass_word|auth_header|session_?id|client_?assertion|code_?verifier"
+    r"|auth_ident|saml_?response|(?:device|user|auth|access|authorization|verification|login|recovery|backup|security|mfa|sms|confirmation)_?code|(?:otp|pin)_?code"
     r"|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
@@ -56,15 +57,18 @@ _ABOUT: Final = frozenset(
         "count", "type", "length", "len", "size", "limit", "usage", "expiry", "expires", "expired", "at",
         "in", "ttl", "age", "policy", "enabled", "required", "valid", "version", "status", "field", "url",
         "uri", "endpoint", "file", "path", "index", "total", "rate", "memory", "memories", "lifetime",
-        "used", "left", "remaining",
+        "used", "left", "remaining", "error", "exception", "warning", "missing", "found", "failed", "service",
+        "manager",
     }
 )  # fmt: skip
+_ASKED: Final = frozenset({"has", "is", "needs", "requires"})
+"""Words before a name that ask whether there is one."""
 _COUNTED: Final = frozenset(
-    {
-        "max", "min", "num", "n", "total", "prompt", "completion", "input", "output", "has", "is", "no",
-        "needs", "requires", "used", "remaining",
-    }
-)  # fmt: skip
+    {"max", "min", "num", "n", "total", "prompt", "completion", "input", "output", "used", "remaining", "no"}
+)
+"""Words before `tokens` that say how many: `max_tokens`, but not `input_token` or `prompt_password`."""
+_CODE: Final = re.compile(r"[\w-]{1,128}\.(?:py|java|kt|scala|go|rs|rb|php|cs|js|ts)")
+"""A file that is called so in a trace: `Token.java:12`."""
 
 _own: set[str] = set()
 
@@ -91,7 +95,9 @@ def _judge(name: str) -> bool:
     if _own and _plain(name) in _own:
         return True
     words = [word.lower() for word in _WORDS.findall(name.replace("\xf1", "n"))]
-    if not words or words[-1] in _ABOUT or (words[0] in _COUNTED and len(words) > 1):
+    if _CODE.fullmatch(name):
+        return False
+    if not words or words[-1] in _ABOUT or _is_counted(name):
         return False
     words = list(map(_singular, words))
     if (
@@ -103,6 +109,14 @@ def _judge(name: str) -> bool:
     ):
         return True
     return any(map(_is_secret_word, words)) or _PAIRS.search("_".join(words)) is not None
+
+
+def _is_counted(name: str) -> bool:
+    """Whether it asks for something or counts it, in the last part of a path: `usage.max_tokens`."""
+    words = [word.lower() for word in _WORDS.findall(name.rpartition(".")[2])]
+    return name.startswith("--no-") or (
+        len(words) > 1 and (words[0] in _ASKED or (words[0] in _COUNTED and "tokens" in words))
+    )
 
 
 def _is_secret_word(word: str) -> bool:

@@ -6,8 +6,9 @@ what goes on to the next `name=`. What is a secret by its own form is found by `
 
 Texts are strangers' and of any size, so no pattern here looks at a character more often than a fixed number
 of times: repetitions are possessive behind a boundary, or bounded. What is not closed is hidden to the end.
-A text is cut before it is searched. A secret that the cut falls on would be half a secret that no rule knows,
-so `MARGIN` more characters are searched than are shown, and as many are left out at the cut.
+A text of which both ends are shown is searched as a whole up to `LONGEST`. A longer one, and one of which
+only the beginning is shown, is cut before it is searched. A secret that the cut falls on would be half a
+secret that no rule knows, so `MARGIN` more characters are searched than are shown, and are left out.
 """
 
 import functools
@@ -20,6 +21,7 @@ from seawall.redaction.forms import KEYS, MARKED, QUERIES, without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.rules import first_looks
 from seawall.redaction.urls import HIDDEN, hide_in_setting
+from seawall.redaction.words import is_ordinary
 
 _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
@@ -49,7 +51,7 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
         (?P<name>[\w.-]++)
         (?P<close>\\{{0,15}}+(?:['"]|u0022|&quot;|%22)?+)(?:\[\])?+(?P<bracket>(?:,(?=\)))?+[\])}}]{{0,2}}+)
         (?:
-            \s?,\s?(?:default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
+            \s?,\s?(?P<said>default=|\\{{0,15}}+['"](?:parameter)?value\\{{0,15}}+['"]\s?:\s?)?
                 (?=[bu]?\\{{0,15}}+['"])(?P<pair>)
             |[ \t]{{0,8}}+(?:=>|:=|->|={{1,2}}|%3[da]|:(?!:)|::(?=[ \t]))[ \t]{{0,8}}+
             |(?:(?<=\\)(?:u003[da]|x3[da])|&\#(?:61|x3d);)
@@ -64,6 +66,24 @@ def _head(hints: Iterable[str]) -> re.Pattern[str]:
 
 
 _HEAD: Final = _head(_HINTS)
+_NOTHING: Final = re.compile(r"(?:None|null|True|true|False|false|YES|NO)(?=[)\]},;]{0,4}+(?:\s|\Z))")
+_NUMBER: Final = re.compile(r"\d{1,9}+(?=[)\]},;]{0,4}+(?:\s|\Z))")
+"""Values without quotes that are no secrets; the second where `tokens` are counted."""
+_RAISED: Final = re.compile(
+    r"(?P<modules>(?:[a-z_]\w{0,63}\.){0,8})(?P<name>[A-Z][A-Za-z0-9]{0,127}?)(?P<kind>Error|Exception|Warning)?"
+)
+"""The class of an exception, by its modules or by how it ends."""
+_LINE_SEEN: Final = 512
+"""Characters of an exception's message that are looked at."""
+_BEFORE_PAIR: Final = re.compile(r"(?P<lead>[:=>.,]|\" \()\s{0,8}+[bu]?\\{0,15}+['\"]\Z", re.IGNORECASE)
+"""What stands before a quoted name: the mapping's key of which it is the value, a list's element, a table."""
+_LEAD: Final = 32
+_SECOND: Final = re.compile(
+    r"[bu]?\\{0,15}+['\"](?P<word>[^'\"\\\n]{0,128}+)\\{0,15}+['\"](?:(?P<key>\s{0,8}+(?::|=>)|\.['\"])|(?P<more>,))?+",
+    re.IGNORECASE,
+)
+"""A short quoted text behind a quoted name: a key, if a value follows, or one of several elements."""
+_IDENTIFIER: Final = re.compile(r"[a-z]+(?:[_.][a-z]+)*", re.IGNORECASE)
 _OPENER: Final = re.compile(r"[bBuUrRfF]{0,2}(\\{0,15}+)(['\"])|[\[({]")
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _QUOTES: Final = {quote: re.compile(rf"(?:\\{{0,15}}+){quote}") for quote in "'\""}
@@ -93,6 +113,9 @@ _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion",
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
 
 _BLOCK: Final = re.compile(r"(?:[|>][0-9+-]{0,2})?[ \t]{0,8}+\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)")
+_NEXT_LINE: Final = re.compile(r"\n")
+_NEXT_BLOCK: Final = re.compile(r"\n(?=[^\s\]})'\"])")
+"""Where a line begins that is no part of what is written deeper above it."""
 _INDENTED: Final = 256
 """Characters before a name in which its line may begin."""
 
@@ -114,15 +137,50 @@ def redact_text(text: str, values: Iterable[str] = ()) -> str:
 
 def ends(text: str, most: int, values: Iterable[str] = ()) -> str:
     """Both ends without secrets: a traceback begins with where it was called and ends with what happened."""
-    if len(text) <= most:
-        return _searched(text, values)
-    tail = _searched(text[-(most * 3 // 4 + MARGIN) :], values)[MARGIN:]
-    return f"{beginning(text, most // 4, values)}\n... ({len(text)} characters) ...\n{tail}"
+    note = f"\n... ({len(text)} characters) ...\n"
+    if len(text) <= LONGEST:
+        found = _searched(text, values)
+        return found if len(found) <= most else f"{found[: most // 4]}{note}{found[-(most * 3 // 4) :]}"
+    head = _searched(text[: most // 4 + MARGIN], values)
+    tail = _end(text, most * 3 // 4, values, within=head.endswith(HIDDEN))
+    return f"{_without_margin(text, head, most // 4)}{note}{tail}"
+
+
+def _end(text: str, most: int, values: Iterable[str], *, within: bool) -> str:
+    """The last characters of `text` without secrets.
+
+    Nobody knows in which list of secrets they begin, so the rest of a line is left out at first, and if the
+    beginning of the text ended `within` a secret, all lines are that may be a part of it.
+    """
+    source = text[-(most + MARGIN) :]
+    shown = _without_margin(source[::-1], _searched(source, values)[::-1], most)[::-1]
+    begin = (_NEXT_BLOCK if within else _NEXT_LINE).search(shown)
+    return shown[begin.end() :] if begin else ""
 
 
 def beginning(text: str, most: int, values: Iterable[str]) -> str:
     """The first characters of `text` without secrets, and without half of one."""
     found = _searched(text[: most + MARGIN], values)
+    return found[:most] if len(text) <= most + MARGIN else _without_margin(text, found, most)
+
+
+def _without_margin(text: str, found: str, most: int) -> str:
+    """`found`, which is left of `most` and `MARGIN` characters of `text`, without what stood in the margin.
+
+    Where its parts stood is looked for from the end, so none is taken to have stood earlier than it did.
+    """
+    shown = found.split(HIDDEN)
+    end = min(len(text), most + MARGIN)
+    for number in range(len(shown) - 1, -1, -1):
+        part = shown[number]
+        place = text.rfind(part, 0, end)
+        if place < 0 or (number == len(shown) - 1 and place + len(part) != end):
+            break
+        if place <= most:
+            shown[number] = part[: most - place]
+            hidden = HIDDEN if place + len(part) <= most and number < len(shown) - 1 else ""
+            return (HIDDEN.join(shown[: number + 1]) + hidden)[:most]
+        end = place
     return found[: max(0, min(most, len(found) - MARGIN))]
 
 
@@ -200,7 +258,7 @@ def _head_with(names: frozenset[str]) -> re.Pattern[str]:
 def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form each
     name, before = found["name"], found.string[max(0, found.start() - 1) : found.start()]
     quoted = bool(found["close"])
-    if found["pair"] is not None and (not quoted or found["bracket"]):
+    if found["pair"] is not None and (not quoted or found["bracket"] or _is_no_pair(found)):
         return False
     if before in {"?", "&", "~"} and name.lower() in _IN_QUERIES:
         return True
@@ -216,9 +274,50 @@ def _names_a_secret(found: re.Match[str]) -> bool:  # noqa: PLR0911 - a form eac
         return False
     if found["flag"] and not name.startswith("--") and not _FLAG.match(name):
         return sentences.is_noun(found)
+    if (raised := _raised(found)) is not None:
+        return is_secret(raised["name"]) and not _is_said(found)
     if sentences.is_key(found) or (name.startswith("-D") and is_secret(name[2:])):
         return True
     return is_secret(name) or (before == "\\" and name[0] in "nrt" and is_secret(name[1:]))
+
+
+def _is_number_of_tokens(text: str, start: int, name: str) -> bool:
+    return name.lower().endswith(("tokens", "_token_id")) and _NUMBER.match(text, start) is not None
+
+
+def _raised(found: re.Match[str]) -> re.Match[str] | None:
+    """The class of an exception, by its end or behind its modules: its name says nothing of its message."""
+    if found["close"] or found["bracket"] or not found[0].endswith(": "):
+        return None
+    raised = _RAISED.fullmatch(found["name"])
+    if raised is None or raised["kind"]:
+        return raised
+    begins = found.string[max(0, found.start() - 1) : found.start()] in {"", "\n"}
+    return raised if begins and raised["modules"] and not raised["name"][1:].islower() else None
+
+
+def _is_said(found: re.Match[str]) -> bool:
+    """Whether nothing but words follows in the line, of which none can be a secret."""
+    line = found.string[found.end() : found.end() + _LINE_SEEN].partition("\n")[0]
+    words = [word.lstrip("'\"([{") for word in line.split()]
+    return bool(words) and all(not word or is_ordinary(word) for word in words)
+
+
+def _is_no_pair(found: re.Match[str]) -> bool:
+    """Whether what is quoted behind a quoted name is no value: a mapping's next key, one more column."""
+    if found["said"] or found["name"].startswith("-"):
+        return False
+    before = _BEFORE_PAIR.search(found.string, max(0, found.start() - _LEAD), found.start())
+    lead = before["lead"] if before else ""
+    if lead in {":", "=", ">", "."}:
+        return True
+    second = _SECOND.match(found.string, found.end())
+    if second is None:
+        return False
+    if second["key"] or second["word"].startswith("--"):
+        return True
+    listed = lead in {",", '" ('} or "." in found["name"] or second["more"]
+    return bool(listed) and _IDENTIFIER.fullmatch(second["word"]) is not None
 
 
 def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911 - a form each
@@ -234,6 +333,8 @@ def _value(text: str, found: re.Match[str]) -> tuple[int, int]:  # noqa: PLR0911
         return start, end
     call = _CALL.match(text, start)
     opener = _OPENER.match(text, call.end() if call else start)
+    if opener is None and (_NOTHING.match(text, start) or _is_number_of_tokens(text, start, found["name"])):
+        return start, start
     if opener is None:
         return start, _end_unquoted(text, start, found)
     if opener[2]:

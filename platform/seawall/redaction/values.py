@@ -107,7 +107,7 @@ class _Walk:
         return tuple(shown) if isinstance(value, tuple) else shown
 
     def _object(self, value: Any) -> Any:
-        if isinstance(value, int) and value.bit_length() > _LARGEST_INT:
+        if _is_large(value):
             return Words(f"<a number of {value.bit_length()} bits>")
         if type(value).__module__ in _PLAIN:
             return value
@@ -172,6 +172,8 @@ class _Walk:
         """A list that may be a command: what is hidden in it is text, and all else stays what it is."""
         given = value[:_WORDS]
         if not all(isinstance(each, str | int | float | PurePath) for each in given):
+            return value
+        if any(map(_is_large, given)):
             return value
         words = [str(each) for each in given]
         hidden = zip(given, words, hide_in_words(words), strict=True)
@@ -246,10 +248,16 @@ def _collect(value: Any, walk: _Walk, found: set[str], *, secret: bool, depth: i
         for place, each in enumerate(value):
             hidden = secret or (pair and place > 0) or place in fields
             _collect(each, walk, found, secret=hidden, depth=depth - 1)
-    elif secret and isinstance(value, str | bytes | int):
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    elif secret and isinstance(value, str | bytes | bytearray | int):
+        if isinstance(value, bool) or _is_large(value):
+            return
+        text = value.decode("latin-1") if isinstance(value, bytes | bytearray) else str(value)
         if _SHORTEST <= len(text) <= _LONGEST:
             found.add(text)
+
+
+def _is_large(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > _LARGEST_INT
 
 
 @functools.lru_cache(maxsize=1024)
