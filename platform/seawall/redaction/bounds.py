@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from seawall.redaction.texts import beginning, redact_text
+from seawall.redaction.urls import HIDDEN
 
 NODES: Final = 1000
 """Elements of an argument, however deep, that are visited to show it in logs, events and `argsrepr`."""
@@ -35,4 +36,5 @@ def shortened(text: str, most: int, values: Iterable[str] = ()) -> str:
     if len(text) <= most:
         return redact_text(text, values)
     shown = beginning(text, most, values)
-    return f"{shown}... ({len(text)} characters)"
+    gap = " " if shown.endswith(HIDDEN) else ""  # or the note would be a part of the secret
+    return f"{shown}{gap}... ({len(text)} characters)"
