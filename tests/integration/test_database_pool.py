@@ -43,6 +43,7 @@ def test_rows_come_as_dicts_and_counts_as_numbers(shop: Database) -> None:
     assert shop.fetch_one("SELECT * FROM t WHERE id = 3") is None
     assert shop.fetch_value("SELECT count(*) FROM t") == 2
     assert shop.fetch_value("SELECT id FROM t WHERE id = 3") is None
+    assert shop.fetch_value("SELECT FROM t") is None
 
 
 @pytest.mark.parametrize("written", [str, str.encode, sql.SQL], ids=["text", "bytes", "composed"])

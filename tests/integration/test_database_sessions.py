@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
+from seawall.database import nesting
 from seawall.database.connection import Connection
 from seawall.database.pool import Database
 from seawall.sections import DatabaseSettings
@@ -243,6 +244,18 @@ def test_another_thread_and_a_child_are_in_no_transaction_of_this_one(database_u
     assert seen == [0]
     assert shop.fetch_value("select count(*) from t") == 1
     shop.close()
+
+
+def test_a_context_that_outlives_a_transaction_is_in_none(shop: Database) -> None:
+    shop.execute("create table t (id int)")
+    with shop.transaction():
+        context = contextvars.copy_context()  # as asyncio gives to a task
+    with suppress(LookupError), shop.transaction() as connection:
+        connection.execute("insert into t values (1)")
+        assert context.run(nesting.connection_of, shop) is None
+        raise LookupError
+    context.run(shop.execute, "insert into t values (2)")
+    assert shop.fetch("select id from t") == [{"id": 2}]
 
 
 def test_a_conflict_within_a_transaction_is_repeated_by_the_outermost_only(shop: Database) -> None:

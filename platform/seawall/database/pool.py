@@ -216,9 +216,9 @@ class Database:
         return self._answer(psycopg.Cursor.fetchone, query, params, retry=retry)
 
     def fetch_value(self, query: Query, params: Params | None = None, *, retry: bool = False) -> Any:
-        """The first column of the first row, or None without a row; `retry` as `execute`."""
+        """The first column of the first row, or None without a row or a column; `retry` as `execute`."""
         row = self.fetch_one(query, params, retry=retry)
-        return None if row is None else next(iter(row.values()))
+        return None if row is None else next(iter(row.values()), None)
 
     def health(self) -> Health:
         """Whether the database answers a statement; never raises."""
