@@ -43,6 +43,7 @@ def test_rows_come_as_dicts_and_counts_as_numbers(shop: Database) -> None:
     assert shop.fetch_one("SELECT * FROM t WHERE id = 3") is None
     assert shop.fetch_value("SELECT count(*) FROM t") == 2
     assert shop.fetch_value("SELECT id FROM t WHERE id = 3") is None
+    assert shop.fetch_value("SELECT FROM t") is None
 
 
 @pytest.mark.parametrize("written", [str, str.encode, sql.SQL], ids=["text", "bytes", "composed"])
@@ -129,6 +130,56 @@ def test_a_transaction_that_a_statement_ended_is_no_success(shop: Database, end:
     assert shop.fetch_value("SELECT count(*) FROM t") == (2 if end == "COMMIT" else 0)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        *(
+            ["ROLLBACK AND CHAIN"],
+            ["COMMIT AND CHAIN"],
+            ["ROLLBACK; BEGIN"],
+            ["SAVEPOINT a", "ROLLBACK; BEGIN"],
+        ),
+        *(
+            ["ROLLBACK", "BEGIN"],
+            ["SELECT 1; COMMIT; BEGIN"],
+            ["SAVEPOINT a; ROLLBACK TO a; ROLLBACK; BEGIN"],
+        ),
+    ],
+    ids=", ".join,
+)
+@pytest.mark.parametrize("unheard", [False, True])
+def test_a_transaction_that_a_statement_replaced_is_no_success(
+    shop: Database, statements: list[str], unheard: bool
+) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+    ended = psycopg.errors.InvalidTransactionTermination
+
+    def work(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("INSERT INTO t VALUES (1)")
+        for each in statements:
+            with contextlib.suppress(*[ended] * unheard):
+                connection.execute(each.encode())
+        connection.execute("INSERT INTO t VALUES (2)")
+
+    with pytest.raises(ended, match="inside its block"):
+        shop.run(work)
+    assert shop.fetch_value("SELECT count(*) FROM t WHERE id = 2") == 0
+    with shop.transaction() as connection:
+        connection.execute("INSERT INTO t VALUES (3)")
+    assert shop.fetch_value("SELECT count(*) FROM t WHERE id = 3") == 1
+
+
+@pytest.mark.parametrize("to", ["ROLLBACK TO a", "rollback work to savepoint a", "ROLLBACK TO a; SELECT 1"])
+def test_a_rollback_to_a_savepoint_ends_nothing(shop: Database, to: str) -> None:
+    shop.execute("CREATE TABLE t (id int)")
+    with shop.transaction() as connection:
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.execute("SAVEPOINT a")
+        connection.execute("INSERT INTO t VALUES (2)")
+        connection.execute(to.encode())
+    assert shop.fetch("SELECT id FROM t") == [{"id": 1}]
+
+
 def test_a_transaction_in_a_pipeline_is_committed(shop: Database) -> None:
     shop.execute("CREATE TABLE t (id int)")
     with shop.connection() as connection, connection.pipeline(), connection.transaction():
@@ -148,9 +199,19 @@ def test_a_statement_may_fail_in_a_savepoint_of_its_own(shop: Database) -> None:
 
 
 def test_a_transaction_left_open_by_hand_does_not_reach_the_next_user(shop: Database) -> None:
-    with shop.connection() as connection:
+    refused = pytest.raises(psycopg.errors.InvalidTransactionTermination, match="still open")
+    with refused, shop.connection() as connection:
         connection.execute("BEGIN")
         connection.execute("CREATE TABLE t (id int)")
+    with refused, shop.connection() as connection:
+        connection.autocommit = False
+        connection.execute("CREATE TABLE t (id int)")
+    with refused:
+        shop.execute("BEGIN; CREATE TABLE t (id int)")
+    failed = pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing was committed")
+    with failed, shop.connection() as connection, contextlib.suppress(psycopg.errors.DivisionByZero):
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 / 0")
     assert shop.fetch_value("SELECT to_regclass('t')") is None
 
 

@@ -12,7 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import tuple_row
+from psycopg.types import TypeInfo
+from psycopg.types.string import StrDumper, TextLoader
 
+from seawall.database import nesting
 from seawall.database.connection import Connection
 from seawall.database.pool import Database
 from seawall.sections import DatabaseSettings
@@ -179,6 +182,51 @@ def test_the_connection_object_is_as_new_too(shop: Database) -> None:
     assert shop.fetch("select * from t") == [{"id": 1}]
 
 
+SETTINGS: dict[str, Callable[[psycopg.Connection[Any]], Any]] = {
+    "a loader": lambda one: one.adapters.register_loader("int4", TextLoader),
+    "a dumper": lambda one: one.adapters.register_dumper(int, StrDumper),
+    "a type": lambda one: one.adapters.types.add(TypeInfo("mood", 99999, 99998)),
+    "a handler of notices": lambda one: one.add_notice_handler(print),
+    "a handler of notifications": lambda one: one.add_notify_handler(print),
+    "a cursor on the server": lambda one: setattr(one, "server_cursor_factory", psycopg.ServerCursor),
+    "when to prepare": lambda one: setattr(one, "prepare_threshold", 0),
+    "how many to prepare": lambda one: setattr(one, "prepared_max", 1),
+}
+
+
+def settings_of(connection: Any) -> tuple[object, ...]:
+    adapters = connection.adapters
+    return (
+        *(
+            adapters.get_loader(23, psycopg.pq.Format.TEXT),
+            adapters.get_dumper(int, psycopg.adapt.PyFormat.TEXT),
+        ),
+        *(adapters.types.get("mood"), [*connection._notice_handlers], [*connection._notify_handlers]),
+        *(connection.server_cursor_factory, connection.prepare_threshold, connection.prepared_max),
+    )
+
+
+@pytest.mark.parametrize("change", SETTINGS.values(), ids=[*SETTINGS])
+def test_what_was_set_on_a_connection_is_its_users_own(
+    shop: Database, change: Callable[[psycopg.Connection[Any]], Any]
+) -> None:
+    with shop.connection() as connection:
+        as_new = settings_of(connection)
+        change(connection)
+        assert settings_of(connection) != as_new
+        assert connection.execute("select 1 as one").fetchone()  # plain, so nothing else tells of a change
+    with shop.connection() as connection:
+        assert settings_of(connection) == as_new
+
+
+def test_a_notification_that_nobody_read_is_not_the_next_users(shop: Database) -> None:
+    with shop.connection() as connection:
+        connection.execute("listen news")
+        connection.execute("notify news")
+    with shop.connection() as connection:
+        assert list(connection.notifies(timeout=0)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -245,6 +293,18 @@ def test_another_thread_and_a_child_are_in_no_transaction_of_this_one(database_u
     shop.close()
 
 
+def test_a_context_that_outlives_a_transaction_is_in_none(shop: Database) -> None:
+    shop.execute("create table t (id int)")
+    with shop.transaction():
+        context = contextvars.copy_context()  # as asyncio gives to a task
+    with suppress(LookupError), shop.transaction() as connection:
+        connection.execute("insert into t values (1)")
+        assert context.run(nesting.connection_of, shop) is None
+        raise LookupError
+    context.run(shop.execute, "insert into t values (2)")
+    assert shop.fetch("select id from t") == [{"id": 2}]
+
+
 def test_a_conflict_within_a_transaction_is_repeated_by_the_outermost_only(shop: Database) -> None:
     calls: list[str] = []
 
@@ -270,6 +330,7 @@ def test_a_conflict_within_a_transaction_is_repeated_by_the_outermost_only(shop:
         b" commit;",
         "/* a /* b */ */ commit",
         "-- c\ncommit and chain",
+        ";commit",
         None,
     ],
 )

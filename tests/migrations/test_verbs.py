@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -144,6 +145,18 @@ def test_down_undoes_the_newest_with_the_sql_recorded_with_it(shop: Shop) -> Non
     assert shop.states() == []
 
 
+@pytest.mark.parametrize(
+    "steps", [-1, 0, None, True, 1.0, float("nan"), 10**400, "two"], ids=lambda steps: repr(steps)[:9]
+)
+def test_down_undoes_nothing_for_what_is_no_count(shop: Shop, steps: Any) -> None:
+    shop.write("0001_a", "CREATE TABLE a (id int);", "DROP TABLE a;")
+    shop.write("0002_b", "CREATE TABLE b (id int);", "DROP TABLE b;")
+    shop.migrations.up()
+    with pytest.raises(ConfigError, match=r"^steps="):
+        shop.migrations.down(steps)
+    assert shop.states() == ["0001_a applied", "0002_b applied"]
+
+
 def test_down_undoes_nothing_when_one_step_cannot_be_undone(shop: Shop) -> None:
     shop.write("0001_a", "CREATE TABLE a (id int);")
     shop.write("0002_b", "CREATE TABLE b (id int);", "DROP TABLE b;")
@@ -255,6 +268,28 @@ def test_a_second_runner_waits_for_its_turn_and_says_who_has_it(shop: Shop) -> N
             impatient.up()
     assert refused(caught) == [Kind.LOCKED]
     assert len(shop.migrations.up()) == 1
+
+
+@pytest.mark.parametrize(
+    "release",
+    ["SELECT pg_advisory_unlock_all();", "-- seawall: no-transaction\nDISCARD ALL;"],
+    ids=["unlocked", "discarded"],
+)
+def test_a_file_that_lets_go_of_all_locks_leaves_its_runner_the_only_one(shop: Shop, release: str) -> None:
+    shop.write("0001_a", release)
+    shop.write("0002_b", "CREATE TABLE b (id int);")
+    impatient = Migrations(shop.url, [shop.history], patience=dataclasses.replace(shop.patience, turn=0.2))
+    refusals: list[MigrationProblem] = []
+
+    def beside(_: object, number: int, __: int) -> None:
+        if number == 2:
+            with pytest.raises(MigrationProblem, match=r"another runner .*backend \d+") as caught:
+                impatient.up()
+            refusals.append(caught.value)
+
+    assert [step.label for step in shop.migrations.up(begin=beside)] == ["0001_a", "0002_b"]
+    assert [one.exit_code for one in refusals] == [Kind.LOCKED]
+    assert shop.states() == ["0001_a applied", "0002_b applied"]
 
 
 def test_a_server_that_is_not_there_is_unavailable(shop: Shop) -> None:

@@ -298,6 +298,17 @@ def test_psycopg_connects_in_steps() -> None:
     assert "gen = cls._connect_gen(conninfo)" in inspect.getsource(psycopg.Connection.connect)
 
 
+def test_psycopg_copies_what_is_registered_on_a_connection_or_the_next_user_gets_it() -> None:
+    """`altered` of a connection compares these parts with the global ones."""
+    new = psycopg.adapt.AdaptersMap(psycopg.adapters)
+    assert new._loaders[0] is psycopg.adapters._loaders[0]
+    assert all(new._dumpers[each] is psycopg.adapters._dumpers[each] for each in new._dumpers)
+    assert new._dumpers_by_oid[0] is psycopg.adapters._dumpers_by_oid[0]
+    assert new.types._registry is psycopg.adapters.types._registry
+    assert psycopg._preparing.PrepareManager().prepare_threshold == 5
+    assert psycopg._preparing.PrepareManager().prepared_max == 100
+
+
 def test_psycopg_waits_with_a_timeout_or_a_silent_server_is_waited_for_without_end() -> None:
     assert parameters(psycopg.Connection.wait) == ["self", "gen", "interval", "timeout"]
     assert issubclass(psycopg.errors._WaitTimeout, Exception)

@@ -51,6 +51,7 @@ def test_only_a_closed_list_of_errors_says_that_a_row_can_be_written_later() -> 
         (TooManyRequests(), Kind.SATURATED),
         (pg.ProtocolViolation("query_wait_timeout"), Kind.SATURATED),
         (pg.SerializationFailure(), Kind.CONFLICT),
+        (pg.UniqueViolation("a job named query_wait_timeout exists"), Kind.STATEMENT),
     ],
 )
 def test_errors_without_a_sqlstate_are_told_apart_by_class_and_words(

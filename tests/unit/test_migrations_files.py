@@ -48,7 +48,10 @@ def test_two_files_with_one_number_are_refused(shop: History) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql", "0001_a.up.SQL"],
+    [
+        *("1_a.up.sql", "0001_a.sql", "0001-a.up.sql", "0001_A.up.sql", "0001_a.UP.sql", "0001_a.up.SQL"),
+        *("\u0660\u0660\u0660\u0661_a.up.sql", "\uff10\uff10\uff10\uff11_a.up.sql"),  # other digits
+    ],
 )
 def test_a_file_with_another_name_is_refused(shop: History, name: str) -> None:
     write(shop, name)

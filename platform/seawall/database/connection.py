@@ -15,12 +15,15 @@ import re
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
 import psycopg
 from psycopg import errors as pg
+from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
+from psycopg.adapt import AdaptersMap
 from psycopg.generators import execute
 from psycopg.pq import Escaping, ExecStatus, TransactionStatus
 from psycopg.rows import DictRow, dict_row
@@ -46,6 +49,7 @@ TOLERANCE: Final = 1.0
 _SHOWN: Final = 1000  # characters of a slow statement
 _RENEWED_WITHIN: Final = 1.0  # seconds after which a session that is not as new is given up
 _CANCELLED_WITHIN: Final = 1.0  # seconds that telling the server of an interrupted statement may take
+_THRESHOLDS: Final = (None, sys.maxsize)  # as new, and after `prepare=True`
 _DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 
 
@@ -90,6 +94,7 @@ class Connection(ForkSafe[DictRow]):
     turns = 0  # of the present user, and of the one after it until it has one
     plain_turns = 0
     renewing = False
+    ended = False  # a statement has ended the transaction of a block that is not over
     journal: Journal
     holder: object = None  # whoever has it, or is about to; None while it is idle
 
@@ -130,6 +135,7 @@ class Connection(ForkSafe[DictRow]):
             psycopg.errors.InvalidTransactionTermination: a statement ended the transaction inside the block.
         """
         with super().transaction(savepoint_name, force_rollback) as transaction:
+            self.ended = self.ended and self._num_transactions > 1
             self.plain_turns += 1
             try:
                 yield transaction
@@ -143,11 +149,22 @@ class Connection(ForkSafe[DictRow]):
         if status == TransactionStatus.INERROR:
             raise rolled_back()
         awaited = self.pgconn.pipeline_status  # the answer to BEGIN may be
-        if status == TransactionStatus.IDLE and not awaited:
-            raise pg.InvalidTransactionTermination(
-                "a statement ended this transaction inside its block: let the end of the block commit it, "
-                "or let an error out to undo it"
-            )
+        if self.ended or (status == TransactionStatus.IDLE and not awaited):
+            raise _ended_inside()
+
+    def answered(self, query: Any, tags: Sequence[bytes | None]) -> None:
+        """Look at the ends of transactions among the answers to `query`: one may have begun another.
+
+        Raises:
+            psycopg.errors.InFailedSqlTransaction: a COMMIT was answered with ROLLBACK.
+            psycopg.errors.InvalidTransactionTermination: the transaction of a block ended inside it.
+        """
+        if self._num_transactions and _ends(query, tags):
+            self.ended = True
+        if tags[:1] == [b"ROLLBACK"] and not _asked_to_roll_back(query):
+            raise rolled_back()
+        if self.ended:
+            raise _ended_inside()
 
     def commit(self) -> None:
         """As psycopg does, but a rollback is never a success.
@@ -188,11 +205,16 @@ class Connection(ForkSafe[DictRow]):
 
     def altered(self) -> bool:
         """Whether its user may have left something behind. Setting how transactions begin is a turn, too."""
+        prepared = self._prepared
         return (
             self.turns != self.plain_turns
             or self.row_factory is not dict_row
             or self.cursor_factory is not Cursor
-            or bool(self._notice_handlers)
+            or self.server_cursor_factory is not ServerCursor
+            or bool(self._notice_handlers or self._notify_handlers)
+            or prepared.prepare_threshold not in _THRESHOLDS
+            or prepared.prepared_max != PrepareManager.prepared_max
+            or (self._adapters is not None and _adapts_otherwise(self._adapters))
         )
 
     def renew(self) -> None:
@@ -228,12 +250,14 @@ class Connection(ForkSafe[DictRow]):
             self.close()
             reason = failed[0].get_error_message()
             raise psycopg.OperationalError(f"the session was not made as new: {reason}")
+        self._notifies_backlog = deque()  # what came before it was told to listen to nothing
         self.heard_at = time.monotonic()
 
     def _forget_settings(self) -> None:
         self.autocommit = True
         self.isolation_level = self.read_only = self.deferrable = None
         self.prepare_threshold = None
+        self._prepared.prepared_max = PrepareManager.prepared_max
         self.row_factory = dict_row
         self.cursor_factory = Cursor
         self.server_cursor_factory = ServerCursor
@@ -242,11 +266,45 @@ class Connection(ForkSafe[DictRow]):
         self._notify_handlers.clear()
 
 
+def _adapts_otherwise(adapters: AdaptersMap) -> bool:
+    """Whether something was registered. Parts that were not are the same objects, so equal at once."""
+    others = psycopg.adapters
+    return (
+        adapters._loaders != others._loaders  # noqa: SLF001 - tests/unit/test_contracts.py
+        or adapters._dumpers != others._dumpers  # noqa: SLF001
+        or adapters._dumpers_by_oid != others._dumpers_by_oid  # noqa: SLF001
+        or adapters.types._registry is not others.types._registry  # noqa: SLF001
+    )
+
+
 def rolled_back() -> pg.InFailedSqlTransaction:
     """What a COMMIT that PostgreSQL answered with ROLLBACK is told as."""
     return pg.InFailedSqlTransaction(
         "a statement of this transaction failed unheard, so nothing was committed: "
         "let its error out, or run it in a `with connection.transaction():` of its own"
+    )
+
+
+def refuse_to_lose(status: int) -> None:
+    """Refuse to end a use of a connection without a word when its transaction is in `status`.
+
+    Raises:
+        psycopg.errors.InvalidTransactionTermination: it is open, and nobody will commit it.
+        psycopg.errors.InFailedSqlTransaction: a statement of it failed.
+    """
+    if status == TransactionStatus.INTRANS:
+        raise pg.InvalidTransactionTermination(
+            "a transaction was still open when its connection was given back, so nothing was committed: "
+            "use `with database().transaction():`, or run COMMIT before the end of the block"
+        )
+    if status == TransactionStatus.INERROR:
+        raise rolled_back()
+
+
+def _ended_inside() -> pg.InvalidTransactionTermination:
+    return pg.InvalidTransactionTermination(
+        "a statement ended this transaction inside its block: let the end of the block commit it, "
+        "or let an error out to undo it"
     )
 
 
@@ -295,8 +353,8 @@ class Cursor(psycopg.Cursor[DictRow]):
         connection = self._conn
         if as_before:
             connection.plain_turns += 1
-        elif self._statusmessage == b"ROLLBACK" and not _asked_to_roll_back(query):
-            raise rolled_back()
+        else:
+            connection.answered(query, [each.command_status for each in self._results])
         connection.heard_at = ended = time.monotonic()
         seconds = ended - started
         if seconds >= connection.slow_query or events.observed():
@@ -330,10 +388,18 @@ class Cursor(psycopg.Cursor[DictRow]):
 
 
 _COMMIT: Final = re.compile(
-    r"(?:\s|--[^\r\n]*+|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*+\*/)*+\*/)*+(?:commit|end|prepare)\b",
+    r"(?:\s|;|--[^\r\n]*+|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*+\*/)*+\*/)*+(?:commit|end|prepare)\b",
     re.IGNORECASE,
 )
 """What asks for a COMMIT, after comments."""
+_TO_A_SAVEPOINT: Final = re.compile(r"\brollback\s+(?:(?:work|transaction)\s+)?to\b", re.IGNORECASE)
+
+
+def _ends(query: Any, tags: Sequence[bytes | None]) -> bool:
+    """Whether a transaction ended, by the answers to `query`: ROLLBACK TO is answered with ROLLBACK too."""
+    if b"COMMIT" in tags or b"PREPARE TRANSACTION" in tags:
+        return True
+    return b"ROLLBACK" in tags and tags.count(b"ROLLBACK") > len(_TO_A_SAVEPOINT.findall(_text(query)))
 
 
 def _asked_to_roll_back(query: Any) -> bool:

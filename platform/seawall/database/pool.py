@@ -39,6 +39,7 @@ import psycopg
 from psycopg.abc import Params
 from psycopg.abc import QueryNoTemplate as Query
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -47,7 +48,7 @@ from seawall.backoff import exponential, full_jitter
 from seawall.database import connecting, forks, label, nesting
 from seawall.database.circuit import Circuit, outcome_of
 from seawall.database.connecting import NotAsked
-from seawall.database.connection import Connection, Cursor, Journal
+from seawall.database.connection import Connection, Cursor, Journal, refuse_to_lose
 from seawall.database.elastic import ElasticPool, Holder
 from seawall.database.events import ConnectionAcquired, TransactionRepeated
 from seawall.database.keeper import Keeper
@@ -68,6 +69,7 @@ _CHECK_PATIENCE = 1.0  # seconds such a trial may take
 _ATTEMPTS = Whole(least=1)
 _RECONNECT = 1.0  # seconds until the pool starts its ever longer pauses between attempts anew
 _GRACE = 5.0  # seconds the server has to end a statement by itself before its connection is given up
+_IDLE = TransactionStatus.IDLE.value
 _STATS = (
     *("pool_max", "pool_size", "pool_available", "requests_waiting", "requests_num", "requests_queued"),
     *("requests_wait_ms", "requests_errors", "returns_bad", "connections_num", "connections_ms"),
@@ -143,9 +145,11 @@ class Database:
 
         Inside a `transaction()` of this thread it is that transaction's.
 
-        Raises, when the block is entered:
+        Raises:
             DatabaseUnavailable: none was to be had within `connect_timeout` seconds, or the server is known
                 to be away.
+            psycopg.errors.InvalidTransactionTermination: a transaction that a statement began was open at the
+                end of the block, so it was rolled back.
         """
         outer = nesting.connection_of(self)
         return _Use(self) if outer is None else nullcontext(outer)
@@ -216,9 +220,9 @@ class Database:
         return self._answer(psycopg.Cursor.fetchone, query, params, retry=retry)
 
     def fetch_value(self, query: Query, params: Params | None = None, *, retry: bool = False) -> Any:
-        """The first column of the first row, or None without a row; `retry` as `execute`."""
+        """The first column of the first row, or None without a row or a column; `retry` as `execute`."""
         row = self.fetch_one(query, params, retry=retry)
-        return None if row is None else next(iter(row.values()))
+        return None if row is None else next(iter(row.values()), None)
 
     def health(self) -> Health:
         """Whether the database answers a statement; never raises."""
@@ -455,6 +459,7 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
     ) -> None:
         pool, connection = self.pool, self.connection
         assert pool is not None and connection is not None  # noqa: S101, PT018 - of the block that ends
+        status = _IDLE if error is not None else connection.pgconn.transaction_status
         try:
             pool.putconn(connection)
         finally:
@@ -462,6 +467,8 @@ class _Use(AbstractContextManager[psycopg.Connection[DictRow]]):
                 circuit.after(outcome_of(error), error, time.monotonic() - self._started)
         if self._noted:
             holdings.forget(self)
+        if status != _IDLE:
+            refuse_to_lose(status)
 
     def give_back(self) -> None:
         """After an interruption on the way in or out."""

@@ -71,13 +71,18 @@ def kind_of(error: psycopg.Error) -> Kind:
     """What an error of psycopg or its pool means."""
     if isinstance(error, (PoolTimeout, TooManyRequests)):
         return Kind.SATURATED
-    if _POOLER_FULL.search(str(error)):
+    if _from_a_pooler(error) and _POOLER_FULL.search(str(error)):
         return Kind.SATURATED
     if error.sqlstate is not None:
         return kind_of_state(error.sqlstate)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return Kind.AUTHENTICATION if _REFUSED.search(str(error)) else Kind.AWAY
     return Kind.STATEMENT
+
+
+def _from_a_pooler(error: psycopg.Error) -> bool:
+    """Whether its words may be a pooler's own; a statement's error may say the same of anything."""
+    return error.sqlstate is None or kind_of_state(error.sqlstate) is Kind.AWAY
 
 
 def repeatable(error: psycopg.Error, *, commit_sent: bool) -> bool:

@@ -19,7 +19,7 @@ from seawall.errors import ConfigError, MigrationError
 PLATFORM: Final = "seawall"
 
 _FILE: Final = re.compile(
-    r"(?P<version>\d{4})_(?P<name>[a-z0-9]+(?:_[a-z0-9]+)*)\.(?P<direction>up|down)\.sql"
+    r"(?P<version>[0-9]{4})_(?P<name>[a-z0-9]+(?:_[a-z0-9]+)*)\.(?P<direction>up|down)\.sql"
 )
 _NAME: Final = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)*")
 _UP: Final = "-- Why this change is needed, and what it does.\n"

@@ -13,9 +13,12 @@ from seawall.database.migrations.execution import Patience, Step
 from seawall.database.migrations.files import History, Migration
 from seawall.database.migrations.history import Condition, Row
 from seawall.database.migrations.problems import Kind, MigrationProblem, Problem, problem
-from seawall.database.migrations.session import parse, session, take_turn
+from seawall.database.migrations.session import parse, session, turn
 from seawall.database.schema import Table
 from seawall.errors import ConfigError
+from seawall.quantity import Whole
+
+_STEPS = Whole(least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class _Found:
 
 
 class Migrations:
-    """The migrations of one database. Every call opens its own connection and closes it.
+    """The migrations of one database. Every call opens its own connection, or two, and closes it.
 
     `histories` are migrated in the order given, so a fleet's own may build on the platform's. Reading verbs
     change nothing, not even on an empty database; changing verbs wait for their turn. `expected` are the
@@ -120,7 +123,9 @@ class Migrations:
         Raises:
             MigrationProblem: one of them cannot be undone, and nothing was; or one failed, and those after it
                 are undone.
+            ConfigError: `steps` is no count of 1 or more.
         """
+        steps = _STEPS.parse(steps, field="steps")
         names = {each.name for each in self._histories}
         with self._turn() as connection:
             rows = [row for row in reversed(history.read(connection)) if row.history in names][:steps]
@@ -166,8 +171,7 @@ class Migrations:
 
     @contextmanager
     def _turn(self) -> Iterator[psycopg.Connection]:
-        with session(self._params) as connection:
-            take_turn(connection, patience=self._patience.turn)
+        with turn(self._params, patience=self._patience.turn) as connection:
             history.create(connection)
             yield connection
 

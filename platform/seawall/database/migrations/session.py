@@ -1,10 +1,11 @@
 """The one session that migrates: direct, and alone while it holds its turn.
 
 The turn is an advisory lock of the session, so it ends with it: a runner or a backend that is killed leaves
-nothing to clean up. It is polled, never waited for: CREATE INDEX CONCURRENTLY waits for every older
-transaction, also for one that waits in pg_advisory_lock, and the two would deadlock. Session state does not
-survive a transaction pooler, so a pooler in between is refused: the process id that was announced at login is
-then not the backend's.
+nothing to clean up. A file may let go of all locks of its session (DISCARD ALL, pg_advisory_unlock_all), so
+the runner holds a second lock in a session of its own, which no file reaches. A lock is polled, never waited
+for: CREATE INDEX CONCURRENTLY waits for every older transaction, also for one that waits in pg_advisory_lock,
+and the two would deadlock. Session state does not survive a transaction pooler, so a pooler in between is
+refused: the process id that was announced at login is then not the backend's.
 """
 
 import contextlib
@@ -34,9 +35,13 @@ _SILENT_FOR: Final = 30.0  # seconds: a restart of the server takes less
 TURN: Final = int.from_bytes(b"seawall!", "big")
 """The key of the advisory lock: any constant, as such locks are per database."""
 
+_OUT_OF_REACH: Final = int.from_bytes(b"seawall+", "big")
+"""The key of the lock that the files' session does not hold."""
+
 _OPTIONS: Final = {
     "statement_timeout": 0,  # a role's limits are meant for its queries, not for building an index
     "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 0,  # the second session of a runner waits for the first one's files
     "lock_timeout": 0,
     "client_connection_check_interval": 1000,  # the statement and the turn of a killed runner end
 }
@@ -59,13 +64,7 @@ def session(params: Params) -> Iterator[psycopg.Connection]:
         DatabaseUnavailable: it could not be made, or broke; what was committed is recorded.
         ConfigError: it goes through a connection pooler.
     """
-    try:
-        # Nothing is prepared behind the files' backs: between two of them DEALLOCATE ALL ends what they left.
-        connection = psycopg.connect(make_conninfo("", **params), autocommit=True, prepare_threshold=None)
-    except psycopg.OperationalError as exc:
-        if "unsupported startup parameter" in str(exc):
-            raise _pooled(params) from exc
-        raise connecting.unavailable(params, exc) from exc
+    connection = _connected(params)
     with connection, _watched(connection, params):
         try:
             row = connection.execute("SELECT pg_backend_pid()").fetchone()
@@ -79,6 +78,16 @@ def session(params: Params) -> Iterator[psycopg.Connection]:
                     f"committed is recorded ({connecting.one_line(exc)})"
                 ) from exc
             raise problem(Kind.FAILED, f"{connecting.address(params)}: {connecting.one_line(exc)}") from exc
+
+
+def _connected(params: Params) -> psycopg.Connection:
+    try:
+        # Nothing is prepared behind the files' backs: between two of them DEALLOCATE ALL ends what they left.
+        return psycopg.connect(make_conninfo("", **params), autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as exc:
+        if "unsupported startup parameter" in str(exc):
+            raise _pooled(params) from exc
+        raise connecting.unavailable(params, exc) from exc
 
 
 @contextmanager
@@ -120,28 +129,37 @@ def _hang_up(connection: psycopg.Connection) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
-def take_turn(connection: psycopg.Connection, *, patience: float) -> None:
-    """Become the only runner; the turn lasts as long as the session.
+@contextmanager
+def turn(params: Params, *, patience: float) -> Iterator[psycopg.Connection]:
+    """A session, as `session`, of the only runner while the block lasts.
 
     Raises:
         MigrationProblem: another runner kept its turn for `patience` seconds.
     """
+    with session(params) as connection:
+        _take(connection, TURN, patience)
+        with contextlib.closing(_connected(params)) as other:
+            _take(other, _OUT_OF_REACH, patience)
+            yield connection
+
+
+def _take(connection: psycopg.Connection, key: int, patience: float) -> None:
     deadline = time.monotonic() + patience
-    while connection.execute("SELECT pg_try_advisory_lock(%s)", (TURN,)).fetchone() != (True,):
+    while connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone() != (True,):
         if time.monotonic() > deadline:
             raise problem(
                 Kind.LOCKED,
-                f"another runner is migrating for over {patience:g} s ({_holder(connection)}): wait for it, "
-                "or end it with pg_terminate_backend",
+                f"another runner is migrating for over {patience:g} s ({_holder(connection, key)}): wait for "
+                "it, or end it with pg_terminate_backend",
             )
         time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - no secret
 
 
-def _holder(connection: psycopg.Connection) -> str:
+def _holder(connection: psycopg.Connection, key: int) -> str:
     row = connection.execute(
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
         " AND (classid::bigint << 32 | objid::bigint) = %s",
-        (TURN,),
+        (key,),
     ).fetchone()
     return f"backend {row[0]}" if row else "it just ended"
 
