@@ -9,7 +9,6 @@ itself are called afterwards, as before.
 import contextlib
 import faulthandler
 import functools
-import inspect
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from seawall import events, logs, records, recovery
 from seawall.classification import classify
 from seawall.events import Event
 from seawall.failure import Category, Failure
+from seawall.later import is_coroutine_function, refuse_later
 from seawall.records.journal import line
 from seawall.records.occurrences import occurrence
 from seawall.redaction import KEPT, ends
@@ -132,7 +132,7 @@ def _tell(error: BaseException, where: str, context: dict[str, Any]) -> None:
 
 
 class error_boundary:  # noqa: N801 - a verb, used like a function
-    """A context manager and a decorator, also of coroutine functions.
+    """A context manager and a decorator, also of coroutine functions; not of generator functions.
 
         with error_boundary("import", order=17): ...
 
@@ -169,9 +169,14 @@ class error_boundary:  # noqa: N801 - a verb, used like a function
         return self.__exit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:
-        """A function inside this boundary; its name is the place unless one was given."""
-        inner = error_boundary(self._where or function.__qualname__, stop=self._stop, **self._context)
-        if inspect.iscoroutinefunction(function):
+        """A function inside this boundary; its name is the place unless one was given.
+
+        Raises:
+            ConfigError: its body runs after the call has ended, as a generator's.
+        """
+        where = self._where or getattr(function, "__qualname__", repr(function))
+        inner = error_boundary(where, stop=self._stop, **self._context)
+        if is_coroutine_function(function):
 
             @functools.wraps(function)
             async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
@@ -179,6 +184,11 @@ class error_boundary:  # noqa: N801 - a verb, used like a function
                     return await function(*args, **kwargs)
 
             return guarded_coroutine  # type: ignore[return-value]
+        refuse_later(
+            function,
+            f"error_boundary({where!r}) cannot guard",
+            instead="Write a `with error_boundary(...)` block inside it",
+        )
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,17 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from seawall.errors import ConfigError
-from seawall.failure import Category, Failure, Severity, Verdict, digest, fingerprint, name_of, path_of
+from seawall.failure import (
+    Category,
+    Failure,
+    Severity,
+    Verdict,
+    digest,
+    fingerprint,
+    leaves,
+    name_of,
+    path_of,
+)
 
 _DEPTH: Final = 20
 """Links of a chain, and levels of groups, that are looked at."""
@@ -21,7 +31,6 @@ _DEPTH: Final = 20
 _LEAVES: Final = 32
 """Exceptions of a group that its fingerprint covers: one with thousands must not cost milliseconds."""
 
-_MOST_OF_A_GROUP: Final = 10_000
 """Exceptions and groups that are looked at for what a group means."""
 
 
@@ -316,24 +325,11 @@ def _path(kind: type) -> str:
 
 
 def _fingerprint_of_group(group: BaseExceptionGroup[BaseException], task: str) -> str:
-    parts = sorted({fingerprint(leaf, task) for leaf in islice(_leaves(group), _LEAVES)})
+    parts = sorted({fingerprint(leaf, task) for leaf in islice(leaves(group), _LEAVES)})
     return digest(["group", task, *parts])
 
 
 def _worst(group: BaseExceptionGroup[BaseException], judged: dict[int, Verdict]) -> Verdict:
     """A group is worth another attempt only if each of its exceptions is; the worst one names it."""
-    verdicts = (_judged(leaf, judged) for leaf in _leaves(group))
+    verdicts = (_judged(leaf, judged) for leaf in leaves(group))
     return max(verdicts, key=lambda each: (not each.retryable, each.severity), default=UNKNOWN)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Those of a group and of the groups in it: the first, where a stranger's is without end."""
-    waiting: list[BaseException] = [group]
-    for _ in range(_MOST_OF_A_GROUP):
-        if not waiting:
-            break
-        each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting.extend(each.exceptions)
-        else:
-            yield each

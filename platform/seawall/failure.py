@@ -2,16 +2,22 @@
 
 import functools
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from hashlib import sha1
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 _FRAMES: Final = 6
 _MESSAGE: Final = 300
 """Characters of a message, as normalised, that tell failures apart."""
 _SEEN: Final = 4096
 """Characters of a message that are normalised: a long payload shrinks before it is cut."""
+_MOST_OF_A_GROUP: Final = 10_000
+_CAUSES: Final = 100
+"""Exceptions of a chain of causes that are looked at; some lead back to themselves."""
 _LINKS: Final = 100_000
 """Steps of a traceback that are walked."""
 _VARIABLE: Final = re.compile(
@@ -250,3 +256,40 @@ def _functions(exc: BaseException) -> list[str]:
         step = step.tb_next
     innermost = list(found)[-_FRAMES:]
     return sorted(innermost) if isinstance(exc, RecursionError) else innermost
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Those of a group and of the groups in it: the first, where a stranger's is without end; else itself."""
+    waiting = [exc]
+    for _ in range(_MOST_OF_A_GROUP):
+        if not waiting:
+            break
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        else:
+            yield each
+
+
+def found_in(exc: BaseException, found: Callable[[BaseException], T | None]) -> list[T]:
+    """What `found` says of each exception of a group, or of the nearest that it was raised from.
+
+    Nothing at all, if it says nothing of one of them: that one failed by itself.
+    """
+    answers: list[T] = []
+    asked: dict[int, list[T]] = {}  # many may be raised from the same one
+    for leaf in leaves(exc):
+        link: BaseException | None = leaf
+        for _ in range(_CAUSES):
+            if link is None:
+                return []
+            if id(link) not in asked:
+                said = [found(each) for each in leaves(link)]
+                asked[id(link)] = [] if None in said else [each for each in said if each is not None]
+            if asked[id(link)]:
+                answers += asked[id(link)]
+                break
+            link = link.__cause__
+        else:
+            return []
+    return answers

@@ -24,6 +24,7 @@ from seawall import events
 from seawall.errors import ConfigError
 from seawall.events import Event
 from seawall.failure import Category, Failure
+from seawall.later import refuse_later
 from seawall.quantity import parse_duration
 
 logger = logging.getLogger(__name__)
@@ -145,10 +146,12 @@ def recovers(
     if not isinstance(category, Category):
         raise ConfigError(f"recovers(category={category!r}) is none: use seawall.Category")
     seconds = parse_duration(every, field="recovers(every)")
+    refuse_later(when, "recovers(when) cannot ask")
 
     def register(work: W) -> W:
         if not callable(work):
             raise ConfigError(f"recovers() decorates a function, not {work!r}")
+        refuse_later(work, "recovers() cannot call", instead="Decorate a plain function")
         chosen = name or str(getattr(work, "__name__", type(work).__name__))
         if any(each.name == chosen for each in _registered):
             raise ConfigError(f"a recovery named {chosen!r} is registered already: give one of them a name=")

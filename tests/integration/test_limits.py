@@ -160,3 +160,33 @@ def test_every_key_has_a_time_to_live(url: str) -> None:
 def test_a_wrong_argument_is_named(key: str, n: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message), limit(key, n):
         pass
+
+
+def test_one_object_may_be_entered_again_and_by_several_at_once(url: str) -> None:
+    several = limit("several", 2)
+    inside = threading.Barrier(2, timeout=20)
+
+    def work() -> None:
+        with several:
+            inside.wait()
+
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as pool:
+            for each in [pool.submit(work) for _ in range(2)]:
+                each.result()
+    with several, several:
+        assert limits.shares().held("several") == 2
+    assert limits.shares().held("several") == 0
+
+
+def test_a_wrong_argument_is_refused_before_the_first_call(url: str) -> None:
+    for key, n, wait in (("", 1, 0), ("x", -1, 0), ("x", 1, "soon")):
+        with pytest.raises(ConfigError):
+            limit(key, n, wait=wait)
+
+
+def test_a_decorated_function_that_returns_work_still_to_be_done_is_refused(url: str) -> None:
+    guarded = limit("later", 1)(lambda: (number for number in range(3)))
+    with pytest.raises(ConfigError, match="'later' guarded a call that returned a generator"):
+        guarded()
+    assert limits.shares().held("later") == 0

@@ -32,6 +32,9 @@ from seawall.errors import BreakerOpen
 
 ASK_AGAIN: Final = 0.05
 RAMPING_RETRY: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+"""Seconds that a refusal names where nobody knows an end: callers sleep for them, and write them as JSON."""
+
 LOOK_EVERY: Final = 1.0
 """Seconds after which it looks whether the hub still lives."""
 
@@ -43,8 +46,9 @@ _leases = itertools.count()
 class Snapshot:
     """A breaker at one moment, as this process sees it.
 
-    `state` is what calls meet: the cluster's and this process's own together. `retry_after` is in seconds and
-    None where calls pass. The counts are this process's, in the window; `refused` since it started.
+    `state` is what calls meet: the cluster's and this process's own together. `retry_after` is in seconds,
+    and None where calls pass or where it is held open until somebody resets it. The counts are this
+    process's, in the window; `refused` since it started.
     """
 
     name: str
@@ -155,7 +159,7 @@ class Circuit(Counting):
             return decided
         if self.config.mode != "observe" and not self._ramping_now(now):
             self._refuse_until, self._refuse_flag = min(now + decided, now + LOOK_EVERY), self.flag[0]
-            self._refused_for = now + decided
+            self._refused_for = now + _finite(decided)
         return self.refuse(decided)
 
     def refusal(self) -> BreakerOpen | None:
@@ -189,7 +193,7 @@ class Circuit(Counting):
         self.refused += 1
         if self.config.mode == "observe":
             return Call(self)
-        raise BreakerOpen(self._message, name=self.name, retry_after=retry_after)
+        raise BreakerOpen(self._message, name=self.name, retry_after=_finite(retry_after))
 
     def decide(self, now: float) -> Call | float | None:
         """A call, or the seconds after which to try again, or None: `ask` has to ask Redis."""
@@ -400,6 +404,14 @@ class Circuit(Counting):
         return State.CLOSED if view is None or view.epoch == self._ignored_epoch else view.state
 
     @property
+    def shut_for(self) -> float | None:
+        """Seconds for which the cluster's circuit lets no call through, `inf` without an end, or None."""
+        view, now = self.look(), time.monotonic()
+        if view is None or self.shared_state in (State.CLOSED, State.FORCED_CLOSED):
+            return None
+        return max(0.0, view.until - now)
+
+    @property
     def bound(self) -> bool:
         """Whether this process has looked at it yet; the first look may be a round trip."""
         return self._place is not None
@@ -424,6 +436,8 @@ class Circuit(Counting):
         decisive = cluster is not State.CLOSED
         until = view.until if decisive else local.until
         state = cluster if decisive else local.state
+        if until == math.inf:
+            until = None
         passes = state in (State.CLOSED, State.FORCED_CLOSED) or self.config.mode != "on"
         return Snapshot(
             name=self.name,
@@ -447,6 +461,10 @@ class Circuit(Counting):
             self.local.reset(time.monotonic())
             self._refuse_until = 0.0
         self._tell(before)
+
+
+def _finite(seconds: float) -> float:
+    return seconds if seconds < math.inf else LONGEST_WAIT
 
 
 def lease_name(host: str, pid: int, number: int) -> str:

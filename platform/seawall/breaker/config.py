@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 
 from seawall.breaker.machine import Rules
 from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused
+from seawall.failure import found_in, leaves
+from seawall.later import refuse_later
 from seawall.quantity import DAY, Duration, Number, Seconds, Whole, check_fields, shown
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,7 @@ LONGEST_NAME: Final = 100
 LONGEST_KEY: Final = 100
 LONGEST_RAMP: Final = 10.0
 
-_disregarded: tuple[type[BaseException], ...] = (Refused, MemoryBudgetExceeded)
+_disregarded: tuple[type[BaseException], ...] = (Refused, MemoryBudgetExceeded, ConfigError)
 
 
 def disregard(*kinds: type[BaseException]) -> None:
@@ -100,13 +102,31 @@ class Config:
 
     def failed(self, exc: BaseException) -> bool | None:
         """Whether an exception speaks against the dependency; None if it says nothing about it."""
-        if not isinstance(exc, Exception) or isinstance(exc, _disregarded) or _selects(self.ignore, exc):
+        verdicts = {self._failed(each) for each in self._parts(exc)}
+        return True if True in verdicts else False if False in verdicts else None
+
+    def _failed(self, exc: BaseException) -> bool | None:
+        if not isinstance(exc, Exception) or _is_disregarded(exc) or _selects(self.ignore, exc):
             return None  # cancelled, interrupted, refused by ourselves, or ignored on request
         return True if self.record is None else _selects(self.record, exc, otherwise=True)
 
     def shows_life(self, exc: BaseException) -> bool:
         """Whether an ignored exception is an answer of the dependency, and so proves that it is there."""
-        return isinstance(exc, Exception) and not isinstance(exc, _disregarded) and _selects(self.ignore, exc)
+        return any(
+            isinstance(each, Exception) and not _is_disregarded(each) and _selects(self.ignore, each)
+            for each in self._parts(exc)
+        )
+
+    def _parts(self, exc: BaseException) -> Iterable[BaseException]:
+        """The exceptions of a group, each of which is judged; itself if it is none, or named as a group."""
+        if not isinstance(exc, BaseExceptionGroup):
+            return (exc,)
+        for selector in (self.ignore, self.record):
+            if isinstance(selector, tuple) and any(
+                issubclass(kind, BaseExceptionGroup) and isinstance(exc, kind) for kind in selector
+            ):
+                return (exc,)
+        return leaves(exc)
 
     def is_bad(self, result: Any) -> bool:
         """Whether a result speaks against the dependency; a `record_result` that raises says nothing."""
@@ -155,6 +175,15 @@ def check_name(name: object) -> str:
     )
 
 
+def _is_disregarded(exc: BaseException) -> bool:
+    """Whether the dependency was not asked: `exc` is disregarded, or was raised from one that is."""
+    if isinstance(exc, _disregarded):
+        return True
+    if exc.__cause__ is None and not isinstance(exc, BaseExceptionGroup):
+        return False
+    return bool(found_in(exc, lambda each: isinstance(each, _disregarded) or None))
+
+
 def _mode(name: str, value: Any) -> Mode:
     if value not in get_args(Mode):
         raise ConfigError(f"{name}={shown(value)} is unknown: use one of {', '.join(get_args(Mode))}")
@@ -164,6 +193,7 @@ def _mode(name: str, value: Any) -> Mode:
 def _function(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise ConfigError(f"{name}={shown(value)} is not callable: pass a function of the result")
+    refuse_later(value, f"{name} cannot ask")
     return value  # type: ignore[no-any-return]
 
 
@@ -173,6 +203,7 @@ def _as_it_is(_name: str, value: Any) -> Any:
 
 def _selector(name: str, value: Any) -> Selector:
     if callable(value) and not isinstance(value, type):
+        refuse_later(value, f"{name} cannot ask")
         return value  # type: ignore[no-any-return]
     types = (value,) if isinstance(value, type) else value
     if not isinstance(types, tuple | list) or not all(

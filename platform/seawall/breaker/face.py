@@ -1,35 +1,36 @@
 """`breaker(name, ...)`: what a user holds in hand."""
 
 import asyncio
+import contextlib
 import functools
 import getpass
 import hashlib
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import fields
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
+from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from redis.exceptions import RedisError
 
 from seawall import holdings
 from seawall.breaker import place as places
-from seawall.breaker.calls import Call
+from seawall.breaker.calls import Call, FallingBack, asked, is_left_early, settled
 from seawall.breaker.circuit import Circuit, Snapshot
 from seawall.breaker.config import LONGEST_KEY, Config, check_name, parse
 from seawall.breaker.counting import Ok
 from seawall.breaker.machine import State
 from seawall.errors import BreakerOpen, ConfigError, SeawallError
+from seawall.later import PREPARED, is_coroutine_function, refuse_later, too_late
 from seawall.quantity import parse_duration, shown
 from seawall.text import to_bytes
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LATER = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 OVERFLOW = "*"
 """The key that all keys beyond `max_keys` share."""
 
@@ -48,6 +49,8 @@ class Breaker:
         self._keys: dict[str, Breaker] = {}
         # The calls that are under way in this thread or asyncio task, innermost first.
         self._under_way: ContextVar[tuple[Any, Any] | None] = ContextVar(f"breaker:{name}", default=None)
+        # Trial calls that are `with` blocks; some are left in another context than they were entered in.
+        self._probing_blocks: list[Call] = []
         self._measured = (
             config.slow_call is not None
             or config.call_timeout is not None
@@ -86,56 +89,80 @@ class Breaker:
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
+            self._check_callable(function)
             circuit.failed(exc, ok)
             raise
         if not next(ok):
             circuit.settle(ok)
-        if result.__class__ in _LATER:
+        if PREPARED[type(result)]:
             raise self._too_late(result)
         return result
 
     async def acall(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The same for a coroutine function; `call_timeout` cancels it, and it raises `TimeoutError`."""
+        self._check_callable(function)
         if self.config.mode == "disabled" or self._within_probe():
-            return await function(*args, **kwargs)
+            return await self._awaited(function(*args, **kwargs), function)
         try:
             call = await self._admit_async()
-        except BreakerOpen as refusal:
-            if self.config.fallback is None:
+        except BreakerOpen:
+            if not self._falls_back:
                 raise
-            result = self._fall_back(refusal, args, kwargs)
-            return await result if inspect.isawaitable(result) else result
+            with self._falling_back():
+                result = self._fall_back(args, kwargs)
+                return await result if inspect.isawaitable(result) else result
         outer = self._under_way.set((call, self._under_way.get()))
         try:
             async with asyncio.timeout(self.config.call_timeout):
-                work = function(*args, **kwargs)
-                result = work if work.__class__ is AsyncGeneratorType else await work
+                result = await self._awaited(function(*args, **kwargs), function)
         except BaseException as exc:
-            await _settled(call, call.failed, exc)
+            await settled(call, call.failed, exc)
             raise
         finally:
             self._under_way.reset(outer)
-        await _settled(call, call.ended, result)
-        if result.__class__ in _LATER:
+        await settled(call, call.ended, result)
+        if PREPARED[type(result)]:
             raise self._too_late(result)
         return result
+
+    async def _awaited(self, work: Any, function: object) -> Any:
+        """What comes of `work`; an asynchronous generator stays as it is, and is refused as a result."""
+        if work.__class__ is AsyncGeneratorType:
+            return work
+        if not inspect.isawaitable(work):
+            raise ConfigError(
+                f"breaker {self.name!r}: acall({function!r}) returned a {type(work).__name__}, which cannot "
+                "be awaited: pass a coroutine function, or use `call`"
+            )
+        return await work
+
+    def _check_callable(self, function: object) -> None:
+        if not callable(function):
+            raise ConfigError(f"breaker {self.name!r} cannot call {shown(function)}: pass a function")
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, or a coroutine function.
 
         Raises:
-            ConfigError: `function` is a generator function: its body runs after the call has ended.
+            ConfigError: `function` is none, or its body runs after the call has ended, as a generator's.
         """
+        if isinstance(function, classmethod | staticmethod | property):
+            kind = type(function).__name__
+            raise ConfigError(
+                f"breaker {self.name!r} cannot guard a {kind} object: write the breaker below @{kind}"
+            )
+        self._check_callable(function)
         if self.config.mode == "disabled":
             return function
-        forms = function, getattr(function, "__call__", None)  # noqa: B004 - of an object its method
-        if any(map(inspect.isgeneratorfunction, forms)) or any(map(inspect.isasyncgenfunction, forms)):
-            raise ConfigError(
-                f"breaker {self.name!r} cannot guard {function!r}, a generator function: its body runs after "
-                "the call has ended. Guard the calls inside it, or iterate over it in a `with` block"
-            )
-        if any(map(inspect.iscoroutinefunction, forms)):
+        if is_coroutine_function(function):
             return self._decorate_async(function)
+        refuse_later(
+            function,
+            f"breaker {self.name!r} cannot guard",
+            instead="Guard the calls inside it, or iterate over it in a `with` block",
+        )
+        if is_coroutine_function(self.config.fallback):
+            raise self._fallback_too_late()
         return self._decorate(function)
 
     def _decorate(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -147,7 +174,7 @@ class Breaker:
 
             return measured
         circuit, carefully = self.circuit, self._carefully
-        falls_back, within_probe, too_late = (
+        falls_back, within_probe, late = (
             self.config.fallback is not None,
             self._within_probe,
             self._too_late,
@@ -171,8 +198,8 @@ class Breaker:
                 raise
             if not next(ok):
                 circuit.settle(ok)
-            if result.__class__ in _LATER:
-                raise too_late(result)
+            if PREPARED[type(result)]:
+                raise late(result)
             return result
 
         return guarded
@@ -185,14 +212,19 @@ class Breaker:
         return guarded
 
     def _carefully(self, function: Callable[..., R], args: Any, kwargs: Any) -> R:
+        self._check_callable(function)
         if self._within_probe():
             return function(*args, **kwargs)
         try:
             call = self.circuit.admit()
-        except BreakerOpen as refusal:
-            if self.config.fallback is None:
+        except BreakerOpen:
+            if not self._falls_back:
                 raise
-            result: R = self._fall_back(refusal, args, kwargs)
+            with self._falling_back():
+                result: R = self._fall_back(args, kwargs)
+            if isinstance(result, CoroutineType):
+                result.close()
+                raise self._fallback_too_late() from None
             return result
         outer = self._under_way.get()
         restored = holdings.Restored(self._under_way, outer)
@@ -207,31 +239,55 @@ class Breaker:
             self._under_way.set(outer)
             holdings.forget(restored)
         call.ended(result)
-        if result.__class__ in _LATER:
+        if PREPARED[type(result)]:
             raise self._too_late(result)
         return result
 
     def _within_probe(self) -> bool:
         """Whether the call is part of the trial call of this breaker, whose outcome is its own too."""
+        return self._is_within(Call)
+
+    def _is_within(self, kind: type[Call | FallingBack]) -> bool:
+        """Whether it is part of one that is under way; a task that outlives it takes its context along."""
         entry = self._under_way.get()
         while entry is not None:
             begun, entry = entry
-            if isinstance(begun, Call) and begun.probing:
+            if isinstance(begun, kind) and begun.encloses:
                 return True
         return False
 
     def _too_late(self, result: Any) -> ConfigError:
         """The error for work that was only prepared in the call, and would run after it has ended."""
-        if isinstance(result, CoroutineType):
-            result.close()
-        return ConfigError(
-            f"breaker {self.name!r} guarded a call that returned a {type(result).__name__}, whose work has "
-            "not begun: decorate the coroutine function or await `acall`, and iterate in a `with` block"
+        return too_late(
+            result,
+            f"breaker {self.name!r}",
+            "decorate the coroutine function or await `acall`, and iterate in a `with` block",
         )
 
-    def _fall_back(self, _refusal: BreakerOpen, args: Any, kwargs: Any) -> Any:
+    @property
+    def _falls_back(self) -> bool:
+        """Whether a refused call has a fallback; one that such a fallback makes itself has none."""
+        return self.config.fallback is not None and not self._is_within(FallingBack)
+
+    @contextlib.contextmanager
+    def _falling_back(self) -> Iterator[None]:
+        under_way, outer = FallingBack(), self._under_way.get()
+        self._under_way.set((under_way, outer))
+        try:
+            yield
+        finally:
+            under_way.encloses = False
+            self._under_way.set(outer)
+
+    def _fall_back(self, args: Any, kwargs: Any) -> Any:
         fallback = self.config.fallback
         return fallback(*args, **kwargs) if callable(fallback) else fallback
+
+    def _fallback_too_late(self) -> ConfigError:
+        return ConfigError(
+            f"breaker {self.name!r} has fallback={self.config.fallback!r}, a coroutine function, which "
+            "only a guarded coroutine function or `acall` awaits: pass a plain function"
+        )
 
     # With blocks
 
@@ -245,7 +301,7 @@ class Breaker:
         if not self._measured and circuit.flag[0] == circuit.calm:
             begun = circuit.ok
         else:
-            begun = None if self._within_probe() else circuit.admit()
+            begun = None if self._within_probe() else self._entered(circuit.admit())
         outer = self._under_way.get()
         holdings.note(holdings.Restored(self._under_way, outer))
         self._under_way.set((begun, outer))
@@ -258,6 +314,8 @@ class Breaker:
         begun = self._leave()
         if begun is None:
             return
+        if is_left_early(exc, trace):
+            exc = None
         if isinstance(begun, Call):
             if exc is None:
                 begun.ended()
@@ -271,7 +329,7 @@ class Breaker:
     async def __aenter__(self) -> Self:
         """Begin a call; `call_timeout` does not cut a block short, wrap it in `asyncio.timeout`."""
         if self.config.mode != "disabled":
-            call = None if self._within_probe() else await self._admit_async()
+            call = None if self._within_probe() else self._entered(await self._admit_async())
             self._under_way.set((call, self._under_way.get()))
         return self
 
@@ -281,18 +339,33 @@ class Breaker:
         call = self._leave()
         if call is None:
             return
-        if exc is None:
-            await _settled(call, call.ended)
+        if not isinstance(call, Call):
+            call = Call(self.circuit)
+        if exc is None or is_left_early(exc, trace):
+            await settled(call, call.ended)
         else:
-            await _settled(call, call.failed, exc)
+            await settled(call, call.failed, exc)
+
+    def _entered(self, call: Call) -> Call:
+        if call.probing:
+            self._probing_blocks.append(call)
+        return call
 
     def _leave(self) -> Any:
-        """The innermost call of this context; None if it is part of a probe or began in another context."""
-        if (under_way := self._under_way.get()) is None:
+        """The innermost call of this context; None if it is part of a probe.
+
+        A block may be left in another context than it was entered in, as web frameworks do that run both ends
+        in threads. That is the trial call if there is one, else it counts as begun now.
+        """
+        if self.config.mode == "disabled":
             return None
+        if (under_way := self._under_way.get()) is None:
+            return self._probing_blocks.pop() if self._probing_blocks else self.circuit.ok
         begun, outer = under_way
         self._under_way.set(outer)
         holdings.forget(holdings.Restored(self._under_way, outer))
+        if self._probing_blocks and begun in self._probing_blocks:
+            self._probing_blocks.remove(begun)
         return begun
 
     async def _admit_async(self) -> Call:
@@ -302,7 +375,7 @@ class Breaker:
             await asyncio.to_thread(circuit.look)
         decided = circuit.decide(time.monotonic())
         if decided is None:
-            decided = await asyncio.to_thread(circuit.ask)
+            decided = await asked(circuit)
         if isinstance(decided, Call):
             return decided
         return circuit.refuse(decided)
@@ -348,14 +421,6 @@ class Breaker:
             )
         except (RedisError, OSError) as exc:
             raise SeawallError(f"{self.name} stays as it is, Redis cannot be reached: {exc}") from exc
-
-
-async def _settled(call: Call, verb: Callable[..., None], *arguments: Any) -> None:
-    """Say how a call ended; the end of a probe is a round trip, which must not stop the loop."""
-    if call.lease:
-        await asyncio.shield(asyncio.to_thread(verb, *arguments))
-    else:
-        verb(*arguments)
 
 
 def whoami() -> str:
@@ -410,10 +475,9 @@ def is_known(name: str) -> bool:
     return any(one.name == name for one in breakers())
 
 
-def is_shut(name: str) -> bool:
-    """Whether the fleet's circuit of a breaker of this process lets no call through."""
-    state = next((one.circuit.shared_state for one in breakers() if one.name == name), State.CLOSED)
-    return state not in (State.CLOSED, State.FORCED_CLOSED)
+def shut_for(name: str) -> float | None:
+    """Seconds for which the fleet's circuit of a breaker of this process lets no call through, or None."""
+    return next((one.circuit.shut_for for one in breakers() if one.name == name), None)
 
 
 def close() -> None:
@@ -427,6 +491,7 @@ def _after_fork() -> None:
     """Nothing a parent knew is true in its child: no lock, no count, no thread."""
     for one in breakers():
         one.circuit.unbind()
+        one._probing_blocks.clear()  # noqa: SLF001 - the same module
 
 
 os.register_at_fork(after_in_child=_after_fork)

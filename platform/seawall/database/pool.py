@@ -54,6 +54,7 @@ from seawall.database.events import ConnectionAcquired, TransactionRepeated
 from seawall.database.keeper import Keeper
 from seawall.database.sqlstate import Kind, kind_of, repeatable
 from seawall.errors import CommitUnknown, DatabaseUnavailable
+from seawall.later import PREPARED, Block, refuse_later, too_late
 from seawall.quantity import Whole
 from seawall.sections import DatabaseSettings
 
@@ -154,8 +155,7 @@ class Database:
         outer = nesting.connection_of(self)
         return _Use(self) if outer is None else nullcontext(outer)
 
-    @contextmanager
-    def transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
+    def transaction(self) -> Block[psycopg.Connection[DictRow]]:
         """A connection inside a transaction: committed at the end of the block, rolled back by an error.
 
         Inside another one of this thread it is a savepoint of that one. Until the block ends, all that this
@@ -164,7 +164,12 @@ class Database:
         Raises:
             DatabaseUnavailable: as `connection`.
             CommitUnknown: the connection was lost while COMMIT was on its way.
+            ConfigError: it decorates a function whose body runs after its call, as a coroutine function's.
         """
+        return Block(self._transaction, "transaction()")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[DictRow]]:
         if (outer := nesting.connection_of(self)) is not None:
             with outer.transaction():
                 yield outer
@@ -195,11 +200,16 @@ class Database:
         Raises:
             CommitUnknown: as `transaction`; never repeated.
             DatabaseUnavailable: as `connection`.
+            ConfigError: the body of `work` runs after its call, as a coroutine function's.
         """
+        refuse_later(work, "run() cannot call")
 
         def once() -> T:
-            with self.transaction() as connection:
-                return work(connection)
+            with self._transaction() as connection:
+                result = work(connection)
+                if PREPARED[type(result)]:
+                    raise too_late(result, "run()", "do it in the function")
+                return result
 
         return self._repeat(once, attempts=attempts)
 

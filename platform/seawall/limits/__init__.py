@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from seawall import backoff, cluster, holdings, identity
 from seawall.cluster import MICROSECONDS, Script, micros
 from seawall.errors import ConfigError, LimitReached
+from seawall.later import Block
 from seawall.quantity import Whole, parse_duration
 
 __all__ = ["LEASE", "Shares", "limit", "shares"]
@@ -224,10 +225,10 @@ def shares() -> Shares:
     return Shares()
 
 
-@holdings.sheltered
-@contextmanager
-def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
+def limit(key: str, n: int, *, wait: float | str = 0.0) -> Block[None]:
     """At most `n` blocks (or calls, as a decorator) under `key` at once, in the whole cluster.
+
+    What it returns may be kept, and used for any number of blocks and functions.
 
     Args:
         key: what is limited, such as "tenant:acme".
@@ -235,14 +236,20 @@ def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
         wait: seconds (or "5s") to wait for a share.
 
     Raises:
-        LimitReached: there was none in that time, or Redis could not be asked.
-        ConfigError: an argument is wrong.
+        LimitReached: there was none in that time, or Redis could not be asked; when a block begins.
+        ConfigError: an argument is wrong, or the body of a decorated function would run after its call.
     """
     if not isinstance(key, str) or not key:
         raise ConfigError(f"limit key {key!r} is empty: use a text such as 'tenant:acme'")
-    n = _SHARES.parse(n, field="n")
+    n, patience = _SHARES.parse(n, field="n"), parse_duration(wait, field="wait")
+    return Block(lambda: _holding(key, n, patience), f"limit {key!r}")
+
+
+@holdings.sheltered
+@contextmanager
+def _holding(key: str, n: int, patience: float) -> Iterator[None]:
     own = shares()
-    number = _await_share(own, key, n, parse_duration(wait, field="wait"))
+    number = _await_share(own, key, n, patience)
     try:
         yield
     finally:

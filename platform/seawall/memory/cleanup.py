@@ -13,6 +13,7 @@ from typing import Final
 
 from seawall import events
 from seawall.errors import ConfigError
+from seawall.later import refuse_later
 from seawall.memory.events import CleanedUp
 from seawall.memory.levels import Pressure
 from seawall.memory.meter import Own
@@ -57,6 +58,7 @@ class Cleaner:
             raise ConfigError(
                 f"on_pressure(fn={function!r}) is not callable: pass a function without arguments"
             )
+        refuse_later(function, "on_pressure(fn) cannot call")
         if not isinstance(level, Pressure) or level is Pressure.NORMAL:
             raise ConfigError(
                 f"on_pressure(level={level!r}) is no pressure: use WARNING, CRITICAL or EXHAUSTED"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from seawall.errors import ConfigError
+from seawall.later import refuse_later
 from seawall.quantity import Count, Wait, check_fields
 
 _ATTRIBUTE: Final = "__seawall_service__"
@@ -78,6 +79,7 @@ def service(  # noqa: PLR0913 - all keyword-only
         raise ConfigError(f"service {named!r}: requires={requires!r} is one text: write ({requires!r},)")
     if check is not None and not callable(check):
         raise ConfigError(f"service {named!r}: check={check!r} cannot be called: pass a function")
+    refuse_later(check, f"service {named!r} cannot ask check=")
     nothing = Declaration(
         name=named,
         factory=_FromGenerator,  # type: ignore[arg-type] # until it decorates something
@@ -155,8 +157,11 @@ class _FromFunction:
 def _factory(name: str, declared: Callable[..., Any]) -> Callable[[], Service]:
     if inspect.isclass(declared):
         for verb in ("start", "stop"):
-            if not callable(getattr(declared, verb, None)):
+            if not callable(method := getattr(declared, verb, None)):
                 raise ConfigError(f"service {name!r}: {declared.__qualname__} has no {verb}(): add it")
+            refuse_later(
+                method, f"service {name!r} cannot call {verb}(),", instead="Run its loop in a thread"
+            )
         return cast("type[Service]", declared)
     if inspect.iscoroutinefunction(declared) or inspect.isasyncgenfunction(declared):
         raise ConfigError(f"service {name!r}: {declared.__qualname__} is async: run its loop in a class")

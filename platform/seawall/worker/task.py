@@ -18,12 +18,13 @@ from kombu.exceptions import EncodeError
 
 from seawall import boundary, cluster, holdings, servers
 from seawall.admission import PARKED_FOR, dependency_of
-from seawall.breaker.calls import admitted, failed_probe
+from seawall.breaker.calls import Probes, admitted
 from seawall.breaker.config import disregard
-from seawall.breaker.face import is_known, is_shut
+from seawall.breaker.face import is_known, shut_for
 from seawall.classification import verdict_of
 from seawall.config import settings
 from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded
+from seawall.failure import found_in
 from seawall.memory.runs import sizes
 from seawall.policy import DEFAULT, Policy, policy_of
 from seawall.policy import Retry as RetryPolicy
@@ -184,6 +185,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     def _attempt(self, request: Any, args: Any, kwargs: Any) -> Any:
         if not request.retries:
             retry_budget.first_attempt(self.name)
+        probes = Probes(self.policy.requires) if self.policy.requires else None
         try:
             with memory.around(self, request, (args, kwargs)):
                 return self._run(args, kwargs)
@@ -196,7 +198,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             message = f"{self.name} ran out of memory{sizes(args, kwargs)}: {exc or 'no reason given'}"
             raise MemoryBudgetExceeded(message) from exc
         except Exception as exc:
-            if (postponed := self._postponed(exc)) is not None:
+            if (postponed := self._postponed(exc, probes)) is not None:
                 raise postponed from exc
             boundary.note(exc, self.name)
             retry = self._retry_for(exc)
@@ -204,6 +206,9 @@ class SeawallTask(Task):  # type: ignore[type-arg]
                 raise
             countdown = max(retry.delay(request.retries + 1), min(retry_after(exc) or 0.0, _LONGEST_WISH))
             raise self.retry(exc=exc, countdown=countdown, max_retries=retry.max_attempts - 1) from exc
+        finally:
+            if probes is not None:
+                probes.end()
 
     def retry(self, *args: Any, **options: Any) -> Any:
         """As Celery's, but a retry that can never be submitted fails the task with the reason.
@@ -257,25 +262,33 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             raise ConfigError(_never_awaited(str(self.name)))
         return result
 
-    def _postponed(self, exc: Exception) -> Postponed | None:
+    def _postponed(self, exc: Exception, probes: Probes | None) -> Postponed | None:
         """How the task is put aside, if it ended because a breaker is not closed.
 
         It was refused, or it was the trial call that finds out whether the dependency is back: neither is
         the task's failure. One that does not name the breaker in `requires` is put aside for a refusal where
-        it would have another attempt: none is spent on a call that was not made.
+        it would have another attempt: none is spent on a call that was not made. Of a group each has to be
+        one of the two, or to be raised from one.
         """
         if self.request.is_eager:
             return None
-        requires = self.policy.requires
-        refusal = exc if isinstance(exc, BreakerOpen) else exc.__cause__
-        if isinstance(refusal, BreakerOpen) and (
-            refusal.name.partition("[")[0] in requires or self._may_wait_for(refusal, exc)
-        ):
-            if not is_shut(refusal.name):  # it ramps up, or this process alone has opened it
-                return Postponed(refusal.retry_after)
-            return Postponed(refusal.retry_after + PARKED_FOR, dependency_of(refusal.name))
-        probe = failed_probe(exc).partition("[")[0]
-        return Postponed(PROBED_AGAIN) if probe in requires else None
+
+        def aside(each: BaseException) -> Postponed | None:
+            if isinstance(each, BreakerOpen):
+                return self._refused(each, exc)
+            probe = "" if probes is None else probes.name_of(each)
+            return Postponed(PROBED_AGAIN) if probe else None
+
+        return max(found_in(exc, aside), key=lambda each: each.seconds, default=None)
+
+    def _refused(self, refusal: BreakerOpen, exc: Exception) -> Postponed | None:
+        """How it is put aside for a refusal that is, or led to, what it raised; None if that is a failure."""
+        name, wait = refusal.name, refusal.retry_after
+        if name.partition("[")[0] not in self.policy.requires and not self._may_wait_for(refusal, exc):
+            return None
+        if (shut := shut_for(name)) is None:  # it ramps up, or this process alone has opened it
+            return Postponed(wait)
+        return Postponed(max(wait, shut) + PARKED_FOR, dependency_of(name))
 
     def _may_wait_for(self, refusal: BreakerOpen, exc: Exception) -> bool:
         """Whether a breaker of this process refused, and the policy would try again."""
