@@ -217,7 +217,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Redis with a password, `secret`, and a user `nobody` who may do nothing."""
     with own_server(tmp_path_factory.mktemp("guarded")) as server:
         with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "nobody", "on", ">secret", "-@all", "+ping", "+hello")  # type: ignore[no-untyped-call]
+            client.execute_command("ACL", "SETUSER", "nobody", "on", ">secret", "-@all", "+ping", "+hello")
             client.config_set("requirepass", "secret")
         yield server
 
@@ -343,6 +343,13 @@ def test_names_that_nothing_has_are_refused(queued: Queued) -> None:
         assert not Queues(client).counts(queued.name).paused
     assert "no record of a task 'shop.nosuch'" in run("memory", "forget", "shop.nosuch", status=2)
     assert "no queue 'nosuch'" in run("dead", "list", "-q", "nosuch", status=2)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "n\n"])
+def test_a_question_is_no_part_of_json(queued: Queued, answer: str) -> None:
+    told = CliRunner().invoke(group, ["queues", "purge", queued.name, "--json"], input=answer)
+    assert "Delete every waiting task" in told.stderr
+    assert (json.loads(told.stdout)["deleted"] if answer == "y\n" else told.stdout == "") == 1
 
 
 def test_tasks_of_modules_that_the_application_names_are_known(
