@@ -225,7 +225,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Have streams that the shell closed (`>&-`) lead nowhere: else the next file opened takes their place."""
+    """Let streams the shell closed (`>&-`) lead nowhere; the next file opened would take their place."""
     for fd in range(3):
         try:
             os.fstat(fd)
