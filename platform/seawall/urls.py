@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
+_SPOKEN: Final = {"valkey": "redis", "valkeys": "rediss"}
 SENTINEL: Final = "sentinel"
 BROKER_SCHEMES: Final = REDIS_SCHEMES | {SENTINEL, "amqp", "amqps", "pyamqp", "memory"}
 SENTINEL_PORT: Final = 26379
@@ -91,10 +92,16 @@ def sentinels_of(url: str) -> Sentinels:
     )
 
 
+def as_redis(url: str) -> str:
+    """`url` in the words of clients that know Redis and not Valkey, which speaks the same."""
+    scheme, separator, rest = url.partition("://")
+    return _SPOKEN.get(scheme.lower(), scheme) + separator + rest
+
+
 def as_celery_reads(url: str) -> tuple[str, dict[str, str]]:
     """The URL of a broker or a result backend, and what of it Celery takes among the transport's options."""
     if scheme_of(url) != SENTINEL:
-        return url, {}
+        return ";".join(map(as_redis, url.split(";"))), {}
     plain = ";".join(urlunsplit(urlsplit(each)._replace(query="")) for each in url.split(";"))
     master = _master_of(url)
     return plain, {} if master is None else {_MASTER: master}
