@@ -37,7 +37,7 @@ from seawall import servers, silence
 from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.text import to_bytes
-from seawall.urls import SENTINEL, scheme_of, sentinels_of
+from seawall.urls import SENTINEL, as_redis, scheme_of, sentinels_of
 
 Argument = str | bytes | int | float
 
@@ -54,6 +54,12 @@ _LET_THROUGH: Final = f"{_MAKES_ROOM}return redis.call(ARGV[1], KEYS[1], unpack(
 
 _BUFFER: Final = 6000
 """Bytes of a command that are joined before they are sent, as in redis-py."""
+
+_OPTIONS: Final = (
+    "the URL of Redis has an option behind its ? that redis-py does not know, or a value that it does not "
+    "take: leave it out, or correct it (`seawall config` shows the URL)"
+)
+"""Its own words are left out: behind a ? in a password they would be a piece of it."""
 
 _FOREVER: Final = 1 << 53
 """Microseconds, 285 years: more than that Redis's scores, which are floating point, cannot tell apart."""
@@ -150,7 +156,11 @@ def client() -> "Redis":
 
 
 def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
-    """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix."""
+    """A client that answers or fails within `timeout` seconds and a reconnect; its keys get the prefix.
+
+    Raises:
+        ConfigError: the URL says what redis-py does not take, or names no master.
+    """
     options = {
         **silence.parameters({}, silence=timeout),
         "retry": Retry(NoBackoff(), 0),
@@ -158,8 +168,12 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> "Redis":
     }
     if scheme_of(url) == SENTINEL:
         return _of_master(url, options)
-    made = Redis.from_url(url, **options)
-    pool = made.connection_pool
+    try:
+        made = Redis.from_url(as_redis(url), **options)
+        pool = made.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # which connects later, and looks at its options now
+    except (ValueError, TypeError, RedisError):
+        raise ConfigError(_OPTIONS) from None
     pool.connection_class = silence.bounded(pool.connection_class)
     return made
 

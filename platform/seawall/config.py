@@ -10,16 +10,17 @@ values never hold a password.
 
 import difflib
 import functools
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from seawall import redaction
 from seawall.errors import ConfigError
@@ -93,10 +94,11 @@ class Settings(BaseSettings):
         description="The file that declares the fleet for `seawall up` ([its fields](fleet.md)). "
         "Unset: `fleet.toml`, or `workers/fleet.toml` where only that exists.",
     )
-    redact: tuple[str, ...] = Field(
+    redact: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Names of values that are never shown, beside password, token and the like "
-        "(docs/failures.md): arguments, keys and fields, in any case and with any separators.",
+        "(docs/failures.md): arguments, keys and fields, in any case and with any separators. "
+        "In the environment separated by commas.",
     )
     database: DatabaseSettings = DatabaseSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -111,6 +113,22 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     _check_paths = field_validator("home", "fleet", mode="before")(check_path)
+
+    @field_validator("redact", mode="before")
+    @classmethod
+    def _read_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value.lstrip().startswith("["):
+                try:
+                    return json.loads(value)
+                except ValueError:
+                    raise ValueError(
+                        "is no list: write names separated by commas, such as ssn,iban"
+                    ) from None
+            value = value.split(",")
+        if isinstance(value, list):
+            return [name for each in value if not isinstance(each, str) or (name := each.strip())]
+        return value
 
     @property
     def fleet_file(self) -> Path:
@@ -218,7 +236,7 @@ def keys(model: type[BaseModel] = Settings, prefix: tuple[str, ...] = ()) -> Ite
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from keys(field.annotation, path)
         else:
-            default = "unset" if field.default is None else str(field.default)
+            default = "unset" if field.default is None else _plain(field.default)
             yield Key(path=path, kind=_kind(field), default=default, description=field.description or "")
 
 
@@ -235,7 +253,12 @@ def effective(current: Settings) -> Iterator[tuple[Key, str, str]]:
             source = f"file ({os.environ.get(FILE_VARIABLE) or DEFAULT_FILE})"
         else:
             source = "default"
-        yield key, "unset" if value is None else hide_passwords(_plain(value)), source
+        plain = "unset" if value is None else _plain(value)
+        yield (
+            key,
+            plain if isinstance(value, tuple) else hide_passwords(plain),
+            source,
+        )  # names are no secrets
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
@@ -270,6 +293,8 @@ def _without_password(value: object) -> object:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
@@ -286,6 +311,8 @@ def _kind(field: FieldInfo) -> str:
     """What the value is: the unit and bounds of a quantity, else the sort of text."""
     if quantity := quantity_of(field.annotation, field.metadata):
         return f"{quantity.unit}, {quantity.bounds()}"
+    if get_origin(field.annotation) is tuple:
+        return "names"
     options = [field.annotation, *get_args(field.annotation)]
     words = {SecretStr: "URL", Path: "path", bool: "yes or no"}
     return next((words[option] for option in options if option in words), "text")

@@ -2,9 +2,10 @@
 
 A message names the field, the value and the fix. Errors of other libraries are mapped at the
 boundary with `raise ... from exc`, so the cause is never lost.
-"""
 
-from typing import Any
+Each can be made from its `args` again, and from none: what a failed task raised is stored as its class and
+these, by us, by Celery and by pickle, and reaches the caller as what it was.
+"""
 
 
 class SeawallError(Exception):
@@ -55,12 +56,14 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
         task_id: the id of the task that owns it, None if that one is done already.
     """
 
-    def __init__(self, key: str, task_id: str | None) -> None:
-        super().__init__(
-            f"unique_key {key} is taken by {task_id or 'a task that is done'}: wait or use another key."
-        )
+    def __init__(self, key: str = "", task_id: str | None = None) -> None:
+        super().__init__(key, task_id)
         self.key = key
         self.task_id = task_id
+
+    def __str__(self) -> str:
+        owner = self.task_id or "a task that is done"
+        return f"unique_key {self.key} is taken by {owner}: wait or use another key."
 
 
 class Refused(SeawallError):  # noqa: N818
@@ -71,18 +74,14 @@ class Refused(SeawallError):  # noqa: N818
     name: str
     retry_after: float
 
-    def __init__(self, message: str, *, name: str, retry_after: float) -> None:
-        self.args = (message,)  # what super().__init__ does, in half the time: refusals have to be cheap
+    def __init__(self, message: str = "", name: str = "", retry_after: float = 0.0) -> None:
+        # What super().__init__ does, in half the time: refusals have to be cheap.
+        self.args = (message, name, retry_after)
         self.name = name
         self.retry_after = retry_after
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _refused, (type(self), str(self), self.name, self.retry_after)
-
-
-def _refused(kind: type[Refused], message: str, name: str, retry_after: float) -> Refused:
-    """What unpickling calls: exceptions cannot be rebuilt by keyword."""
-    return kind(message, name=name, retry_after=retry_after)
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class BreakerOpen(Refused):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 
 from seawall.priority import HIGHEST
 from seawall.quantity import DAY, LONGEST_WAIT, Bytes, Count, Duration, Number, Seconds, Share, Wait, Whole
-from seawall.urls import DATABASE_SCHEMES, check_url
+from seawall.urls import DATABASE_SCHEMES, address_of, check_url
 
 
 class Section(BaseModel):
@@ -190,6 +190,13 @@ class HealthSettings(Section):
     address: str | None = Field(
         default=None, description="`host:port` or `unix:/path`. Unset: it does not listen anywhere."
     )
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        if value:
+            address_of(value)
+        return value
 
 
 class RetrySettings(Section):

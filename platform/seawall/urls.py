@@ -1,13 +1,18 @@
 """URLs of servers, as settings give them."""
 
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
+_SPOKEN: Final = {"valkey": "redis", "valkeys": "rediss"}
 SENTINEL: Final = "sentinel"
 BROKER_SCHEMES: Final = REDIS_SCHEMES | {SENTINEL, "amqp", "amqps", "pyamqp", "memory"}
 SENTINEL_PORT: Final = 26379
 _MASTER: Final = "master_name"
+UNIX: Final = "unix:"
+"""How the path of a socket begins as an address."""
+
 DATABASE_SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 _INVALID: Final = (
@@ -36,6 +41,20 @@ def check_url(url: str, allowed: frozenset[str]) -> None:
         raise ValueError(_INVALID) from None
     if "://" not in url or scheme_of(url) not in allowed:
         raise ValueError(f"has no known scheme: use {', '.join(f'{s}://' for s in sorted(allowed))}")
+
+
+def address_of(text: str) -> Path | tuple[str, int]:
+    """The path of `unix:/path`, or the host, which may be empty, and the port of `host:port`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.startswith(UNIX) and text != UNIX:
+        return Path(text[len(UNIX) :])
+    host, colon, port = text.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and int(port) <= 65535:  # noqa: PLR2004
+        return host.strip("[]"), int(port)
+    raise ValueError("is no address: write host:port, such as '127.0.0.1:8080', or unix:/path")
 
 
 class Sentinels(NamedTuple):
@@ -73,10 +92,16 @@ def sentinels_of(url: str) -> Sentinels:
     )
 
 
+def as_redis(url: str) -> str:
+    """`url` in the words of clients that know Redis and not Valkey, which speaks the same."""
+    scheme, separator, rest = url.partition("://")
+    return _SPOKEN.get(scheme.lower(), scheme) + separator + rest
+
+
 def as_celery_reads(url: str) -> tuple[str, dict[str, str]]:
     """The URL of a broker or a result backend, and what of it Celery takes among the transport's options."""
     if scheme_of(url) != SENTINEL:
-        return url, {}
+        return ";".join(map(as_redis, url.split(";"))), {}
     plain = ";".join(urlunsplit(urlsplit(each)._replace(query="")) for each in url.split(";"))
     master = _master_of(url)
     return plain, {} if master is None else {_MASTER: master}

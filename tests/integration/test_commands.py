@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -37,7 +38,7 @@ from seawall.delivery import Queues, park
 from seawall.fleet import Control
 from seawall.worker.names import waits_for
 from support.commands import LEAVES, LONG_LIVED, attempts
-from support.delivery import OURS
+from support.delivery import OURS, Server, own_server
 from support.nodes import ROOT
 from support.waiting import busyness, wait_until
 
@@ -211,6 +212,37 @@ def test_status_of_nothing_says_so_and_starts_nothing(home: Path, monkeypatch: p
     assert not home.exists()
 
 
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Redis with a password, `secret`, and a user `nobody` who may do nothing."""
+    with own_server(tmp_path_factory.mktemp("guarded")) as server:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "nobody", "on", ">secret", "-@all", "+ping", "+hello")
+            client.config_set("requirepass", "secret")
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("entry", "database", "why"),
+    [
+        (":wrong@", "0", "WRONGPASS|invalid username-password"),
+        ("", "0", "Authentication required|already authenticated"),
+        (":secret@", "99", "DB index is out of range"),
+        ("nobody:secret@", "0", "no permissions|NOPERM"),
+    ],
+)
+def test_status_of_a_redis_that_refuses_is_that_nobody_can_say(
+    guarded: Server, entry: str, database: str, why: str, use: Use
+) -> None:
+    use(f"redis://{entry}127.0.0.1:{guarded.port}/{database}")
+    told = json.loads(run("status", "--json", status=AWAY))
+    assert re.search(why, told["fleet"]["away"]["Redis"])
+    assert told["fleet"]["summary"].startswith("nobody can say whether a fleet runs: ")
+    lines = run("status", status=AWAY)
+    assert len(re.findall(why, lines)) == 1 or "NOPERM" in why
+    assert "no fleet runs" not in lines
+
+
 def test_servers_that_end_while_status_asks_are_stopped_and_not_unreachable(
     home: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +343,13 @@ def test_names_that_nothing_has_are_refused(queued: Queued) -> None:
         assert not Queues(client).counts(queued.name).paused
     assert "no record of a task 'shop.nosuch'" in run("memory", "forget", "shop.nosuch", status=2)
     assert "no queue 'nosuch'" in run("dead", "list", "-q", "nosuch", status=2)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "n\n"])
+def test_a_question_is_no_part_of_json(queued: Queued, answer: str) -> None:
+    told = CliRunner().invoke(group, ["queues", "purge", queued.name, "--json"], input=answer)
+    assert "Delete every waiting task" in told.stderr
+    assert (json.loads(told.stdout)["deleted"] if answer == "y\n" else told.stdout == "") == 1
 
 
 def test_tasks_of_modules_that_the_application_names_are_known(

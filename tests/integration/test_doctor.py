@@ -280,6 +280,9 @@ PLANTED: dict[str, tuple[Plant, str]] = {
     ),
     "a queue that nobody consumes": (fleet('["celery"]', '["other"]'), "celery.default_queue"),
     "a route into nothing": (conf(task_routes={"shop.*": {"queue": "slow"}}), "celery.route"),
+    "routes as pairs into nothing": (conf(task_routes=[[("shop.*", "slow")]]), "celery.route"),
+    "a router into nothing": (conf(task_routes=lambda *_, **__: "slow"), "celery.route"),
+    "a router that needs arguments": (conf(task_routes=lambda _, args, **__: args[0]), "celery.router"),
     "budgets above the memory": (fleet("512MiB", "100GiB"), "fleet.memory"),
     "cells without room": (fleet("512MiB", "96MiB"), "fleet.cell_memory"),
     "a crowd": (

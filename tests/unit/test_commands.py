@@ -1,6 +1,7 @@
 """The command line as a whole: every command has what all have, and none costs more than it needs."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -278,3 +279,34 @@ def test_json_has_moments_in_one_format() -> None:
 
     at = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
     assert json.loads(dumped({"at": at, "n": 1.5})) == {"at": "2026-03-01T12:00:00Z", "n": 1.5}
+
+
+@pytest.mark.parametrize("command", ["config", "--help"])
+def test_an_output_that_takes_nothing_is_named(command: str, tmp_path: Path) -> None:
+    told = shell(f"{{}} {command} >/dev/full", tmp_path)
+    assert told.returncode == 1
+    assert told.stderr == (
+        "seawall: the output cannot be written (No space left on device): make room, or send it elsewhere\n"
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("command", "status"), [("config", 0), ("up -A nosuch", 2)])
+def test_streams_that_are_closed_are_no_fault(command: str, status: int, closed: str, tmp_path: Path) -> None:
+    told = shell(f"{{}} {command} {closed}", tmp_path)
+    assert told.returncode == status, told.stderr
+    assert "fault" not in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def shell(line: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """A line of the shell, with the command in place of `{}`."""
+    ours = f"{shlex.quote(sys.executable)} -m seawall.cli"
+    return subprocess.run(
+        ["/bin/sh", "-c", line.format(ours)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=place,
+        env={**os.environ, "SEAWALL_REDIS_URL": "redis://127.0.0.1:1/0"},
+    )

@@ -1,5 +1,6 @@
 """Settings: sources, provenance, refusals, and passwords that stay hidden."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -231,3 +232,36 @@ def test_what_kubernetes_adds_for_a_service_of_our_name_is_not_taken_for_a_setti
 
 def test_every_key_is_described() -> None:
     assert [key.name for key in keys() if not key.description] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("ssn", ("ssn",)),
+        ("ssn, iban,", ("ssn", "iban")),
+        ('["ssn", "iban"]', ("ssn", "iban")),
+        ("", ()),
+        ("  ", ()),
+    ],
+)
+def test_secret_names_are_separated_by_commas(
+    written: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_REDACT", written)
+    assert settings().redact == names
+    shown = {key.name: value for key, value, _ in effective(settings())}
+    assert json.loads(shown["redact"]) == [*names]
+
+
+@pytest.mark.parametrize("written", ["[ssn", "[1]", '["ssn", null]'])
+def test_names_that_are_no_list_are_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEAWALL_REDACT", written)
+    assert "SEAWALL_REDACT" in refusal() or "redact" in refusal()
+
+
+@pytest.mark.parametrize("address", ["nan", "h:99999", "h:", "unix:", "http://127.0.0.1:x"])
+def test_an_address_of_health_that_is_none_is_refused_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAWALL_HEALTH__ADDRESS", address)
+    assert refusal().startswith(f"SEAWALL_HEALTH__ADDRESS={address!r} is no address: write host:port")

@@ -1,5 +1,6 @@
 """Where `seawall init` and the messages of `seawall up` look for an application."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -117,6 +118,106 @@ def test_init_names_every_queue_that_the_application_sends_to(
     typed("init")
     monkeypatch.delitem(sys.modules, "posted")
     assert {"celery", "bulk", "mail"} <= {*FleetSpec.load(project / "fleet.toml").workers["default"].queues}
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        '{"x.*": "bulk"}',
+        '{"x.*": {"queue": Queue("bulk")}}',
+        '[[("x.*", {"queue": "bulk"}), ("y", "more")]]',
+        '({re.compile("x"): "bulk"},)',
+        "lambda name, *_, **__: 'bulk' if name == 'routed.send' else None",
+        "[None, lambda *_, **__: {'queue': 'bulk'}]",
+    ],
+)
+def test_init_reads_routes_as_celery_does(
+    project: Path, routes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(project)
+    source = (
+        "import re\nimport seawall\nfrom kombu import Queue\napp = seawall.Seawall('routed')\n"
+        f"app.conf.task_routes = {routes}\n@app.task\ndef send() -> None: ...\n"
+        "nightly = {'task': 'routed.send', 'schedule': 9, 'options': {'queue': 'nightly'}}\n"
+        "app.conf.beat_schedule = {'a': nightly}"
+    )
+    write(project, "routed.py", source)
+    answer = typed("init")
+    monkeypatch.delitem(sys.modules, "routed", raising=False)
+    assert answer.exit_code == 0, answer.output
+    queues = {*FleetSpec.load(project / "fleet.toml").workers["default"].queues}
+    assert {"celery", "bulk", "nightly"} <= queues <= {"celery", "bulk", "nightly", "more"}
+
+
+def test_init_says_which_router_it_cannot_ask(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(project)
+    source = (
+        "import seawall\napp = seawall.Seawall('asked')\ndef route(name, args, *_, **__): return args[0]\n"
+        "app.conf.task_routes = [route, 'no.such.Router']\n@app.task\ndef send() -> None: ...\n"
+    )
+    write(project, "asked.py", source)
+    answer = typed("init")
+    monkeypatch.delitem(sys.modules, "asked", raising=False)
+    assert answer.exit_code == 0, answer.output
+    assert (
+        "the router route cannot be asked for asked.send without its arguments (IndexError" in answer.stderr
+    )
+    assert "the router 'no.such.Router' cannot be read (ModuleNotFoundError" in answer.stderr
+
+
+FAULTY = {
+    "include": ('Celery("x", broker="memory://", include=["nope.tasks"])', "No module named 'nope'"),
+    "conf": ('Celery("x"); app.config_from_object("nope_conf")', "No module named 'nope_conf'"),
+    "object": ("object()", "is of type object: name a module with a Celery app"),
+    "leaves": ("exit(0)", "(SystemExit: 0): correct faulty_leaves.py:2, which raised it"),
+    "raises": ("1 / 0", "(ZeroDivisionError: division by zero): correct faulty_raises.py:2"),
+}
+
+
+@pytest.mark.parametrize("command", ["init", "up", "doctor"])
+@pytest.mark.parametrize("kind", FAULTY)
+def test_what_is_wrong_with_the_application_is_said_in_one_line(
+    project: Path, kind: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(project)
+    made, said = FAULTY[kind]
+    name = f"faulty_{kind}"
+    source = f"from sys import exit; from seawall import Seawall as Celery\napp = {made}\n"
+    write(project, f"{name}.py", source)
+    answer = typed(command, "-A", name)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    assert answer.exit_code == (1 if (kind, command) == ("include", "doctor") else 2), answer.output
+    assert said in answer.output
+    assert "fault" not in answer.output.replace("faulty", "")
+    assert not (project / "fleet.toml").exists()
+
+
+def test_a_module_is_no_application(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(project)
+    write(project, "moduled.py", "x = 1\n")
+    answer = typed("doctor", "-A", "moduled:")
+    monkeypatch.delitem(sys.modules, "moduled", raising=False)
+    assert (answer.exit_code, "app='moduled:' is of type module" in answer.output) == (2, True)
+
+
+def test_what_the_application_prints_is_no_part_of_json(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(project)
+    for name in ("talks", "talks_too"):  # what was imported is not imported again
+        source = (
+            f"import seawall\nprint('loading')\napp = seawall.Seawall('{name}', broker='memory://')\n"
+            "@app.task\ndef talk() -> None: print('talking')\n"
+        )
+        write(project, f"{name}.py", source)
+    write(project, "fleet.toml", "app = 'talks'\n[workers.default]\n")
+    json.loads(typed("doctor", "-A", "talks_too", "--json").stdout)
+    answer = typed("memory", "profile", "talks.talk", "--json", "--runs", "1", "--warm-up", "0")
+    for name in ("talks", "talks_too"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["runs"] == 1
+    assert answer.stderr.split() == ["loading", "talking"]
 
 
 def test_the_fleet_is_declared_here_or_else_in_workers(project: Path) -> None:

@@ -168,8 +168,10 @@ class Circuit(Counting):
         if now >= self._refuse_until or self.flag[0] != self._refuse_flag or self._offered is not None:
             return None
         self.refused += 1
-        refusal = BreakerOpen.__new__(BreakerOpen, self._message)  # a third of what its __init__ takes
-        refusal.name, refusal.retry_after = self.name, self._refused_for - now
+        left = self._refused_for - now
+        # A third of what its __init__ takes.
+        refusal = BreakerOpen.__new__(BreakerOpen, self._message, self.name, left)
+        refusal.name, refusal.retry_after = self.name, left
         return refusal
 
     def offer(self, call: Call) -> None:

@@ -7,6 +7,7 @@ their fleet.toml.
 """
 
 import difflib
+import errno
 import gc
 import importlib
 import io
@@ -59,6 +60,9 @@ _FAULT: Final = 70
 """The exit code of an error that is our own: EX_SOFTWARE of sysexits.h."""
 
 
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
+
 class _Group(click.Group):
     """Finds commands by name, and turns our errors into one line and an exit code."""
 
@@ -109,6 +113,8 @@ class _Group(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except Exception as exc:
+            if _is_unwritable(exc):
+                raise _OneLine(_give_up_output(exc)) from exc
             if _is_outage(exc):
                 raise _OneLine(f"a server cannot be reached: {' '.join(str(exc).split())}") from exc
             if ctx.params.get("traceback"):
@@ -208,7 +214,42 @@ def main() -> None:
     # As `celery` does: the application lies in the working directory, not in site-packages.
     sys.path.insert(0, str(Path.cwd()))
     gc.set_threshold(_GARBAGE)
-    group(prog_name="seawall")
+    _open_streams()
+    try:
+        group(prog_name="seawall")
+    except OSError as exc:  # of what is said before a command begins, as help
+        if not _is_unwritable(exc):
+            raise
+        complain(_give_up_output(exc))
+        sys.exit(1)
+
+
+def _open_streams() -> None:
+    """Let streams the shell closed (`>&-`) lead nowhere; the next file opened would take their place."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115 - for good
+
+
+def _is_unwritable(error: Exception) -> bool:
+    """Whether what a command prints finds no room, or nobody; a reader that left is click's to handle."""
+    return isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None
+
+
+def _give_up_output(error: Exception) -> str:
+    """Leave stdout, which the interpreter would write to once more at its end; what to say about it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return (
+        f"the output cannot be written ({getattr(error, 'strerror', error)}): make room, or send it elsewhere"
+    )
 
 
 def _load(path: str) -> click.Command:

@@ -1,5 +1,8 @@
 """The Celery application that a command is about."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -7,7 +10,9 @@ import click
 from seawall.cli.discovery import hint, place_below
 from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.failure import message_of
 from seawall.fleet import FleetSpec
+from seawall.text import one_line
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -56,36 +61,59 @@ def current_app(*, with_tasks: bool = False) -> "Celery":
     """
     app = celerys_app() or load_app(required_fleet(_NAMED).app)
     if with_tasks:
-        try:
-            app.loader.import_default_modules()
-        except Exception as exc:  # as above
-            raise ConfigError(
-                f"a module of tasks cannot be imported ({exc}): correct it, or what names it in the app"
-            ) from exc
-        app.finalize()
+        import_tasks(app)
     return app
 
 
 def load_app(path: str) -> "Celery":
-    """The Celery application at `path`, as `celery -A` finds it.
+    """The Celery application at `path`, as `celery -A` finds it, with its configuration read.
 
     Raises:
-        ConfigError: there is none, or its module cannot be imported.
+        ConfigError: there is none, its module cannot be imported, or its configuration cannot be read.
     """
+    from celery import Celery
     from celery.app.utils import find_app
 
+    with _code_of_the_application(f"app={path!r} cannot be loaded", "name a module with a Celery app"):
+        app: Any = find_app(path)
+        if isinstance(app, Celery):
+            app.conf.finalize()
+            return app
+    raise ConfigError(f"app={path!r} is of type {type(app).__name__}: name a module with a Celery app")
+
+
+def import_tasks(app: "Celery") -> None:
+    """Import the modules of tasks that an application names, as a worker does.
+
+    Raises:
+        ConfigError: one of them cannot be imported, or the configuration cannot be read.
+    """
+    with _code_of_the_application("a module of tasks cannot be imported", "correct it, or what names it"):
+        app.loader.import_default_modules()
+        app.finalize()
+
+
+@contextlib.contextmanager
+def _code_of_the_application(problem: str, otherwise: str) -> Iterator[None]:
+    """Code of the application runs, which may raise anything, and print: no output of the command.
+
+    Raises:
+        ConfigError: it raised something; with the place in its files, if it came from there, or what to do
+            `otherwise`.
+    """
     from seawall.doctor.adoption.sources import Sources
 
     try:
-        app: Celery = find_app(path)
-    except Exception as exc:  # it is code of the application, which may raise anything
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as exc:
         place = Sources().raised_at(exc)
-        way_out = f"correct {place}, which raised it" if place else "name a module with a Celery app"
+        way_out = f"correct {place}, which raised it" if place else otherwise
         # These say by themselves what is wrong.
-        plain = isinstance(exc, ImportError | AttributeError | ValueError)
-        said = str(exc) if plain else f"{type(exc).__name__}: {exc}"
-        raise ConfigError(f"app={path!r} cannot be loaded ({said}): {way_out}") from exc
-    return app
+        said = " ".join(message_of(exc).split())
+        if not said or not isinstance(exc, ImportError | AttributeError | ValueError):
+            said = f"{type(exc).__name__}{': ' if said else ''}{said}"
+        raise ConfigError(f"{problem} ({said}): {way_out}") from exc
 
 
 def load_ours(path: str) -> "Celery":
@@ -107,16 +135,27 @@ def load_ours(path: str) -> "Celery":
 
 
 def queues_of(app: "Celery") -> list[str]:
-    """The queues that an application sends its tasks to, as far as its settings and its tasks name them."""
-    routes: Any = app.conf.task_routes or ()
-    tables = [each for each in ([routes] if isinstance(routes, dict) else routes) if isinstance(each, dict)]
-    ways = [way.get("queue") for table in tables for way in table.values() if isinstance(way, dict)]
-    own = [getattr(app.tasks[name], "queue", None) for name in tasks_of(app)]  # @app.task(queue="mail")
-    named = (str(getattr(queue, "name", queue)) for queue in (*ways, *own) if queue)
-    return list(dict.fromkeys([*app.amqp.queues, *named]))
+    """The queues that an application sends its tasks to, as far as its settings and its tasks name them.
+
+    Raises:
+        ConfigError: its tasks cannot be imported, or what it says of its queues cannot be read.
+    """
+    from seawall.doctor.routes import destinations
+
+    import_tasks(app)
+    with _code_of_the_application("its queues cannot be read", "correct task_queues and task_routes"):
+        declared = [*app.amqp.queues]
+        sent, unread = destinations(app)
+    for router in unread:
+        click.echo(f"the router {one_line(router)}: name its queues yourself, in fleet.toml", err=True)
+    return list(dict.fromkeys([*declared, *(queue for _, queue in sent)]))
 
 
 def tasks_of(app: "Celery") -> list[str]:
-    """The names of the application's own tasks."""
-    app.loader.import_default_modules()
+    """The names of the application's own tasks.
+
+    Raises:
+        ConfigError: they cannot be imported.
+    """
+    import_tasks(app)
     return sorted(name for name in app.tasks if not name.startswith("celery."))

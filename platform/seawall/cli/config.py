@@ -28,7 +28,7 @@ def _shown(value: str, kind: str) -> str:
     show = _UNITS.get(kind.partition(",")[0])
     if show is not None and value != _UNSET:
         return show(float(value))
-    return {"True": "true", "False": "false", "()": "[]", "": '""'}.get(value, value)
+    return {"True": "true", "False": "false", "": '""'}.get(value, value)
 
 
 def _short(source: str) -> str:

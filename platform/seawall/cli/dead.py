@@ -17,7 +17,7 @@ import click
 
 from seawall.cli import LISTED, Amount, OneOf, expect, reach
 from seawall.cli.completion import offered
-from seawall.cli.pages import Page, dumped, prints, said, watched
+from seawall.cli.pages import Page, confirmed, dumped, prints, said, watched
 from seawall.cli.tables import (
     empty,
     fields,
@@ -204,7 +204,7 @@ def requeue(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
 @click.argument("identities", metavar="[ID]...", nargs=-1, shell_complete=offered("letter"))
 @_filters
 @click.option("--all", "every", is_flag=True, help="All that the other options leave.")
-@click.confirmation_option(prompt="Delete these dead letters for good?")
+@confirmed("Delete these dead letters for good?")
 @prints
 def discard(identities: tuple[str, ...], *, every: bool, **wanted: Any) -> Page:
     """Delete dead letters for good; PostgreSQL keeps the account of them."""

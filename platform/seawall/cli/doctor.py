@@ -1,6 +1,8 @@
 """`seawall doctor`: what is wrong with servers, settings, fleet and machine, and what to do about it."""
 
+import contextlib
 import itertools
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +47,8 @@ def doctor(*, app: str | None) -> Page:
     if app is not None:
         from seawall.doctor.adoption import examine_application
 
-        notices = examine_application(partial(load_app, app))
+        with contextlib.redirect_stdout(sys.stderr):  # what code of the application prints
+            notices = examine_application(partial(load_app, app))
         findings, lines = notices, lambda: _report(app, notices)
     else:
         found = findings = _examine()
@@ -61,7 +64,8 @@ def _examine() -> "list[Finding]":
     if found:
         return found
     app = current_app(with_tasks=True)
-    return _away(app.conf.broker_url) or examine(app, fleet())
+    with contextlib.redirect_stdout(sys.stderr):  # what code of the application prints
+        return _away(app.conf.broker_url) or examine(app, fleet())
 
 
 def _away(broker: "str | list[str]") -> "list[Finding]":

@@ -1,6 +1,8 @@
 """`seawall memory`: what tasks use and keep, and where it grows."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
 from seawall.cli.tables import hint, listed, many, number, size, text
 from seawall.errors import ConfigError, SeawallError
+from seawall.failure import message_of
 from seawall.quantity import Whole, format_bytes, shown
 
 if TYPE_CHECKING:
@@ -107,7 +110,9 @@ def profile(task: str, arguments: str, keywords: str, runs: int, warm_up: int) -
     from seawall.memory.profile import profile as measure
 
     args, kwargs = _json("args", arguments, list), _json("kwargs", keywords, dict)
-    found = measure(_runner(task, args, kwargs), runs=runs, warm_up=warm_up)
+    runner = _runner(task, args, kwargs)
+    with contextlib.redirect_stdout(sys.stderr):  # what the task prints
+        found = measure(runner, runs=runs, warm_up=warm_up)
     growing = [{"line": str(each), "bytes": each.bytes, "blocks": each.blocks} for each in found.growing]
     data = {"task": task, "runs": found.runs, "kept": found.held, "traced": found.traced, "growing": growing}
     return Page(data=data, lines=lambda: _profiled(data))
@@ -132,8 +137,8 @@ def _runner(name: str, args: list[Any], kwargs: dict[str, Any]) -> Callable[[], 
     def run() -> None:
         try:
             task(*args, **kwargs)
-        except Exception as exc:  # the task's own, whatever it is
-            said = " ".join(str(exc).split())
+        except (Exception, SystemExit) as exc:  # the task's own, whatever it is
+            said = " ".join(message_of(exc).split())
             raise SeawallError(
                 f"{name} failed, so its memory is not measured: {type(exc).__name__}: {said}; "
                 "give arguments with which it succeeds (--args, --kwargs)"

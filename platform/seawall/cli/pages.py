@@ -81,6 +81,18 @@ def watched(command: Command) -> Callable[..., None]:
     return run
 
 
+class _Question(click.Option):
+    """Asked on stderr: on stdout there may be JSON."""
+
+    def prompt_for_value(self, ctx: click.Context) -> Any:  # noqa: ARG002 - click's signature
+        return click.confirm(str(self.prompt), err=True)
+
+
+def confirmed(question: str) -> Callable[[Any], Any]:
+    """Give a command `--yes`, and ask whoever leaves it out."""
+    return click.confirmation_option(prompt=question, cls=_Question)
+
+
 def dumped(data: Any, *, indent: int | None = 2) -> str:
     """`data` as all commands write it: raw numbers, moments in ISO 8601."""
     return json.dumps(data, indent=indent, default=_plain)

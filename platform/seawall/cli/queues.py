@@ -9,7 +9,7 @@ import click
 
 from seawall.cli import expect, reach
 from seawall.cli.completion import offered
-from seawall.cli.pages import Page, prints, said, watched
+from seawall.cli.pages import Page, confirmed, prints, said, watched
 from seawall.cli.tables import duration, listed, many, number, seconds, state, text, wrapped
 from seawall.text import one_line
 
@@ -108,7 +108,7 @@ def resume(queue: str | None) -> Page:
     short_help="Delete what waits in QUEUE.", epilog="Example: seawall queues purge payments --yes"
 )
 @click.argument("queue", shell_complete=offered("queue"))
-@click.confirmation_option(prompt="Delete every waiting task of this queue?")
+@confirmed("Delete every waiting task of this queue?")
 @prints
 def purge(queue: str) -> Page:
     """Delete what waits in QUEUE; parked and dead messages stay."""

@@ -272,11 +272,14 @@ def status() -> Page:
     """
     with _asked() as asked:
         found = {name: _section(ask, asked) for name, (ask, _) in _SECTIONS.items()}
-    running = [] if _why(found["workers"]) else found["workers"]
+    refused = _why(found["workers"])
+    if refused and asked.redis is not None:  # it answers, and says no
+        asked.away["Redis"] = f"Redis cannot be asked: {refused}"
+    running = [] if refused else found["workers"]
     first, code = _verdict(running, asked)
     data = {"fleet": {"running": bool(running), "summary": first, "away": asked.away}, **found}
-    said = {*asked.away.values(), "; ".join(asked.away.values())}
-    left = {name: rows for name, rows in found.items() if _why(rows) not in said}
+    said = "; ".join(asked.away.values())
+    left = {name: rows for name, rows in found.items() if (why := _why(rows)) is None or why not in said}
     return Page(data=data, lines=lambda: _lines(first, code, left), status=code)
 
 

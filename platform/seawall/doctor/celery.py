@@ -7,6 +7,7 @@ from kombu import serialization
 
 from seawall.config import settings
 from seawall.doctor.finding import Finding, error, warning
+from seawall.doctor.routes import destinations
 from seawall.urls import REDIS_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def audit_celery(app: "Celery", spec: "FleetSpec | None" = None) -> list[Finding
         *_results(conf),
         *_prefix(conf),
         *_schedule(app, spec),
-        *(_queues(conf, spec) if spec is not None else ()),
+        *(_queues(app, spec) if spec is not None else ()),
     ]
 
 
@@ -177,7 +178,8 @@ def _schedule(app: "Celery", spec: "FleetSpec | None") -> Iterator[Finding]:
             )
 
 
-def _queues(conf: Any, spec: "FleetSpec") -> Iterator[Finding]:
+def _queues(app: "Celery", spec: "FleetSpec") -> Iterator[Finding]:
+    conf: Any = app.conf
     consumed = {queue for profile in spec.workers.values() for queue in profile.queues}
     if conf.task_default_queue not in consumed:
         yield error(
@@ -185,15 +187,20 @@ def _queues(conf: Any, spec: "FleetSpec") -> Iterator[Finding]:
             f"no worker consumes the default queue {conf.task_default_queue!r}: its tasks wait for ever",
             "name it under `queues` of a profile in fleet.toml",
         )
-    routes = conf.task_routes if isinstance(conf.task_routes, Mapping) else {}
-    for name, route in routes.items():
-        queue = route.get("queue") if isinstance(route, Mapping) else route
-        if isinstance(queue, str) and queue not in consumed:
+    sent, unread = destinations(app)
+    for who, queue in sent:
+        if queue not in consumed:
             yield error(
                 "celery.route",
-                f"task_routes sends {name!r} to {queue!r}, which no worker consumes",
+                f"{who} sends to {queue!r}, which no worker consumes",
                 "name the queue in a profile of fleet.toml",
             )
+    for router in unread:
+        yield warning(
+            "celery.router",
+            f"the router {router}: where it sends tasks is unknown here",
+            "look yourself whether a worker consumes each of its queues",
+        )
 
 
 def _is_stock_redis(conf: Any) -> bool:

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from seawall.errors import ConfigError, StartupError
 from seawall.health.checks import Health, Question
+from seawall.urls import UNIX, address_of
 
 logger = logging.getLogger(__name__)
 
-UNIX: Final = "unix:"
 _SLOW_CLIENT: Final = 5.0  # seconds a client may take to say what it wants
 _STOP: Final = 10.0
 
@@ -185,14 +185,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _parse(address: str) -> Path | tuple[str, int]:
-    if address.startswith(UNIX) and address != UNIX:
-        return Path(address[len(UNIX) :])
-    host, colon, port = address.rpartition(":")
-    if colon and port.isascii() and port.isdigit() and int(port) <= 65535:  # noqa: PLR2004
-        return host.strip("[]"), int(port)
-    raise ConfigError(
-        f"health.address={address!r} is no address: write host:port, such as '127.0.0.1:8080', or unix:/path"
-    )
+    try:
+        return address_of(address)
+    except ValueError as exc:
+        raise ConfigError(f"health.address={address!r} {exc}") from None
 
 
 def _written(place: Path | tuple[str, int]) -> str:

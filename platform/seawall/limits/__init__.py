@@ -262,7 +262,8 @@ def _await_share(own: Shares, key: str, n: int, patience: float) -> str:
         try:
             number, retry_after = own.take(key, n)
         except (RedisError, OSError) as exc:
-            message = f"limit {key!r} cannot be asked for, Redis is away: {exc}"
+            why = "is away" if cluster.away(exc) else "refuses"
+            message = f"limit {key!r} cannot be asked for, Redis {why}: {exc}"
             raise LimitReached(message, name=key, retry_after=1.0) from exc
         if number:
             return number

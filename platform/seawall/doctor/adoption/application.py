@@ -234,12 +234,12 @@ def read(load: Callable[[], Celery]) -> Application:
             app.conf.finalize()  # reads the configuration, which Celery does when it first needs it
         except SeawallError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise ConfigError(f"the application cannot be imported: {_in_words(exc)}") from exc
         for step in (app.loader.import_default_modules, app.finalize):
             try:
                 step()
-            except Exception as exc:  # noqa: BLE001 - whatever modules raise is what is to be said
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever modules raise is what is to be said
                 failures.append(_in_words(exc))
     return Application(app=app, definitions=definitions, failures=failures, sources=Sources())
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from seawall.delivery.transport import transport_for
 from seawall.doctor.adoption.application import Application
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
+from seawall.doctor.routes import queue_of, routes_of
 from seawall.errors import ConfigError
 from seawall.urls import REDIS_SCHEMES, SENTINEL, scheme_of
 
@@ -148,7 +149,7 @@ def _priorities(application: Application) -> Iterator[Notice]:
     where = [task.place for task in application.tasks if task.said("priority") is not None]
     if application.said("task_default_priority") is not None:
         where.append(application.place("task_default_priority"))
-    if any(isinstance(each, Mapping) and "priority" in each for each in _routes(application)):
+    if any("priority" in each for each in _routes(application)):
         where.append(f"priority in {application.place('task_routes')}")
     if where:
         yield changes("broker.priorities", where, *PRIORITIES)
@@ -199,14 +200,10 @@ def _queues(application: Application) -> Iterator[Notice]:
         )
 
 
-def _routes(application: Application) -> Iterator[Any]:
-    """Where `task_routes` send tasks: options, or the name of a queue; not what a router decides."""
-    routes = application.said("task_routes")
-    for each in routes if isinstance(routes, list | tuple) else [routes]:
-        if isinstance(each, Mapping):
-            yield from each.values()
-        elif isinstance(each, list | tuple) and len(each) == len(("name", "route")):
-            yield each[1]
+def _routes(application: Application) -> Iterator[Mapping[str, Any]]:
+    """Where `task_routes` send tasks, as options."""
+    tasks = {each.name: each.task for each in application.tasks}
+    return (options for _, options in routes_of(application.said("task_routes"), tasks).entries)
 
 
 def _declared(application: Application) -> Iterator[tuple[str, Any]]:
@@ -222,7 +219,7 @@ def queue_names(application: Application) -> set[str]:
     named = [
         application.after("task_default_queue"),
         *(name for name, _ in _declared(application)),
-        *(each.get("queue") if isinstance(each, Mapping) else each for each in _routes(application)),
+        *map(queue_of, _routes(application)),
         *(task.said("queue") for task in application.tasks),
     ]
     return {name for name in named if isinstance(name, str)}
