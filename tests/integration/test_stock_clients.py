@@ -298,7 +298,8 @@ def test_a_stock_publishers_eta_is_kept_in_the_server(
             channel: Any = opened
             taken = [channel.basic_get("celery", no_ack=True) for _ in range(3)]
     assert [message and message.decode()[0] for message in taken] == [["now"], ["over"], None]
-    [(_, due)] = client.zrange("seawall:{celery}:delayed", 0, -1, withscores=True)
+    delayed: Any = client.zrange("seawall:{celery}:delayed", 0, -1, withscores=True)
+    [(_, due)] = delayed
     assert due == pytest.approx(eta.timestamp() * 1e6, abs=2)
 
 
