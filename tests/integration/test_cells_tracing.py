@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from celery import _state as celery_state
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore, Reject
 from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from seawall.worker import older
+from seawall.worker import older, repeats, results
 from seawall.worker.cells.tracing import Outcome, Tracer
 from seawall.worker.defaults import PLAIN
+from seawall.worker.task import Postponed
 from support.shop import store
 
 HOST = "cell@here"
@@ -234,3 +237,56 @@ def test_what_comes_again_and_has_succeeded_does_not_run_again(stage: Stage) -> 
     fields = {"id": "id-1", "task": "act", "delivery_info": {**FIRST, "redelivered": True}}
     assert not ours(stage.app, "act")(["well"], {}, fields).failed
     assert stage.told == []
+
+
+def away(*_: Any, **__: Any) -> None:
+    raise RedisConnectionError("away")
+
+
+AGAIN = {"id": "id-1", "task": "act", "delivery_info": {**FIRST, "redelivered": True}}
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["cells", "pools"])
+def test_what_comes_again_while_the_results_are_away_waits_for_them(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, traced: bool
+) -> None:
+    results.stored(stage.app.backend)
+    celerys(stage.app, "act")
+    monkeypatch.setattr(stage.app.backend, "get", away)
+    of_pools = partial(repeats.traced, stage.app.tasks["act"].__trace__, True, "id-1")  # noqa: FBT003
+    trace = ours(stage.app, "act") if traced else of_pools
+    with pytest.raises(Postponed):
+        trace(["well"], {}, AGAIN)
+    assert stage.told == []
+    with pytest.raises(RedisConnectionError):
+        stage.app.AsyncResult("id-1").state  # noqa: B018 - anybody else hears it
+
+
+def test_what_stores_no_result_runs_again_while_the_results_are_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.stored(stage.app.backend)
+    celerys(stage.app, "silent")
+    monkeypatch.setattr(stage.app.backend, "get", away)
+    outcome = ours(stage.app, "silent")(["well"], {}, {**AGAIN, "task": "silent"})
+    assert not outcome.failed
+    assert stage.told[-1][0] == "task_postrun"
+
+
+def test_a_task_runs_although_nobody_can_store_that_it_has_started(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = results.stored(stage.app.backend)
+    store_all = backend.store
+
+    def store_ends(found: Any) -> None:
+        if b"STARTED" in found[0].value:
+            raise RedisConnectionError("away")
+        store_all(found)
+
+    monkeypatch.setattr(backend, "store", store_ends)
+    monkeypatch.setattr(backend, "ensure", lambda function, args, **_: function(*args))
+    celerys(stage.app, "tracked")
+    fields = {"id": "id-1", "task": "tracked", "delivery_info": FIRST}
+    assert not ours(stage.app, "tracked")(["well"], {}, fields).failed
+    assert backend.get_task_meta("id-1")["status"] == "SUCCESS"

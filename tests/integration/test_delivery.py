@@ -600,6 +600,34 @@ def test_counting_and_purging_see_what_waits(connect: Connect) -> None:
     wait_until(lambda: channel._size("q") == 1)
 
 
+def test_counting_and_purging_see_what_stock_publishers_left(connect: Connect, redis_url: str) -> None:
+    connection = connect()
+    channel = channel_of(connection)
+    queues = Queues(channel.redis)
+    for purge in (channel.queue_purge, queues.purge):
+        with Connection(redis_url, transport="redis") as stock, stock.Producer() as producer:
+            for priority in (0, 3, 9):
+                producer.publish("left", routing_key="q", priority=priority)
+        put(connection, "ours")
+        assert channel._size("q") == queues.counts("q").ready == 4
+        assert purge("q") == 4
+        assert channel._size("q") == queues.counts("q").ready == 0
+        assert get(channel) is None
+
+
+def test_what_stock_publishers_left_is_not_counted_where_nobody_imports_it(
+    connect: Connect, redis_url: str
+) -> None:
+    with Connection(redis_url, transport="redis") as stock, stock.Producer() as producer:
+        producer.publish("left", routing_key="q")
+    connection = connect(import_stock=False)
+    channel = channel_of(connection)
+    with Queues.open(connection) as queues:
+        assert queues.counts("q").ready == queues.purge("q") == 0
+    assert channel._size("q") == channel.queue_purge("q") == 0
+    assert bodies(channel_of(connect()), 1) == ["left"]
+
+
 def test_deleting_a_queue_leaves_no_key(connect: Connect) -> None:
     connection = connect()
     channel = channel_of(connection)

@@ -69,6 +69,21 @@ def test_a_child_of_a_task_is_as_one_of_a_plain_script(
     assert worker.container.wait(20) == 0
 
 
+@pytest.mark.parametrize("where", ["before_start", "after_return", "task_postrun"])
+def test_a_child_of_a_hook_or_a_receiver_does_not_settle_its_parents_task(
+    app: Celery, start_worker: StartWorker, where: str
+) -> None:
+    worker = start_worker("support.offspring", "--concurrency=1")
+    before = wait_until(lambda: of_pool(worker), what="a process that runs tasks")
+    hooked: Any = app.tasks["offspring.hooked"]
+    for each in (where, "plain"):
+        assert hooked.delay(each).get(timeout=60) == each
+    assert Counter(journal(app)) == Counter([where, "plain"])
+    assert of_pool(worker) == before, "none is left, and none was replaced"
+    worker.kill("SIGTERM")
+    assert worker.container.wait(20) == 0
+
+
 def test_a_child_that_closes_what_it_inherited_leaves_its_parents_connection_to_rabbitmq_open() -> None:
     Seawall("forks", broker="memory://", set_as_current=False)
     with socket.create_server(("127.0.0.1", 0)) as server:

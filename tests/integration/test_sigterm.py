@@ -4,16 +4,20 @@ A test that finds another such state adds its body to `support.overrun`; what a 
 is tried in `test_ruined_cells.py`.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import TimeLimitExceeded
+from kombu.asynchronous import Hub, set_event_loop
 
 from seawall.delivery import Queues
 from seawall.delivery.queues import Counts
+from seawall.worker.prefork import end_between_messages
 from support import overrun
 from support.nodes import StartWorker, producer_of
 from support.shop import journal, store
@@ -32,6 +36,41 @@ HARD = 2.0
 LATE = 5.0
 
 app = producer_of(overrun.create)
+
+
+TOO_LARGE_FOR_A_PIPE = "x" * 20_000_000
+
+
+@pytest.fixture
+def half_written() -> Iterator[tuple[Any, list[int]]]:
+    """A pool of prefork whose loop has written a part of a message, and what its tasks return."""
+    hub: Any = set_event_loop(Hub())
+    pool: Any = AsynPool(processes=1, threads=False, enable_timeouts=True)
+    pool.register_with_event_loop(hub)
+    hub.call_repeatedly(0.01, lambda: None)
+    loop = hub.create_loop()
+    returned: list[int] = []
+    wait_until(lambda: next(loop) or pool._all_inqueues, timeout=60, what="the child")
+    pool.apply_async(len, (TOO_LARGE_FOR_A_PIPE,), callback=returned.append)
+    wait_until(lambda: next(loop) or pool._active_writers, timeout=60, what="a part to be written")
+    yield pool, returned
+    set_event_loop(None)
+
+
+def test_prefork_ends_where_a_part_of_a_message_is_written(half_written: tuple[Any, list[int]]) -> None:
+    pool, returned = half_written
+    end_between_messages(pool)
+    end_between_messages(pool)
+
+    def end() -> None:
+        pool.close()
+        pool.join()
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(40)
+    assert not ending.is_alive()
+    assert returned == [len(TOO_LARGE_FOR_A_PIPE)]
 
 
 def of(pool: str) -> list[str]:

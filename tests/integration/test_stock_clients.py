@@ -5,11 +5,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
+from celery.worker import state
 from kombu import Connection, Queue
 from kombu.transport import redis as kombus
 from redis import Redis
@@ -22,6 +24,7 @@ from support.delivery import OURS, Site, site
 from support.listening import listening
 from support.nodes import StartWorker
 from support.processes import started
+from support.shop import journal
 from support.waiting import wait_until
 
 POOLS = ["cells", *(pytest.param(each, marks=pytest.mark.slow) for each in ("threads", "prefork", "solo"))]
@@ -245,3 +248,67 @@ def test_what_a_stock_publisher_gives_no_priority_is_as_urgent_as_any_other(
         ("ours", Priority.LOW),
         ("idle", Priority.IDLE),
     ]
+
+
+def without_worker(redis_url: str, transport: str, protocol: int = 2) -> Celery:
+    app = Celery(transport, broker=redis_url, set_as_current=False)
+    app.conf.update(broker_transport=transport, task_protocol=protocol)
+    return app
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("transport", ASKERS)
+@pytest.mark.parametrize("task_id", ["some-id", "café-1", 'a"b', "back\\slash", "\N{FIRE}", "1"])
+def test_a_revocation_reaches_a_later_delivery_whatever_its_id_and_protocol(
+    redis_url: str, client: "Redis", transport: str, protocol: int, task_id: str
+) -> None:
+    with (
+        without_worker(redis_url, transport, protocol) as app,
+        without_worker(redis_url, OURS) as ours,
+        ours.connection_for_read() as connection,
+        connection.channel() as opened,
+    ):
+        channel: Any = opened
+        for each in ("other", task_id):
+            app.send_task("t", ("x" * 3000, '"id": "other"'), task_id=each)
+        ours.control.revoke(task_id)
+        state.revoked.clear()
+        wait_until(lambda: client.zscore("seawall:revoked", task_id), timeout=20, what="it to be on record")
+        for _ in range(2):
+            assert channel.basic_get("celery", no_ack=True) is not None
+        known = set(state.revoked)
+        state.revoked.clear()
+    assert known == {task_id}
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30)), timezone(-9.5 * HOUR)])
+@pytest.mark.parametrize("day", ["2026-12-31", "2028-02-29", "2028-03-01", "2100-03-01", "2031-08-31"])
+def test_a_stock_publishers_eta_is_kept_in_the_server(
+    redis_url: str, client: "Redis", zone: timezone, day: str
+) -> None:
+    eta = datetime.fromisoformat(f"{day}T00:30:15.250000").replace(tzinfo=zone)
+    with without_worker(redis_url, "redis") as stock, without_worker(redis_url, OURS) as ours:
+        stock.send_task("t", ("later",), eta=eta)
+        stock.send_task("t", ("now",))
+        stock.send_task("t", ("over",), eta=datetime.now(UTC) - HOUR)
+        with ours.connection_for_read() as connection, connection.channel() as opened:
+            channel: Any = opened
+            taken = [channel.basic_get("celery", no_ack=True) for _ in range(3)]
+    assert [message and message.decode()[0] for message in taken] == [["now"], ["over"], None]
+    delayed: Any = client.zrange("seawall:{celery}:delayed", 0, -1, withscores=True)
+    [(_, due)] = delayed
+    assert due == pytest.approx(eta.timestamp() * 1e6, abs=2)
+
+
+def test_what_a_stock_publisher_delays_runs_when_it_is_due(start_worker: StartWorker, redis_url: str) -> None:
+    app = reef.create(redis_url)
+    start_worker("support.reef", "--concurrency=1")
+    due = datetime.now(UTC) + timedelta(seconds=3)
+    with without_worker(redis_url, "redis") as stock:
+        stock.send_task("reef.mark", ("delayed",), eta=due)
+    wait_until(lambda: "delayed" in str(journal(app)), timeout=60, what="it to run")
+    assert datetime.now(UTC) >= due
+    app.close()

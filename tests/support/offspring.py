@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import psutil
-from celery import Celery, Task
+from celery import Celery, Task, signals
 
 from seawall import Retry, Seawall, limit, policy
 from seawall.limits import shares
@@ -232,6 +232,36 @@ class Plain(Task):  # type: ignore[type-arg]
         return next(each for each in FORMS if each.__name__ == form)(self)
 
 
+def ends_its_child() -> None:
+    if (pid := os.fork()) == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)  # for ever, if it goes on as a second worker
+
+
+class Hooked(Task):  # type: ignore[type-arg]
+    """A hook of it forks, which its argument names, or a receiver of `task_postrun`."""
+
+    name = "offspring.hooked"
+
+    def before_start(self, *said: Any) -> None:
+        if said[1] == ["before_start"]:
+            ends_its_child()
+
+    def after_return(self, *said: Any) -> None:
+        if said[3] == ["after_return"]:
+            ends_its_child()
+
+    def run(self, where: str) -> str:
+        note(self, where)
+        return where
+
+
+@signals.task_postrun.connect(weak=False)
+def fork_after(sender: Any = None, args: Any = None, **_: Any) -> None:
+    if sender.name == Hooked.name and list(args) == ["task_postrun"]:
+        ends_its_child()
+
+
 def create(broker_url: str | None = None) -> Celery:
     """The application, of its own."""
     app = Seawall("offspring", set_as_current=False, autofinalize=True)
@@ -240,6 +270,7 @@ def create(broker_url: str | None = None) -> Celery:
     for function in (start, add):
         app.task(bind=True, shared=False, name=f"offspring.{function.__name__}")(function)
     app.register_task(Plain())
+    app.register_task(Hooked())
     return app
 
 

@@ -24,6 +24,7 @@ from celery.app import defaults, trace
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import WorkerLostError
 from celery.fixups import django as celerys_django
 from celery.worker import request as celerys_request
@@ -282,6 +283,18 @@ def test_a_prefork_child_waits_for_its_results_as_often_as_a_number_says() -> No
     assert "range(GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT)" in inspect.getsource(
         billiard.pool.Worker._ensure_messages_consumed  # type: ignore[attr-defined] # stubs lack it
     )
+
+
+def test_a_pool_of_prefork_keeps_what_writes_its_messages_and_tells_its_children_to_end() -> None:
+    pool: Any = AsynPool  # the stubs know few of its names
+    source = inspect.getsource(pool)
+    assert "self._active_writers = set()" in source
+    assert "job._writer = ref(cor)" in source
+    assert "job._write_to = proc" in source
+    assert parameters(pool._stop_task_handler) == ["task_handler"]
+    assert "proc.inq.put(None)" in inspect.getsource(pool._stop_task_handler)
+    assert "self._stop_task_handler(self._task_handler)" in inspect.getsource(billiard.pool.Pool.join)
+    assert "self._cache" in inspect.getsource(billiard.pool.Pool)
 
 
 def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown() -> None:

@@ -91,6 +91,11 @@ def test_a_retry_does_not_compete_with_its_submission_for_the_unique_key() -> No
     assert wrap(message(unique_key="k", retries=1), level=4, limit=10_000).unique == ""
 
 
+@pytest.mark.parametrize(("key", "unique"), [(0, "0"), (7, "7"), ("", ""), (None, ""), (False, "")])
+def test_any_value_but_none_and_false_is_a_unique_key(key: object, unique: str) -> None:
+    assert wrap(message(unique_key=key), level=4, limit=10_000).unique == unique
+
+
 def test_a_message_keeps_its_eta_with_the_server() -> None:
     envelope = wrap(message(eta="2030-01-01T00:00:00+00:00"), level=4, limit=10_000)
     assert envelope.id == "4abc"
@@ -150,6 +155,18 @@ def test_a_settlement_without_confirmation_goes_again_unless_overtaken(claimant:
     claimant.settle("4a", "a")
     claimant.put_back(lost)
     assert claimant.take_outbox() == {"q": {"4a": "a4a", "4b": "a4b"}}
+
+
+@pytest.mark.parametrize(("kind", "goes_again"), [("r", False), ("d", False), ("k", False), ("a", True)])
+def test_a_settlement_of_what_was_claimed_again_meanwhile_does_not_undo_that(
+    claimant: Claimant, kind: str, *, goes_again: bool
+) -> None:
+    claimant.claimed(claimed("4a"))
+    claimant.settle("4a", kind)
+    lost = claimant.take_outbox()
+    claimant.claimed(claimed("4a"))  # the server had done it, only its answer was lost
+    claimant.put_back(lost)
+    assert claimant.take_outbox() == ({"q": {"4a": f"{kind}4a"}} if goes_again else {})
 
 
 def test_what_was_claimed_ahead_of_a_long_task_goes_back(claimant: Claimant, clock: Clock) -> None:

@@ -235,16 +235,24 @@ class Channel(ClaimingChannel):
         return self._size(queue) > 0 or bool(self.redis.sismember(self.keys.queues, queue))
 
     def _size(self, queue: str) -> int:
-        """Messages that wait: in line, or for their moment."""
+        """Messages that wait: in line, for their moment, or where stock publishers left them."""
         base = self.keys.base(queue)
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.zcard(f"{base}:ready")
             pipe.zcard(f"{base}:suspects")
             pipe.zcard(f"{base}:delayed")
+            for stock_list in self._stock_lists(queue):
+                pipe.llen(stock_list)
             return sum(pipe.execute())
 
+    def _stock_lists(self, queue: str) -> list[str]:
+        """Those from which claims import: the stock transport has one for each step of priority."""
+        first = self.keys.imported(queue, self.delivery)
+        return [first + step for step in scripts.STOCK_STEPS] if first else []
+
     def _purge(self, queue: str) -> int:
-        return scripts.purge_all(self.redis, self.keys.base(queue))
+        imported = self.keys.imported(queue, self.delivery)
+        return scripts.purge_all(self.redis, self.keys.base(queue), imported)
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         super()._delete(queue, *args, **kwargs)  # bindings, and what stock publishers left

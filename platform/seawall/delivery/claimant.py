@@ -4,8 +4,9 @@ A claimant is the name under which messages are leased. It knows every message i
 settled: the ones claimed ahead and not handed out yet, and the ones Celery has. What becomes of a message
 (a settlement: started, acknowledged, returned, struck, deferred, parked, buried) goes into the outbox and
 from there to the server, with the next claim or at the latest after `settle_within`. Settlements are
-idempotent: one whose reply was lost is sent again, so an acknowledgement survives any outage. To let go what
-is parked is no settlement and travels with them; done twice it costs a second look.
+idempotent: one whose reply was lost is sent again, so an acknowledgement survives any outage; but not one
+that would take a message from us that we have claimed again meanwhile. To let go what is parked is no
+settlement and travels with them; done twice it costs a second look.
 
 Two things outlive the channel. When a connection is lost, Celery drops the channel but keeps running what
 had started: the claimant is then *abandoned*, keeps its lease and its outbox through the keeper, and
@@ -306,12 +307,17 @@ class Claimant:
             prepare()
 
     def put_back(self, settlements: Mapping[str, Mapping[str, str]]) -> None:
-        """Settlements without a confirmation: they go again, unless something newer was decided."""
+        """Settlements without a confirmation: they go again, unless something newer was decided.
+
+        Of what was claimed again here meanwhile only a start and an end are as true as before: to return it
+        now would take it from who works on it.
+        """
         with self._lock:
             self.decided = self.decided or bool(settlements)
             for queue, by_id in settlements.items():
                 for tag, settlement in by_id.items():
-                    if tag not in self._outbox.get(queue, {}):
+                    outlived = tag in self._held and settlement[0] not in "as"
+                    if tag not in self._outbox.get(queue, {}) and not outlived:
                         self._put(queue, tag, settlement)
 
     # Round trips of its own

@@ -110,7 +110,8 @@ def _take_eta(headers: dict[str, Any]) -> int:
 
 def _unique_of(headers: dict[str, Any]) -> tuple[str, int]:
     # A retry carries its submission on, and does not compete with it for the key.
-    unique = "" if headers.get("retries") else str(headers.get("unique_key") or "")
+    key = None if headers.get("retries") else headers.get("unique_key")
+    unique = "" if key is None or key is False else str(key)
     return unique, _unique_for(headers) if unique else 0
 
 

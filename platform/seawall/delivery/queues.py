@@ -118,7 +118,9 @@ class Queues:
 
     def counts(self, queue: str) -> Counts:
         """What the queue holds now."""
-        ready, delayed, held, dead, paused, waited, parked = self._run(scripts.count, queue)
+        ready, delayed, held, dead, paused, waited, parked = self._run(
+            scripts.count, queue, self._keys.imported(queue, self._options)
+        )
         cluster_paused = bool(self._client.exists(self._keys.paused))
         return Counts(
             ready=ready,
@@ -165,7 +167,9 @@ class Queues:
 
     def purge(self, queue: str) -> int:
         """Remove what waits in line or for its moment; returns how many. Parked and dead ones stay."""
-        return scripts.purge_all(self._client, self._keys.base(queue))
+        return scripts.purge_all(
+            self._client, self._keys.base(queue), self._keys.imported(queue, self._options)
+        )
 
     def release(
         self, queue: str, dependency: str, *, rate: float | None = None, most: int | None = None

@@ -10,6 +10,7 @@ from typing import Final
 from redis import Redis
 
 from seawall.cluster import Script
+from seawall.delivery.options import Options
 
 Verb = partial(Script, __package__)
 
@@ -34,14 +35,19 @@ parked = Verb("parked")
 
 
 _PURGED_AT_ONCE: Final = 1000
+STOCK_STEPS: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+"""What ends the names of the lists in which the stock transport keeps a queue, see `lua/layout.lua`."""
 WAKE: Final = b":wake"
 """How the names of the lists of wake-up tokens end."""
 
 
-def purge_all(client: "Redis", base: str) -> int:
-    """Remove what waits in a queue, in steps that hold the server up for milliseconds; how many it was."""
+def purge_all(client: "Redis", base: str, stock_list: str) -> int:
+    """Remove what waits in a queue, in steps that hold the server up for milliseconds; how many it was.
+
+    What stock publishers left in `stock_list` goes too; empty where nobody imports that.
+    """
     purged = 0
-    while removed := purge(client, [base], [_PURGED_AT_ONCE]):
+    while removed := purge(client, [base], [_PURGED_AT_ONCE, stock_list]):
         purged += removed
     return purged
 
@@ -71,3 +77,7 @@ class Keys:
     def stock_list(self, queue: str) -> str:
         """The first of the lists in which the stock transport keeps a queue."""
         return f"{self.prefix}{queue}"
+
+    def imported(self, queue: str, options: Options) -> str:
+        """The same where claims import from it, else empty."""
+        return self.stock_list(queue) if options.import_stock else ""

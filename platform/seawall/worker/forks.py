@@ -110,6 +110,12 @@ def leave(exc: BaseException | None) -> NoReturn:
         os._exit(status)
 
 
+def leave_since(before: int, exc: BaseException | None = None) -> None:
+    """End this process if it was forked since `depth` was `before`: by a hook or a receiver of a signal."""
+    if depth != before:
+        leave(exc)
+
+
 def _status(exc: BaseException | None) -> int:
     if exc is None:
         return 0

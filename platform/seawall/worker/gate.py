@@ -36,6 +36,7 @@ from seawall.delivery.refusal import is_outage
 from seawall.delivery.transport import Doorbell
 from seawall.policy import DEFAULT
 from seawall.priority import Priority
+from seawall.worker import late_endings
 from seawall.worker.deferral import fail, give_back, set_aside
 from seawall.worker.entry import give_up, reported
 from seawall.worker.strays import bury
@@ -85,7 +86,7 @@ class Gate(bootsteps.StartStopStep):
         self._pumping = threading.Lock()
         self._pumper = 0  # the thread that holds it
         self._open = True
-        self._timer: Any = None
+        self._timers: list[Any] = []
         self._doorbell: Doorbell | None = None
         c.gate = self
         c.on_task_request = self.enter
@@ -100,7 +101,10 @@ class Gate(bootsteps.StartStopStep):
         processes: Any = getattr(c.pool, "_pool", None)
         if hasattr(processes, "soft_timeout"):
             processes.soft_timeout = None  # billiard takes a soft limit of 0 for unset, and fills this in
-        self._timer = c.timer.call_repeatedly(_LOOK_EVERY, self._look)
+        self._timers = [
+            c.timer.call_repeatedly(_LOOK_EVERY, self._look),
+            c.timer.call_repeatedly(late_endings.COME_EVERY, late_endings.come),
+        ]
 
     def register_with_event_loop(self, c: Any, hub: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Endings that other threads report make the loop look again."""
@@ -111,9 +115,9 @@ class Gate(bootsteps.StartStopStep):
         """It is gone, and with it what was held: the messages go back by themselves."""
         self._open = False
         self._held.clear()
-        if self._timer is not None:
-            c.timer.cancel(self._timer)
-            self._timer = None
+        for timer in self._timers:
+            c.timer.cancel(timer)
+        self._timers.clear()
 
     def close(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
         """The worker is leaving: nothing more begins."""

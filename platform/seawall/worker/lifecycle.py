@@ -30,6 +30,7 @@ from seawall.worker import (
     forks,
     lines,
     memory,
+    prefork,
     readiness,
     recording,
 )
@@ -155,6 +156,9 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     notify("READY=1")
     for warning in getattr(sender.connection.default_channel, "warnings", ()):
         logger.warning(warning)
+    processes = getattr(sender.pool, "_pool", None)
+    if hasattr(processes, "_active_writers"):  # of Celery's prefork pool
+        prefork.end_between_messages(processes)
 
 
 def _let_signals_interrupt(told: Any) -> None:

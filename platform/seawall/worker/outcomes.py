@@ -112,8 +112,11 @@ def settle(request: Any, outcome: Outcome) -> None:
     journal = records.current()
     if journal is None and not events.observed():
         return
+    if getattr(request, "settled", None) is type(outcome):  # an outage of the results has interrupted its end
+        return
     try:
         _settle(journal, request, outcome)
+        request.settled = type(outcome)
     except Exception:
         logger.exception("what became of %s could not be written down", request.id)
 

@@ -19,6 +19,7 @@ Every ending passes `outcomes.settle`, before the broker hears of it.
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, Literal
 
@@ -37,7 +38,7 @@ from seawall.errors import MemoryBudgetExceeded, Poisoned
 from seawall.logs.endings import RETRIED
 from seawall.records.occurrences import reason
 from seawall.redaction import KEPT, ends
-from seawall.worker import memory, older, outcomes
+from seawall.worker import late_endings, memory, older, outcomes, repeats
 from seawall.worker.deferral import raised, set_aside
 from seawall.worker.lines import TaskScope, within
 from seawall.worker.outcomes import Cancelled, Dead, Parked, Retried, Succeeded
@@ -72,6 +73,9 @@ class Request(CeleryRequest):
     """What ended it, if it failed for good; Celery shows what wraps that for another process."""
 
     buried = False
+    settled: type | None = None
+    """The kind of outcome that is written down of it: an ending may come twice, see `late_endings`."""
+
     remembered = True
     """Whether its success goes into Celery's `successful_requests`, for when it is delivered again."""
 
@@ -116,17 +120,20 @@ class Request(CeleryRequest):
             raise TaskRevokedError(f"{self.name}[{self.id}] cannot be handed to a process") from exc
 
     def _hand_over(self, pool: Any, **kwargs: Any) -> Any:
-        """With the limits of this call: where it has none, Celery's would take the task's."""
+        """With endings that outlast an outage, and the limits of this call: Celery's may take the task's."""
         hard, soft = self.time_limits
         soft, hard = limits_of(self.task, (soft, hard))
-        if soft is None and hard is None:
-            return super().execute_using_pool(pool, **kwargs)
 
-        def apply_async(*args: Any, **options: Any) -> Any:
-            return pool.apply_async(*args, **{**options, "soft_timeout": soft or 0, "timeout": hard or 0})
+        def apply_async(trace: Any, *args: Any, **options: Any) -> Any:
+            if soft is not None or hard is not None:
+                options.update(soft_timeout=soft or 0, timeout=hard or 0)
+            if self.delivery_info["redelivered"]:
+                wanted = not older.ignores_result(self.task, self._context)
+                trace = partial(repeats.traced, trace, wanted)
+            return pool.apply_async(trace, *args, **late_endings.outlasting(options, self))
 
-        limited: Any = SimpleNamespace(apply_async=apply_async)
-        return super().execute_using_pool(limited, **kwargs)
+        ours: Any = SimpleNamespace(apply_async=apply_async)
+        return super().execute_using_pool(ours, **kwargs)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Celery's stock pools make a class of their own for every task, which replaces two methods."""

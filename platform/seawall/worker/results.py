@@ -33,8 +33,9 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from seawall import silence
 from seawall.cluster import Argument, Script, away, makes_room
+from seawall.delivery.refusal import is_outage
 from seawall.text import to_bytes
-from seawall.worker import result_clients
+from seawall.worker import repeats, result_clients
 
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
@@ -282,7 +283,12 @@ class Stored:
             lifetime = self.expires
         stored = Result(self.get_key_for_task(task_id), int(lifetime or 0), value)
         if state != states.SUCCESS or batch is None or not batch.put(self, stored):
-            self.ensure(self.store, ([stored],))
+            try:
+                self.ensure(self.store, ([stored],))
+            except Exception as exc:
+                if state != states.STARTED or not is_outage(exc):
+                    raise
+                logger.warning("%s has started, which cannot be stored: %s", task_id, exc)
         return result
 
     def store(self, results: Sequence[Result]) -> None:
@@ -350,6 +356,18 @@ class Stored:
         return super().ensure(fun, args, **policy)  # type: ignore[misc]
 
     # Who asks finds what was stored before.
+
+    def get_task_meta(self, task_id: Any, cache: bool = True) -> Any:  # noqa: FBT001, FBT002 - Celery's
+        """As Celery's; the tracer, which asks before a task has begun, is told of no outage."""
+        if not repeats.under_way():
+            return super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]
+        try:
+            with silence.within(silence.Allowance(repeats.ASKED_FOR)):
+                return super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+            raise repeats.unknown(task_id) from exc
 
     def get(self, key: Any) -> Any:
         """As Celery's."""

@@ -14,6 +14,7 @@ local wanted, ageing, share, below = tonumber(ARGV[4]), tonumber(ARGV[5]), tonum
 -- A claim holds the server up for milliseconds at most; what remains is the next claim's.
 local PROMOTED_AT_ONCE, ADOPTED_AT_ONCE, RESTORED_AT_ONCE = 500, 100, 10
 local SUSPECTS_LOOKED_AT = 10
+local BASE64_LOOKED_AT = 1024
 local NORMAL = 5 -- Priority.NORMAL
 local LOOK_AGAIN_AFTER = 250000 -- us, while nothing may be taken for the sake of a suspect
 local ABOARD_FOR = 86400000 -- ms without a claim after which a worker's suspect is forgotten
@@ -74,10 +75,34 @@ local function restore(base, dead)
   end
 end
 
+-- The moment (us) of an ETA as ISO 8601 has it; nil if it is none, or does not say where its clock stands.
+local function moment_of(eta)
+  local year, month, day, hour, minute, second, rest = string.match(
+    type(eta) == 'string' and eta or '', '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d)(.*)$')
+  if not year then
+    return nil
+  end
+  local fraction = string.match(rest, '^%.%d+') or ''
+  local zone = string.sub(rest, #fraction + 1)
+  local sign, ahead_hours, ahead_minutes = string.match(zone == 'Z' and '+00:00' or zone, '^([+-])(%d%d):?(%d%d)$')
+  if not sign or month - 1 > 11 or day - 0 > 31 or hour - 0 > 23 or minute - 0 > 59 then
+    return nil -- whoever takes it says what is wrong with it
+  end
+  local ahead = (sign == '-' and -1 or 1) * (ahead_hours * 60 + ahead_minutes)
+  -- Days since 1970: years begin with March here, so that the day that leap years have is the last one.
+  month = month - 3
+  year = month < 0 and year - 1 or year + 0
+  month = month % 12
+  local leaps = math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
+  local days = 365 * year + leaps + math.floor((153 * month + 2) / 5) + day - 719469
+  return (((days * 24 + hour) * 60 + minute - ahead) * 60 + second + (tonumber('0' .. fraction) or 0)) * 1000000
+end
+
 -- Messages of publishers that still use the stock transport: its four lists, most urgent first. It writes 0 where
--- nobody named a priority, and who names one reckons with 0 for all others: that is NORMAL here.
+-- nobody named a priority, and who names one reckons with 0 for all others: that is NORMAL here. What is not due yet
+-- waits in the server, as it does when it is submitted to us: in a worker it would wait for its moment unstarted.
 local function adopt(base, list)
-  for _, step in ipairs({ '', '\6\0223', '\6\0226', '\6\0229' }) do
+  for _, step in ipairs(STOCK_STEPS) do
     for _ = 1, ADOPTED_AT_ONCE do
       local body = redis.pcall('RPOP', list .. step)
       if type(body) ~= 'string' then
@@ -93,7 +118,13 @@ local function adopt(base, list)
       local place = places(base, 1)
       local id = level .. 'L' .. digits(place)
       redis.call('HSET', base .. ':messages', id, body)
-      line_up(base, id, digits(level * LEVEL + place))
+      local due = read and type(message.headers) == 'table' and moment_of(message.headers.eta)
+      if due and due > NOW then
+        redis.call('ZADD', base .. ':delayed', digits(due), id)
+        special[base] = true
+      else
+        line_up(base, id, digits(level * LEVEL + place))
+      end
     end
   end
 end
@@ -264,11 +295,54 @@ local function take(base, count)
   return taken
 end
 
+-- The text of the first JSON string in `json` that stands behind `before`, a pattern which ends with its quote.
+local function text_behind(json, before)
+  local _, opening = string.find(json, before)
+  local closing = opening and string.find(json, '["\\]', opening + 1)
+  while closing and string.sub(json, closing, closing) == '\\' do
+    closing = string.find(json, '["\\]', closing + 2)
+  end
+  if not closing then
+    return nil
+  end
+  local text = string.sub(json, opening + 1, closing - 1)
+  if not string.find(text, '\\', 1, true) then
+    return text
+  end
+  local known, decoded = pcall(cjson.decode, '["' .. text .. '"]')
+  return known and decoded[1] or nil
+end
+
+local function from_base64(text)
+  local digits_of = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+  return (string.gsub(text, '(.)(.)(.)(.)', function(...)
+    local number = 0
+    for _, digit in ipairs({ ... }) do
+      number = number * 64 + (string.find(digits_of, digit, 1, true) or 1) - 1
+    end
+    return string.char(math.floor(number / 65536), math.floor(number / 256) % 256, number % 256)
+  end))
+end
+
+-- The id of a message's task: among its headers, or with protocol 1 at the beginning of its body, which the stock
+-- transport writes in base64.
+local function task_of(message)
+  local task = text_behind(message, '"id":%s*"')
+  if task then
+    return task
+  end
+  local body = text_behind(message, '"body":%s*"') or ''
+  if string.sub(body, 1, 1) ~= '{' then
+    body = from_base64(string.sub(body, 1, BASE64_LOOKED_AT))
+  end
+  return text_behind(body, '"id":%s*"')
+end
+
 -- Which of the tasks taken were revoked, perhaps before this worker was there to hear it.
 local function revoked_among(taken)
   local found = {}
   for i = 2, #taken, 3 do
-    local task = string.match(taken[i], '"id":%s*"([^"]+)"')
+    local task = task_of(taken[i])
     if task and redis.call('ZSCORE', KEYS[2], task) then
       table.insert(found, task)
     end

@@ -1,4 +1,5 @@
--- What a queue holds, by where it is. KEYS: base.
+-- What a queue holds, by where it is.
+-- KEYS: base. ARGV: the stock transport's list from which claims import ('' = they do not); what is there is ready.
 -- Returns {ready, delayed, held, dead, paused, us the head of the line has waited (-1 = nobody),
 --          {dependency, parked, ...}}. What a consumer holds whose lease has ended is ready: the next who claims has it.
 local base, held, parked = KEYS[1], 0, {}
@@ -11,6 +12,9 @@ for i = 1, #leases, 2 do
   else
     ready = ready + many
   end
+end
+for _, step in ipairs(ARGV[1] ~= '' and STOCK_STEPS or {}) do
+  ready = ready + left_in(ARGV[1] .. step)
 end
 for _, dependency in ipairs(redis.call('SMEMBERS', base .. ':parked')) do
   table.insert(parked, dependency)

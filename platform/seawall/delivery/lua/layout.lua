@@ -66,6 +66,7 @@
 local FIRST = 1735689600000000
 local LEVEL = 562949953421312
 local EVENTS_KEPT = 20
+local STOCK_STEPS = { '', '\6\0223', '\6\0226', '\6\0229' } -- what ends the names of the stock transport's lists
 local REMEMBERED_FOR = 20000 -- ms for which a submission is known at least: twice as long as a producer tries
 
 local time = redis.call('TIME')
@@ -125,6 +126,12 @@ local function used(base)
       end
     end
   end
+end
+
+-- How many messages stock publishers left in a list, whose name may be anything else's too.
+local function left_in(list)
+  local many = redis.pcall('LLEN', list)
+  return type(many) == 'number' and many or 0
 end
 
 -- Reserves `count` places at the end of the line and returns the first.

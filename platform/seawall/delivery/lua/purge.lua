@@ -1,5 +1,6 @@
 -- Removes messages that wait, in line or for their moment. What is held, parked or dead stays.
--- KEYS: base. ARGV: most to remove in this call. Returns how many were removed.
+-- KEYS: base. ARGV: most to remove in this call, the stock transport's list from which claims import ('' = they do
+-- not), which goes at once. Returns how many were removed.
 local base, removed = KEYS[1], 0
 for _, name in ipairs({ ':ready', ':suspects', ':delayed' }) do
   local left = tonumber(ARGV[1]) - removed
@@ -16,5 +17,12 @@ for _, name in ipairs({ ':ready', ':suspects', ':delayed' }) do
     redis.call('SREM', base .. ':aside', unpack(ids))
   end
   removed = removed + #ids
+end
+for _, step in ipairs(ARGV[2] ~= '' and STOCK_STEPS or {}) do
+  local left = left_in(ARGV[2] .. step)
+  if left > 0 then
+    redis.call('UNLINK', ARGV[2] .. step)
+    removed = removed + left
+  end
 end
 return removed

@@ -89,6 +89,7 @@ class Deaths:
         self._clock = clock
         self._open: list[Death] = []
         self._retry_at = 0.0
+        self._settled: dict[str, Any] = {}  # what is written down of the tasks of the first one, by id
         self._guardian: Guardian | None = None
         self._leased: bool | None = None
         self.eventer: Any = None
@@ -141,6 +142,7 @@ class Deaths:
                     return
                 logger.exception("the end of %s could not be settled", self._open[0].task)
             self._open.pop(0)
+            self._settled.clear()
 
     def _settle(self, death: Death) -> None:
         accounts.lost(death.token)
@@ -162,7 +164,12 @@ class Deaths:
                 estate.strike_started(f"{death.reason} after its row of the table was overwritten")
         if death.task is not None:
             for message in _messages(death, death.task, estate):
-                self._conclude(self._request(message), death, death.task)
+                request: Any = self._request(message)
+                request.settled = self._settled.get(request.id)
+                try:
+                    self._conclude(request, death, death.task)
+                finally:  # an outage may make it come again
+                    self._settled[request.id] = request.settled
         if estate is not None:
             estate.distribute()
 

@@ -6,6 +6,7 @@ a turn of the loop in between, and its task is traced in place (`tracing`).
 
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from celery.worker import state, strategy
 from kombu.utils.imports import symbol_by_name
 
 from seawall.delivery.channel import Channel as LeasedChannel
-from seawall.worker import interruption, lines, results
+from seawall.worker import forks, interruption, lines, results
 from seawall.worker.cells import verdicts
 from seawall.worker.cells.deaths import describe
 from seawall.worker.cells.pulse import Pulse
@@ -72,9 +73,11 @@ class Execution:
         leased = isinstance(message.channel, LeasedChannel)
         if not self._may_run(request, leased=leased):
             return
+        forked = forks.depth
         try:
             self._run(request, message, leased=leased)
         finally:  # whatever our own code raised, this cell runs nothing any more
+            forks.leave_since(forked, sys.exception())
             self._row.end()
         cell.ended(request)
 
@@ -85,15 +88,17 @@ class Execution:
         self._begin(request, message, leased=leased)
         if batch is not None:
             batch.begin(request.task)
-        started = time.monotonic()
+        started, forked = time.monotonic(), forks.depth
         try:
             request.on_accepted(self._pid, started)
             if leased and request.acknowledged:
                 self._row.acknowledged(message.delivery_tag, self._queue)
             outcome = self._trace(request)
-        except BaseException:  # noqa: BLE001 - SystemExit included: the request knows what each means
+        except BaseException as exc:  # noqa: BLE001 - SystemExit included: the request knows what each means
+            forks.leave_since(forked, exc)
             request.on_failure(ExceptionInfo())
         else:
+            forks.leave_since(forked)
             cell.catch_up()  # whether its end is to be told
             shown = outcome.result if outcome.failed else self._shown(request, outcome)
             request.on_success((int(outcome.failed), shown, outcome.runtime))
@@ -179,14 +184,14 @@ class Execution:
             fields.update(embed)
         if fields.get("headers") is None:
             fields["headers"] = {name: fields[name] for name in fields if name not in _NO_HEADERS} or None
-        whole = not self._marks_itself(type(task))
+        whole, forked = not self._marks_itself(type(task)), forks.depth
         lines.enter(lines.TaskScope(task, fields, args, kwargs))
         if whole:
             self._row.mark(1)
         try:
             return self._tracer_of(task)(request.id, args, kwargs, fields)
         finally:
-            if whole or self._row.inside:
+            if forks.depth == forked and (whole or self._row.inside):
                 self._row.mark(0)
             lines.leave()
             if self.pulse is not None:

@@ -25,7 +25,7 @@ from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 from kombu.exceptions import EncodeError
 
-from seawall.worker import older
+from seawall.worker import older, repeats
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,11 @@ class Tracer:
         """
         task = self._task
         followed = fields.get("callbacks") or fields.get("chain")
-        if self._never or followed or fields["delivery_info"]["redelivered"] or not isinstance(kwargs, dict):
-            result, failure, runtime, _ = task.__trace__(uuid, args, kwargs, fields)
-            return Outcome(failure is not None, result, runtime)
+        if fields["delivery_info"]["redelivered"]:
+            with repeats.asking(wanted=not older.ignores_result(task, Context(fields))):
+                return self._as_celery(uuid, args, kwargs, fields)
+        if self._never or followed or not isinstance(kwargs, dict):
+            return self._as_celery(uuid, args, kwargs, fields)
         context = Context(fields, args=args, called_directly=False, kwargs=kwargs)
         try:
             # `push` returns the stack. Celery's `pop` takes an empty one down, to be made anew each time.
@@ -89,6 +91,10 @@ class Tracer:
             failure = _celerys.report_internal_error(task, exc)
             _celerys.TraceInfo(states.FAILURE, exc).handle_error_state(task, context)
             return Outcome(failed=True, result=failure)
+
+    def _as_celery(self, uuid: str, args: Any, kwargs: Any, fields: dict[str, Any]) -> Outcome:
+        result, failure, runtime, _ = self._task.__trace__(uuid, args, kwargs, fields)
+        return Outcome(failure is not None, result, runtime)
 
     def _trace(self, uuid: str, args: Any, kwargs: Any, context: Context) -> Outcome:
         task, started = self._task, time.monotonic()
