@@ -131,8 +131,8 @@ class Breaker:
         forms = function, getattr(function, "__call__", None)  # noqa: B004 - of an object its method
         if any(map(inspect.isgeneratorfunction, forms)) or any(map(inspect.isasyncgenfunction, forms)):
             raise ConfigError(
-                f"breaker {self.name!r} cannot guard {function!r}, a generator function: its body runs after "
-                "the call has ended. Guard the calls inside it, or iterate over it in a `with` block"
+                f"breaker {self.name!r} cannot guard {shown(function)}, a generator function: its body runs "
+                "after the call has ended. Guard the calls inside it, or iterate over it in a `with` block"
             )
         if any(map(inspect.iscoroutinefunction, forms)):
             return self._decorate_async(function)
@@ -340,6 +340,8 @@ class Breaker:
     def _force(self, to: str, reason: str, for_: float | str | None, author: str | None) -> None:
         if not isinstance(reason, str) or (not reason and to != "reset"):
             raise ConfigError(f"reason={shown(reason)} says nothing: write why, others will read it")
+        if not isinstance(author, str | None):
+            raise ConfigError(f"author={shown(author)} is no text: write who does this")
         seconds = None if for_ is None else parse_duration(for_, field="for_", least=0.001)
         place = self.circuit.place
         try:

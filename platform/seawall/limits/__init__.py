@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from seawall import backoff, cluster, holdings, identity
 from seawall.cluster import MICROSECONDS, Script, micros
 from seawall.errors import ConfigError, LimitReached
-from seawall.quantity import Whole, parse_duration
+from seawall.quantity import Whole, parse_duration, shown
 
 __all__ = ["LEASE", "Shares", "limit", "shares"]
 
@@ -239,7 +239,7 @@ def limit(key: str, n: int, *, wait: float | str = 0.0) -> Iterator[None]:
         ConfigError: an argument is wrong.
     """
     if not isinstance(key, str) or not key:
-        raise ConfigError(f"limit key {key!r} is empty: use a text such as 'tenant:acme'")
+        raise ConfigError(f"limit key {shown(key)} is empty: use a text such as 'tenant:acme'")
     n = _SHARES.parse(n, field="n")
     own = shares()
     number = _await_share(own, key, n, parse_duration(wait, field="wait"))
