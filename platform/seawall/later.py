@@ -16,6 +16,7 @@ from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType, Tr
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from seawall.errors import ConfigError
+from seawall.quantity import shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +98,9 @@ def refuse_later(function: Any, cannot: str, *, instead: str = "Pass a plain fun
         ConfigError: it is one.
     """
     if (kind := kind_of(function)) is not None:
-        raise ConfigError(f"{cannot} {function!r}, {kind}: its body runs after the call has ended. {instead}")
+        raise ConfigError(
+            f"{cannot} {shown(function)}, {kind}: its body runs after the call has ended. {instead}"
+        )
 
 
 def too_late(result: Any, who: str, instead: str) -> ConfigError:

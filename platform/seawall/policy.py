@@ -8,7 +8,7 @@ A task without it has `Policy()`: the defaults.
 import inspect
 import random
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args
@@ -33,6 +33,16 @@ def _check_type(name: str, value: Any, kind: type | tuple[type, ...] = (list, tu
         wanted = kind.__name__ if isinstance(kind, type) else "list"
         raise ConfigError(f"{name}={shown(value)} is not a {wanted}: pass a {wanted}")
     return value
+
+
+def _exception_types(given: Any) -> tuple[type[BaseException], ...] | None:
+    """What `Retry.on` was given, one or several."""
+    if given is None:
+        return None
+    types = tuple(given) if isinstance(given, Iterable) and not isinstance(given, type) else (given,)
+    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in types):
+        raise ConfigError(f"retry.on={shown(given)} is not made of exception types: pass classes")
+    return types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +74,17 @@ class Retry:
     def __post_init__(self) -> None:
         check_fields(self, "retry.{}")
         if self.jitter not in get_args(Jitter):
-            raise ConfigError(f"retry.jitter={self.jitter!r} is unknown: use one of {get_args(Jitter)}")
-        types = (self.on,) if isinstance(self.on, type) else self.on
-        for one in types or ():
-            if not (isinstance(one, type) and issubclass(one, BaseException)):
-                raise ConfigError(f"retry.on={self.on!r} is not made of exception types: pass classes")
-        object.__setattr__(self, "on", None if types is None else tuple(types))
-        for category, retry in (self.per_category or {}).items():
+            raise ConfigError(f"retry.jitter={shown(self.jitter)} is unknown: use one of {get_args(Jitter)}")
+        object.__setattr__(self, "on", _exception_types(self.on))
+        per_category: Any = {} if self.per_category is None else self.per_category
+        if not isinstance(per_category, Mapping):
+            raise ConfigError(
+                f"retry.per_category={shown(per_category)} is no mapping: use {{Category.X: Retry(...)}}"
+            )
+        for category, retry in per_category.items():
             if not isinstance(category, Category) or not isinstance(retry, Retry):
-                raise ConfigError(
-                    f"retry.per_category={{{category!r}: {retry!r}}} is wrong: use {{Category.X: Retry(...)}}"
-                )
+                given = f"{{{shown(category)}: {shown(retry)}}}"
+                raise ConfigError(f"retry.per_category={given} is wrong: use {{Category.X: Retry(...)}}")
 
     def of(self, category: Category) -> "Retry":
         """What holds for failures of `category`."""
@@ -109,7 +119,9 @@ class Limit:
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
-            raise ConfigError(f"limit.key={self.key!r} is empty: use a template such as 'tenant:{{tenant}}'")
+            raise ConfigError(
+                f"limit.key={shown(self.key)} is empty: use a template such as 'tenant:{{tenant}}'"
+            )
         check_fields(self, "limit.{}")
 
     def arguments(self) -> set[str]:

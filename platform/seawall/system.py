@@ -23,6 +23,7 @@ from seawall.config import settings
 from seawall.errors import ConfigError
 from seawall.health import Beat, Health, HealthReport, HealthServer, Question, server_checks
 from seawall.memory.process import ProcessWatch
+from seawall.quantity import shown
 from seawall.runtime import Declaration, Runtime, StartReport, declaration_of
 
 if TYPE_CHECKING:
@@ -201,8 +202,7 @@ def bootstrap(
             services or features.
         StartupError: something critical could not be started in time; it names it.
     """
-    features = features or Features()
-    declared = tuple(declaration_of(each) for each in services)
+    features, declared = _checked(services, features)
     with _lock:
         if _current:
             if not _current[0].serves(app, declared, features):
@@ -222,11 +222,33 @@ def bootstrap(
             app = install(app)
             declared = tuple(dict.fromkeys((*vars(app).get("services", ()), *declared)))
         system = System(app, declared, features)
-        system._start()  # noqa: SLF001 - only a started one is given away
+        _beginning.append(system)
+        try:
+            system._start()  # noqa: SLF001 - only a started one is given away
+        finally:
+            _beginning.remove(system)
         _current.append(system)
         if features.sigterm:
             _exchange_sigterm(signal.SIG_DFL, _exit_on_sigterm)
         return system
+
+
+def _checked(services: Any, features: Any) -> tuple[Features, tuple[Declaration, ...]]:
+    """The arguments of `bootstrap`.
+
+    Raises:
+        ConfigError: they are none, or a service that it starts has called it.
+    """
+    if not isinstance(features, Features | None):
+        raise ConfigError(f"features={shown(features)} is no Features: write Features(health=False)")
+    if isinstance(services, str) or not isinstance(services, Iterable):
+        raise ConfigError(f"services={shown(services)} is no list: write services=[...]")
+    if any(each._runtime.calls_here for each in _beginning):  # noqa: SLF001 - of this module
+        raise ConfigError(
+            "bootstrap() was called by a service that it starts, for which it waits: give a service what it "
+            "needs by `requires`, and ask for the System once bootstrap() has returned"
+        )
+    return features or Features(), tuple(declaration_of(each) for each in services)
 
 
 def _forget(system: System) -> None:
@@ -249,6 +271,9 @@ def _exit_on_sigterm(number: int, _frame: object) -> None:
 
 
 _current: list[System] = []
+_beginning: list[System] = []
+"""The one that is being started, if one is."""
+
 _lock = threading.Lock()
 
 
@@ -258,6 +283,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _inherited.extend(_current)
     _current.clear()
+    _beginning.clear()
     _exchange_sigterm(_exit_on_sigterm, signal.SIG_DFL)
 
 

@@ -1,5 +1,6 @@
 """Policies: what is accepted, what is refused and how the refusal reads."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seawall import ConfigError, Limit, Priority, Retry, policy
+from seawall import ConfigError, Limit, Priority, Retry, breaker, limit, policy
 from seawall.policy import Policy, policy_of
 from seawall.quantity import format_age, format_bytes, parse_bytes, parse_duration
 
@@ -137,3 +138,35 @@ def test_formatted_bytes_read_back_within_a_permille(size: int) -> None:
 def test_a_duration_is_shown_in_a_unit_that_is_read(seconds: float, shown: str) -> None:
     assert format_age(seconds) == shown
     assert parse_duration(shown) == seconds
+
+
+class Unwritable:
+    """What cannot be shown in a message."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Retry(on=5), "retry.on=5 is not made of exception types"),  # type: ignore[arg-type]
+        (lambda: Retry(on="ValueError"), "retry.on='ValueError' is not made of"),  # type: ignore[arg-type]
+        (lambda: Retry(on=(ValueError, 5)), "is not made of exception types"),  # type: ignore[arg-type]
+        (lambda: Retry(on=Unwritable()), "Unwritable that cannot be written"),  # type: ignore[arg-type]
+        (lambda: Retry(per_category=5), "retry.per_category=5 is no mapping"),  # type: ignore[arg-type]
+        (lambda: Retry(per_category=[]), r"retry.per_category=\[\] is no mapping"),  # type: ignore[arg-type]
+        (lambda: Retry(jitter=Unwritable()), "Unwritable that cannot be written"),  # type: ignore[arg-type]
+        (lambda: Limit(Unwritable(), 5), "Unwritable that cannot be written"),  # type: ignore[arg-type]
+        (lambda: limit(Unwritable(), 5).__enter__(), "Unwritable that cannot be"),  # type: ignore[arg-type]
+        (lambda: breaker(Unwritable()), "Unwritable that cannot be written"),  # type: ignore[arg-type]
+        (lambda: breaker("of no author").force_open("why", author=object()), "author=<object"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_argument_of_another_kind_is_a_wrong_setting(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_exceptions_to_retry_may_come_from_a_generator() -> None:
+    assert Retry(on=(each for each in (ValueError, KeyError))).on == (ValueError, KeyError)  # type: ignore[arg-type]

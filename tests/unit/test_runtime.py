@@ -1,8 +1,11 @@
+import dataclasses
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,13 @@ def heard() -> Iterator[list[events.Event]]:
     stop = events.subscribe(events.Event, found.append)
     yield found
     stop()
+
+
+class Unwritable:
+    """What cannot be shown in a message."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
 
 
 def tree(world: World) -> list[Declaration]:
@@ -332,6 +342,8 @@ def test_a_critical_service_may_not_rely_on_one_that_may_be_missing(world: World
     [
         ({"name": ""}, "name='' is no name"),
         ({"name": "a", "requires": "b"}, "requires='b' is one text"),
+        ({"name": "a", "requires": 5}, "requires=5 is no list"),
+        ({"name": Unwritable()}, r"name=\(Unwritable that cannot be written\) is no name"),
         ({"name": "a", "attempts": 0}, "attempts=0 is out of range"),
         ({"name": "a", "timeout": 0}, "timeout=0 is out of range"),
         ({"name": "a", "timeout": "soon"}, "timeout='soon' is not a duration"),
@@ -356,6 +368,10 @@ def test_what_cannot_be_a_service_is_refused() -> None:
         seawall.service("a")(NoStop)
     with pytest.raises(ConfigError, match="decorate it with"):
         Runtime([NoStop])
+    with pytest.raises(ConfigError, match="5 cannot be called"):
+        seawall.service("a")(5)  # type: ignore[type-var]
+    with pytest.raises(ConfigError, match="cannot be marked"):
+        seawall.service("a")(print)
 
 
 def test_random_graphs_with_random_failures_never_leave_anything_half_started() -> None:
@@ -385,3 +401,66 @@ def test_random_graphs_with_random_failures_never_leave_anything_half_started() 
         assert world.up == [], seed
         assert world.order("stopped") == world.order("started")[::-1], seed
     assert not threads_of()
+
+
+def test_a_service_that_stops_its_own_runtime_waits_for_nothing() -> None:
+    told: list[tuple[str, ...]] = []
+
+    @seawall.service("ends itself")
+    def ends() -> Iterator[None]:
+        yield
+        told.append(runtime.stop())
+
+    runtime = Runtime([ends], stop_timeout=20.0)
+    runtime.start()
+    began = time.monotonic()
+    assert runtime.stop() == ()
+    assert told == [()]
+    assert time.monotonic() - began < 10.0
+
+
+def test_a_service_that_stops_its_runtime_in_its_start_has_that_undone() -> None:
+    @seawall.service("ends all")
+    def ends() -> None:
+        if not again:
+            runtime.stop()
+
+    again: list[bool] = []
+    runtime = Runtime([ends], stop_timeout=20.0)
+    with pytest.raises(StartupError, match="was stopped while it was starting"):
+        runtime.start()
+    again.append(True)
+    runtime.start()
+    assert runtime.ready
+    runtime.stop()
+
+
+NOTHING = seawall.Features(
+    **dict.fromkeys((each.name for each in dataclasses.fields(seawall.Features)), False)
+)
+
+
+def test_a_service_that_bootstraps_what_starts_it_is_refused_at_once() -> None:
+    @seawall.service("eager", timeout=20.0)
+    def eager() -> None:
+        seawall.bootstrap(features=NOTHING)
+
+    began = time.monotonic()
+    with pytest.raises(StartupError, match="by a service that it starts"):
+        seawall.bootstrap(services=[eager], features=NOTHING)
+    assert time.monotonic() - began < 10.0
+    seawall.bootstrap(features=NOTHING).shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"services": 5}, "services=5 is no list"),
+        ({"services": "web"}, "services='web' is no list"),
+        ({"features": {"health": False}}, "is no Features"),
+        ({"features": {}}, "is no Features"),
+    ],
+)
+def test_wrong_arguments_of_bootstrap_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        seawall.bootstrap(**arguments)

@@ -171,7 +171,7 @@ def check_name(name: object) -> str:
             if 0 < len(name.encode()) <= LONGEST_NAME:
                 return name
     raise ConfigError(
-        f"breaker name {name!r} is not usable: use a text of 1 to {LONGEST_NAME} bytes without []{{}}"
+        f"breaker name {shown(name)} is not usable: use a text of 1 to {LONGEST_NAME} bytes without []{{}}"
     )
 
 

@@ -413,6 +413,8 @@ class Breaker:
     def _force(self, to: str, reason: str, for_: float | str | None, author: str | None) -> None:
         if not isinstance(reason, str) or (not reason and to != "reset"):
             raise ConfigError(f"reason={shown(reason)} says nothing: write why, others will read it")
+        if not isinstance(author, str | None):
+            raise ConfigError(f"author={shown(author)} is no text: write who does this")
         seconds = None if for_ is None else parse_duration(for_, field="for_", least=0.001)
         place = self.circuit.place
         try:

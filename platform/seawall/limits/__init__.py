@@ -24,7 +24,7 @@ from seawall import backoff, cluster, holdings, identity
 from seawall.cluster import MICROSECONDS, Script, micros
 from seawall.errors import ConfigError, LimitReached
 from seawall.later import Block
-from seawall.quantity import Whole, parse_duration
+from seawall.quantity import Whole, parse_duration, shown
 
 __all__ = ["LEASE", "Shares", "limit", "shares"]
 
@@ -240,7 +240,7 @@ def limit(key: str, n: int, *, wait: float | str = 0.0) -> Block[None]:
         ConfigError: an argument is wrong, or the body of a decorated function would run after its call.
     """
     if not isinstance(key, str) or not key:
-        raise ConfigError(f"limit key {key!r} is empty: use a text such as 'tenant:acme'")
+        raise ConfigError(f"limit key {shown(key)} is empty: use a text such as 'tenant:acme'")
     n, patience = _SHARES.parse(n, field="n"), parse_duration(wait, field="wait")
     return Block(lambda: _holding(key, n, patience), f"limit {key!r}")
 

@@ -14,6 +14,13 @@ from seawall.runtime.declaration import Declaration, Service
 
 logger = logging.getLogger(__name__)
 
+_here = threading.local()
+
+
+def is_within(owner: object) -> bool:
+    """Whether the caller is a service's `start` or `stop` that `owner` has called."""
+    return getattr(_here, "owner", None) is owner
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -29,7 +36,10 @@ Outcome = Started | BaseException
 class Attempt:
     """Begins at once; `tell(attempt, outcome)` is called from its thread unless it was given up before."""
 
-    def __init__(self, declaration: Declaration, tell: "Callable[[Attempt, Outcome], object]") -> None:
+    def __init__(
+        self, declaration: Declaration, tell: "Callable[[Attempt, Outcome], object]", owner: object
+    ) -> None:
+        self._owner = owner
         self.name = declaration.name
         self._declaration = declaration
         self._tell = tell
@@ -51,6 +61,7 @@ class Attempt:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        _here.owner = self._owner
         service: Service | None = None
         outcome: Outcome
         try:
@@ -80,7 +91,8 @@ class Attempt:
 class Stop:
     """A service's `stop` in a thread of its own, so that one that hangs holds up nobody for ever."""
 
-    def __init__(self, name: str, service: Service) -> None:
+    def __init__(self, name: str, service: Service, owner: object) -> None:
+        self._owner = owner
         self._service = service
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"seawall-stop-{name}", daemon=True)
@@ -95,6 +107,7 @@ class Stop:
         return None if self._error is None else in_words(self._error)
 
     def _run(self) -> None:
+        _here.owner = self._owner
         try:
             self._service.stop()
         except BaseException as exc:  # noqa: BLE001 - reported by `problem`

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from seawall.errors import ConfigError
 from seawall.later import refuse_later
-from seawall.quantity import Count, Wait, check_fields
+from seawall.quantity import Count, Wait, check_fields, shown
 
 _ATTRIBUTE: Final = "__seawall_service__"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,8 +77,10 @@ def service(  # noqa: PLR0913 - all keyword-only
     named = _name(name)
     if isinstance(requires, str):
         raise ConfigError(f"service {named!r}: requires={requires!r} is one text: write ({requires!r},)")
+    if not isinstance(requires, Iterable):
+        raise ConfigError(f"service {named!r}: requires={shown(requires)} is no list: write ('database',)")
     if check is not None and not callable(check):
-        raise ConfigError(f"service {named!r}: check={check!r} cannot be called: pass a function")
+        raise ConfigError(f"service {named!r}: check={shown(check)} cannot be called: pass a function")
     refuse_later(check, f"service {named!r} cannot ask check=")
     nothing = Declaration(
         name=named,
@@ -91,7 +93,13 @@ def service(  # noqa: PLR0913 - all keyword-only
     )
 
     def declare(declared: F) -> F:
-        setattr(declared, _ATTRIBUTE, dataclasses.replace(nothing, factory=_factory(named, declared)))
+        made = dataclasses.replace(nothing, factory=_factory(named, declared))
+        try:
+            setattr(declared, _ATTRIBUTE, made)
+        except (AttributeError, TypeError) as exc:  # of C, as `print`
+            raise ConfigError(
+                f"service {named!r}: {shown(declared)} cannot be marked as one: decorate a function of yours"
+            ) from exc
         return declared
 
     return declare
@@ -108,7 +116,9 @@ def declaration_of(declared: object) -> Declaration:
     # Not getattr: a subclass of a service is not declared by its base.
     found = getattr(declared, "__dict__", {}).get(_ATTRIBUTE)
     if not isinstance(found, Declaration):
-        raise ConfigError(f"services: {declared!r} is not declared: decorate it with @seawall.service(...)")
+        raise ConfigError(
+            f"services: {shown(declared)} is not declared: decorate it with @seawall.service(...)"
+        )
     return found
 
 
@@ -155,6 +165,10 @@ class _FromFunction:
 
 
 def _factory(name: str, declared: Callable[..., Any]) -> Callable[[], Service]:
+    if not callable(declared):
+        raise ConfigError(
+            f"service {name!r}: {shown(declared)} cannot be called: decorate a class or function"
+        )
     if inspect.isclass(declared):
         for verb in ("start", "stop"):
             if not callable(method := getattr(declared, verb, None)):
@@ -172,5 +186,5 @@ def _factory(name: str, declared: Callable[..., Any]) -> Callable[[], Service]:
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f"service name={name!r} is no name: write a text such as 'gateway'")
+        raise ConfigError(f"service name={shown(name)} is no name: write a text such as 'gateway'")
     return name

@@ -25,7 +25,7 @@ from typing import Final
 from seawall import events
 from seawall.backoff import equal_jitter, exponential
 from seawall.errors import ConfigError, MigrationError, StartupError
-from seawall.runtime.attempt import Attempt, Outcome, Started, Stop, in_words
+from seawall.runtime.attempt import Attempt, Outcome, Started, Stop, in_words, is_within
 from seawall.runtime.declaration import Declaration, Service, declaration_of
 from seawall.runtime.events import (
     RuntimeRolledBack,
@@ -128,6 +128,11 @@ class Runtime:
             each.state is State.READY for each in self._entries.values() if each.declaration.critical
         )
 
+    @property
+    def calls_here(self) -> bool:
+        """Whether the caller is a service's `start` or `stop`, which this runtime has called."""
+        return is_within(self)
+
     def states(self) -> dict[str, State]:
         """Every service's state now."""
         return {name: each.state for name, each in self._entries.items()}
@@ -153,6 +158,7 @@ class Runtime:
                 self._raise_failure()
             except BaseException as exc:
                 self._roll_back(exc)
+                self._cancelled.clear()
                 raise
             self._ended = self._clock()
             self._started = True
@@ -166,10 +172,15 @@ class Runtime:
     def stop(self) -> tuple[str, ...]:
         """Stop everything in reverse, within `stop_timeout`; safe to repeat, before a start and during one.
 
+        A service that calls it in its own `start` has that start undone, and one in its own `stop` is being
+        stopped: both wait for nothing.
+
         Returns the names of the services that did not end well or in time.
         """
         self._cancelled.set()
         self._inbox.put(None)
+        if self.calls_here and self._verb.locked():
+            return ()
         with self._verb:
             self._cancelled.set()
             running = self._started
@@ -247,7 +258,9 @@ class Runtime:
         entry.attempts += 1
         entry.deadline = min(now + entry.declaration.timeout, entry.last_moment)
         inbox = self._inbox
-        entry.attempt = Attempt(entry.declaration, lambda attempt, outcome: inbox.put((attempt, outcome)))
+        entry.attempt = Attempt(
+            entry.declaration, lambda attempt, outcome: inbox.put((attempt, outcome)), self
+        )
 
     def _give_up_late(self, now: float) -> None:
         for name, entry in self._entries.items():
@@ -343,7 +356,7 @@ class Runtime:
                 continue
             self._transition(name, State.STOPPING)
             left = deadline - self._clock() - _LAST_CALL * len(self._up)
-            problem = Stop(name, service).problem(max(left, _LAST_CALL))
+            problem = Stop(name, service, self).problem(max(left, _LAST_CALL))
             if problem is not None:
                 unfinished.append(name)
                 logger.error("service %s: %s", name, problem)
