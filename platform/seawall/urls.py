@@ -1,5 +1,6 @@
 """URLs of servers, as settings give them."""
 
+import re
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -34,9 +35,10 @@ def check_url(url: str, allowed: frozenset[str]) -> None:
         ValueError: it is none, or its scheme is not among those that are allowed.
     """
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError for a port that is no number or out of range
-        urlunsplit(parts)
+        for each in _with_one_host(url) if scheme_of(url) in DATABASE_SCHEMES else [url]:
+            parts = urlsplit(each)
+            parts.port  # noqa: B018 - raises ValueError for a port that is no number or out of range
+            urlunsplit(parts)
     except ValueError:
         raise ValueError(_INVALID) from None
     if "://" not in url or scheme_of(url) not in allowed:
@@ -55,6 +57,17 @@ def address_of(text: str) -> Path | tuple[str, int]:
     if colon and port.isascii() and port.isdigit() and int(port) <= 65535:  # noqa: PLR2004
         return host.strip("[]"), int(port)
     raise ValueError("is no address: write host:port, such as '127.0.0.1:8080', or unix:/path")
+
+
+def _with_one_host(url: str) -> list[str]:
+    """A URL for each of the hosts that one of PostgreSQL may name, as in `host:5432,other:5433`."""
+    scheme, slashes, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    entry, at, hosts = authority.rpartition("@")
+    after = rest.removeprefix(authority)
+    if "@" in after:  # behind a bare slash in the password: what looks like hosts is its first half
+        return [url]
+    return [f"{scheme}{slashes}{entry}{at}{host}{after}" for host in hosts.split(",")]
 
 
 class Sentinels(NamedTuple):

@@ -14,6 +14,7 @@ import seawall
 from seawall.config import settings
 from seawall.database import close, pool
 from seawall.database.pool import Database
+from seawall.database.sqlstate import Kind, kind_of
 from seawall.errors import DatabaseUnavailable
 from seawall.sections import DatabaseSettings
 from support.waiting import wait_until
@@ -279,6 +280,32 @@ def test_a_wrong_password_is_the_reason_that_is_given(database_url: str) -> None
         pytest.raises(DatabaseUnavailable, match="password authentication failed"),
     ):
         database.fetch_value("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        *(
+            ("sslmode=bogus", "sslmode"),
+            ("connect_timeout=abc", "connect_timeout"),
+            ("gssencmode=x", "gssencmode"),
+        ),
+        *(("target_session_attrs=wrong", "target_session_attrs"), ("keepalives_idle=1e9", "keepalives_idle")),
+        *(("load_balance_hosts=x", "load_balance_hosts"), ("client_encoding=bogus", "client_encoding")),
+        *(("ssl_min_protocol_version=x", "ssl_min_protocol_version"), ("service=nosuch", "nosuch")),
+        *(("options=-c%20statement_timeout%3D30d", "statement_timeout"), ("options=--nonsense", "nonsense")),
+        ("options=-c%20statement_timout%3D3", "statement_timout"),
+    ],
+)
+def test_a_wrong_option_is_no_outage(database_url: str, option: str, named: str) -> None:
+    """It is not waited for, as a refused password is not, and the message says what to correct."""
+    database = Database(f"{database_url}?{option}", DatabaseSettings(connect_timeout=30.0))
+    with contextlib.closing(database), pytest.raises(DatabaseUnavailable) as caught:
+        database.fetch_value("SELECT 1")
+    assert f"{named}" in str(caught.value)
+    assert str(caught.value).endswith("correct this option of database_url")
+    assert isinstance(caught.value.__cause__, psycopg.Error)
+    assert kind_of(caught.value.__cause__) is Kind.AUTHENTICATION
 
 
 def test_a_column_added_while_a_query_is_in_use_does_not_break_it(shop: Database, database_url: str) -> None:

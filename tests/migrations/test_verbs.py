@@ -297,3 +297,9 @@ def test_a_server_that_is_not_there_is_unavailable(shop: Shop) -> None:
     with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1/d cannot be used") as caught:
         nowhere.up()
     assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_option_of_the_url_is_named(shop: Shop) -> None:
+    wrong = Migrations(f"{shop.url}?connect_timeout=abc", [shop.history])
+    with pytest.raises(DatabaseUnavailable, match=r"connect_timeout.*correct this option of database_url"):
+        wrong.plan()

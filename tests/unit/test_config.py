@@ -74,6 +74,18 @@ def test_the_environment_beats_the_file_which_beats_the_default(
     assert sources["memory.budget"] == "default"
 
 
+@pytest.mark.parametrize(
+    "hosts", ["one:5432,two:5433", "one,two:5432", "[::1]:5432,two", "one:1,[::1]:2", ",one", "one:5432"]
+)
+def test_postgresql_may_have_several_hosts(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    url = f"postgresql://u:{SECRET}@{hosts}/d?target_session_attrs=read-write"
+    monkeypatch.setenv("SEAWALL_DATABASE_URL", url)
+    known = settings().database_url
+    assert known is not None
+    assert known.get_secret_value() == url
+    assert SECRET not in repr(settings())
+
+
 def test_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEAWALL_REDIS_URL", f"redis://:{SECRET}@cache:6379/0")
     monkeypatch.setenv("SEAWALL_DATABASE_URL", f"postgresql://shop:{SECRET}@db/shop?password={SECRET}")
@@ -133,6 +145,8 @@ def test_no_half_of_a_password_with_a_sign_in_it_is_shown(
         ),
         ("SEAWALL_REDIS_URL", "localhost", "SEAWALL_REDIS_URL='localhost' has no known scheme"),
         ("SEAWALL_BROKER_URL", f"amqp://u:{SECRET}@h:port/", "is no valid URL"),
+        ("SEAWALL_DATABASE_URL", f"postgresql://u:{SECRET}@h:5432,other:port/d", "is no valid URL"),
+        ("SEAWALL_DATABASE_URL", f"postgresql://u:1,2/{SECRET}@h/d", "is no valid URL"),
         (
             "SEAWALL_DATABASE_URL",
             f"mysql://u:{SECRET}@h/",

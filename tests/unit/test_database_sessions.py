@@ -15,6 +15,8 @@ PLAIN = [
     "with old as (select id from t limit 5 for update) delete from t using old where t.id = old.id",
     "select a::numeric(10, 2), row_number() over (partition by b order by c) from t",
     b"values (1), (2)",
+    "select t . a, count(*) from app . t group by 1",
+    "insert into app . t (a) values (1)",
     sql.SQL("select {} from t").format(sql.Identifier("a")),
 ]
 
@@ -29,6 +31,9 @@ NOT_PLAIN = [
     "select pg_catalog.set_config('a.b', 'c', false)",
     "select my_function()",
     "select app.count()",
+    "select app . count()",
+    "select app. count()",
+    'select "my app" .count()',
     'select "set_config" (%s, %s, false)',
     "select set_config/**/('a.b', 'c', false)",
     "select set_config -- so\n ('a.b', 'c', false)",

@@ -14,6 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from seawall.database.forks import ForkSafe, steps
+from seawall.database.sqlstate import wrong_option
 from seawall.errors import ConfigError, DatabaseUnavailable
 from seawall.sections import DatabaseSettings
 
@@ -160,4 +161,5 @@ def unavailable(
     params: Params, error: psycopg.Error, kind: type[DatabaseUnavailable] = DatabaseUnavailable
 ) -> DatabaseUnavailable:
     """What to raise `from error` when connecting failed."""
-    return kind(f"PostgreSQL at {address(params)} cannot be used: {one_line(error)}")
+    advice = ": correct this option of database_url" if wrong_option(error) else ""
+    return kind(f"PostgreSQL at {address(params)} cannot be used: {one_line(error)}{advice}")

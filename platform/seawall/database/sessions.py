@@ -2,8 +2,9 @@
 
 `RENEWAL` undoes what `DISCARD ALL` undoes, except that prepared statements and their plans stay. It is left
 out after uses whose every statement is of a plain form: nothing in it is a call, but of a function of
-PostgreSQL's own on a short list, or can change a session otherwise. What triggers, views, rules and defaults
-do by themselves is not seen.
+PostgreSQL's own on a short list, or can change a session otherwise. What triggers, views, rules, defaults,
+operators, casts and domains of users do by themselves is not seen, nor is a function of theirs that has a
+name of the list or is called as if it were a column.
 """
 
 import re
@@ -21,6 +22,7 @@ _LONGEST: Final = 4096  # characters of a statement that is looked at
 _VERBS: Final = re.compile(r"\s*(?:select|insert|update|delete|with|values|merge|table)\b", re.IGNORECASE)
 _OTHERWISE: Final = re.compile(r";(?!\s*\Z)|--|/\*|\binto\b", re.IGNORECASE)
 _TARGET: Final = re.compile(r'\b(?:insert|merge)\s+into\s+[\w."]+', re.IGNORECASE)
+_DOT: Final = re.compile(r"(?<!\s)\s*+\.\s*+")
 _CALL: Final = re.compile(r'(?<![\w$."])([\w$."]*+)(?<=[\w$"])\s*+\(')
 # What may stand before a parenthesis and is no call.
 _NO_CALLS: Final = """
@@ -83,5 +85,5 @@ def plain(query: Any) -> bool:
 def _plain(text: str) -> bool:
     if not _VERBS.match(text):
         return False
-    text = _TARGET.sub("", text)
+    text = _TARGET.sub("", _DOT.sub(".", text))
     return not _OTHERWISE.search(text) and all(name.lower() in _WORDS for name in _CALL.findall(text))

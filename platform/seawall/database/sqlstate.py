@@ -3,7 +3,7 @@
 | kind | which | counts as the server's failure | the transaction may run again |
 |---|---|---|---|
 | AWAY | no SQLSTATE, 08, 53, 58, XX, 57P01/02/03/05, 25006 | yes | if COMMIT was not sent |
-| AUTHENTICATION | 28, an unknown database | yes | no |
+| AUTHENTICATION | 28, an unknown database, a wrong option of the URL | yes | no |
 | SATURATED | the pool or the pooler had no connection free | no | no |
 | TIMEOUT | 57014 | as a slow call | no |
 | CONFLICT | 40001, 40P01, 55P03 | no | yes, the server undid it |
@@ -59,6 +59,13 @@ _REFUSED: Final = re.compile(
     r"password authentication failed|authentication failed for user|no pg_hba\.conf entry"
     r"|(role|database) \"[^\"]*\" does not exist|no password supplied|permission denied for database"
 )
+_WRONG_OPTION: Final = re.compile(
+    r"\bbad value for connect_timeout|\binvalid (?:\"?\w+\"? value: |integer value \"|port number: )"
+    r"|\bdefinition of service \"[^\"]*\" not found"
+    r"|FATAL: +(?:invalid value for parameter|parameter \"|unrecognized configuration parameter"
+    r"|invalid command-line argument|-[^:]* requires a value)"
+)
+"""What libpq, psycopg and the server say of options; the server's words are English, as those above."""
 _POOLER_FULL: Final = re.compile(r"query_wait_timeout|no more connections allowed")
 
 
@@ -75,9 +82,16 @@ def kind_of(error: psycopg.Error) -> Kind:
         return Kind.SATURATED
     if error.sqlstate is not None:
         return kind_of_state(error.sqlstate)
+    if wrong_option(error):
+        return Kind.AUTHENTICATION
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return Kind.AUTHENTICATION if _REFUSED.search(str(error)) else Kind.AWAY
     return Kind.STATEMENT
+
+
+def wrong_option(error: psycopg.Error) -> bool:
+    """Whether connecting failed for an option of the URL, which no server that comes back makes right."""
+    return error.sqlstate is None and _WRONG_OPTION.search(str(error)) is not None
 
 
 def _from_a_pooler(error: psycopg.Error) -> bool:

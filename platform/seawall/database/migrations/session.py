@@ -84,7 +84,7 @@ def _connected(params: Params) -> psycopg.Connection:
     try:
         # Nothing is prepared behind the files' backs: between two of them DEALLOCATE ALL ends what they left.
         return psycopg.connect(make_conninfo("", **params), autocommit=True, prepare_threshold=None)
-    except psycopg.OperationalError as exc:
+    except psycopg.Error as exc:
         if "unsupported startup parameter" in str(exc):
             raise _pooled(params) from exc
         raise connecting.unavailable(params, exc) from exc
