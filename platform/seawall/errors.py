@@ -66,10 +66,12 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
 class Refused(SeawallError):  # noqa: N818
     """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
 
-    __slots__ = ("name", "retry_after")
+    __slots__ = ("made_at", "name", "retry_after")
 
     name: str
     retry_after: float
+    made_at: float
+    """The monotonic moment at which a breaker of this process refused; unset if anybody else made it."""
 
     def __init__(self, message: str, *, name: str, retry_after: float) -> None:
         self.args = (message,)  # what super().__init__ does, in half the time: refusals have to be cheap
@@ -78,6 +80,11 @@ class Refused(SeawallError):  # noqa: N818
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _refused, (type(self), str(self), self.name, self.retry_after)
+
+
+def is_older(exc: BaseException, than: float) -> bool:
+    """Whether it is a refusal of before that monotonic moment: it clings to what was raised from it."""
+    return getattr(exc, "made_at", than) < than
 
 
 def _refused(kind: type[Refused], message: str, name: str, retry_after: float) -> Refused:

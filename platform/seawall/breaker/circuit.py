@@ -169,7 +169,7 @@ class Circuit(Counting):
             return None
         self.refused += 1
         refusal = BreakerOpen.__new__(BreakerOpen, self._message)  # a third of what its __init__ takes
-        refusal.name, refusal.retry_after = self.name, self._refused_for - now
+        refusal.name, refusal.retry_after, refusal.made_at = self.name, self._refused_for - now, now
         return refusal
 
     def offer(self, call: Call) -> None:
@@ -193,7 +193,12 @@ class Circuit(Counting):
         self.refused += 1
         if self.config.mode == "observe":
             return Call(self)
-        raise BreakerOpen(self._message, name=self.name, retry_after=_finite(retry_after))
+        refusal = BreakerOpen(self._message, name=self.name, retry_after=_finite(retry_after))
+        refusal.made_at = time.monotonic()
+        try:
+            raise refusal
+        finally:
+            del refusal  # as in `Breaker.__call__`
 
     def decide(self, now: float) -> Call | float | None:
         """A call, or the seconds after which to try again, or None: `ask` has to ask Redis."""
