@@ -69,10 +69,12 @@ class AlreadySubmitted(SeawallError):  # noqa: N818
 class Refused(SeawallError):  # noqa: N818
     """Something said no before the work began: nobody's failure, worth trying again after `retry_after`."""
 
-    __slots__ = ("name", "retry_after")
+    __slots__ = ("made_at", "name", "retry_after")
 
     name: str
     retry_after: float
+    made_at: float
+    """The monotonic moment at which a breaker of this process refused; unset if anybody else made it."""
 
     def __init__(self, message: str = "", name: str = "", retry_after: float = 0.0) -> None:
         # What super().__init__ does, in half the time: refusals have to be cheap.
@@ -82,6 +84,11 @@ class Refused(SeawallError):  # noqa: N818
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+def is_older(exc: BaseException, than: float) -> bool:
+    """Whether it is a refusal of before that monotonic moment: it clings to what was raised from it."""
+    return getattr(exc, "made_at", than) < than
 
 
 class BreakerOpen(Refused):

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -397,3 +398,30 @@ def test_a_task_whose_group_was_refused_is_put_aside_and_one_that_failed_besides
     assert aside.seconds == float("inf"), "parked until somebody lets it go"
     assert isinstance(outcome(app, lambda: refused_group(Down())), ExceptionGroup)
     assert isinstance(outcome(app, refused_group, requires=("another",)), ExceptionGroup)
+
+
+def test_a_refusal_of_an_earlier_attempt_excuses_no_other_that_raises_the_same_object(app: Seawall) -> None:
+    one, same = breaker("payments"), Down("one object for all")
+
+    def work() -> None:
+        try:
+            one.call(int)
+        except BreakerOpen as exc:
+            raise same from exc
+        raise same
+
+    one.force_open("test")
+    assert isinstance(outcome(app, work), Postponed)
+    one.reset()
+    assert outcome(app, work) is same
+    assert isinstance(same.__cause__, BreakerOpen), "it clings to it"
+
+
+def test_a_failure_counts_although_it_was_raised_from_a_refusal_long_ago() -> None:
+    one, same = breaker("payments"), Down("one object for all")
+    refusal = refused()
+    refusal.made_at = time.monotonic() - 61
+    same.__cause__ = refusal
+    with pytest.raises(Down), one:
+        raise same
+    assert one.snapshot().failed == 1

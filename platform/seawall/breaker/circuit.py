@@ -171,7 +171,7 @@ class Circuit(Counting):
         left = self._refused_for - now
         # A third of what its __init__ takes.
         refusal = BreakerOpen.__new__(BreakerOpen, self._message, self.name, left)
-        refusal.name, refusal.retry_after = self.name, left
+        refusal.name, refusal.retry_after, refusal.made_at = self.name, left, now
         return refusal
 
     def offer(self, call: Call) -> None:
@@ -195,7 +195,12 @@ class Circuit(Counting):
         self.refused += 1
         if self.config.mode == "observe":
             return Call(self)
-        raise BreakerOpen(self._message, name=self.name, retry_after=_finite(retry_after))
+        refusal = BreakerOpen(self._message, name=self.name, retry_after=_finite(retry_after))
+        refusal.made_at = time.monotonic()
+        try:
+            raise refusal
+        finally:
+            del refusal  # as in `Breaker.__call__`
 
     def decide(self, now: float) -> Call | float | None:
         """A call, or the seconds after which to try again, or None: `ask` has to ask Redis."""

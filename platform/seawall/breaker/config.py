@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 
 from seawall.breaker.machine import Rules
-from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused
+from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused, is_older
 from seawall.failure import found_in, leaves
 from seawall.later import refuse_later
 from seawall.quantity import DAY, Duration, Number, Seconds, Whole, check_fields, shown
@@ -20,6 +21,8 @@ Selector = tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 LONGEST_NAME: Final = 100
 LONGEST_KEY: Final = 100
 LONGEST_RAMP: Final = 10.0
+_REFUSED_LATELY: Final = 60.0
+"""Seconds after which a refusal no longer explains what was raised from it, which may be raised again."""
 
 _disregarded: tuple[type[BaseException], ...] = (Refused, MemoryBudgetExceeded, ConfigError)
 
@@ -181,7 +184,12 @@ def _is_disregarded(exc: BaseException) -> bool:
         return True
     if exc.__cause__ is None and not isinstance(exc, BaseExceptionGroup):
         return False
-    return bool(found_in(exc, lambda each: isinstance(each, _disregarded) or None))
+    fresh = time.monotonic() - _REFUSED_LATELY
+
+    def refused(each: BaseException) -> bool | None:
+        return (isinstance(each, _disregarded) and not is_older(each, fresh)) or None
+
+    return bool(found_in(exc, refused))
 
 
 def _mode(name: str, value: Any) -> Mode:

@@ -7,6 +7,7 @@ keep their meaning and their precedence.
 
 import inspect
 import logging
+import time
 from collections.abc import Mapping
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,7 @@ from seawall.breaker.config import disregard
 from seawall.breaker.face import is_known, shut_for
 from seawall.classification import verdict_of
 from seawall.config import settings
-from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded
+from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded, is_older
 from seawall.failure import found_in
 from seawall.memory.runs import sizes
 from seawall.policy import DEFAULT, Policy, policy_of
@@ -185,7 +186,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     def _attempt(self, request: Any, args: Any, kwargs: Any) -> Any:
         if not request.retries:
             retry_budget.first_attempt(self.name)
-        probes = Probes(self.policy.requires) if self.policy.requires else None
+        begun, probes = time.monotonic(), Probes(self.policy.requires) if self.policy.requires else None
         try:
             with memory.around(self, request, (args, kwargs)):
                 return self._run(args, kwargs)
@@ -198,7 +199,7 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             message = f"{self.name} ran out of memory{sizes(args, kwargs)}: {exc or 'no reason given'}"
             raise MemoryBudgetExceeded(message) from exc
         except Exception as exc:
-            if (postponed := self._postponed(exc, probes)) is not None:
+            if (postponed := self._postponed(exc, begun, probes)) is not None:
                 raise postponed from exc
             boundary.note(exc, self.name)
             retry = self._retry_for(exc)
@@ -262,20 +263,20 @@ class SeawallTask(Task):  # type: ignore[type-arg]
             raise ConfigError(_never_awaited(str(self.name)))
         return result
 
-    def _postponed(self, exc: Exception, probes: Probes | None) -> Postponed | None:
+    def _postponed(self, exc: Exception, begun: float, probes: Probes | None) -> Postponed | None:
         """How the task is put aside, if it ended because a breaker is not closed.
 
         It was refused, or it was the trial call that finds out whether the dependency is back: neither is
         the task's failure. One that does not name the breaker in `requires` is put aside for a refusal where
         it would have another attempt: none is spent on a call that was not made. Of a group each has to be
-        one of the two, or to be raised from one.
+        one of the two, or to be raised from one; and all of that in this attempt, which began then.
         """
         if self.request.is_eager:
             return None
 
         def aside(each: BaseException) -> Postponed | None:
             if isinstance(each, BreakerOpen):
-                return self._refused(each, exc)
+                return None if is_older(each, begun) else self._refused(each, exc)
             probe = "" if probes is None else probes.name_of(each)
             return Postponed(PROBED_AGAIN) if probe else None
 
