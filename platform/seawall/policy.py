@@ -76,9 +76,10 @@ class Retry:
         if self.jitter not in get_args(Jitter):
             raise ConfigError(f"retry.jitter={shown(self.jitter)} is unknown: use one of {get_args(Jitter)}")
         object.__setattr__(self, "on", _exception_types(self.on))
-        if not isinstance(self.per_category, Mapping | None):
+        by_category: Any = self.per_category
+        if not isinstance(by_category, Mapping | None):
             raise ConfigError(
-                f"retry.per_category={shown(self.per_category)} is no mapping: use {{Category.X: Retry(...)}}"
+                f"retry.per_category={shown(by_category)} is no mapping: use {{Category.X: Retry(...)}}"
             )
         for category, retry in (self.per_category or {}).items():
             if not isinstance(category, Category) or not isinstance(retry, Retry):
