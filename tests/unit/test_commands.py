@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import settings as configured
 from hypothesis import strategies as st
 
-from seawall import settings
-from seawall.cli import _COMMANDS, _mentioned, group, health, tables
+from seawall import ConfigError, settings
+from seawall.cli import _COMMANDS, _mentioned, complain, expect, group, health, tables
+from seawall.cli.pages import said
 from seawall.cli.tables import Column, fields, moment, number, state, table, text, wide_of
 from support.commands import LEAVES, LONG_LIVED, commands
 from support.nodes import ROOT
@@ -297,6 +298,20 @@ def test_streams_that_are_closed_are_no_fault(command: str, status: int, closed:
     assert told.returncode == status, told.stderr
     assert "fault" not in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_names_of_strangers_are_one_line_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        expect("queue", "x", ["a\n\x1b[31mb"])
+    complain(str(caught.value))
+    complain("two\nlines\x1b[31m")
+    assert capsys.readouterr().err.splitlines() == [
+        r"seawall: no queue 'x': known are a\n\x1b[31mb",
+        "seawall: two",
+        r"lines\x1b[31m",
+    ]
+    page = said("paused a\n\x1b[31mb", paused="a\n\x1b[31mb")
+    assert [*page.lines()] == [r"paused a\n\x1b[31mb"]
 
 
 def shell(line: str, place: Path) -> subprocess.CompletedProcess[str]:

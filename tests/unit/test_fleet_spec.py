@@ -163,6 +163,22 @@ def test_a_missing_flower_is_left_out_unless_it_is_asked_for(
             "[workers.default.environment]: A=1: input should be a valid string",
         ),
         (
+            'app = "a"\n[workers.default]\nenvironment = { "A=B" = "x" }',
+            "[workers.default.environment]: A=B='A=B': string should match pattern",
+        ),
+        (
+            'app = "a"\n[workers.default]\nenvironment = { A = "x\\u0000" }',
+            "[workers.default.environment]: A='x\\x00': string should match pattern",
+        ),
+        (
+            'app = "a"\n[workers.default]\noptions = ["x\\u0000"]',
+            "[workers.default.options]: 0='x\\x00': string should match pattern",
+        ),
+        (
+            'app = "a"\n[workers.default]\nqueues = ["a,b"]',
+            "[workers.default.queues]: 0='a,b': string should match pattern",
+        ),
+        (
             'app = "a"\ndrain_timeout = "soon"\n[workers.default]',
             "toml: drain_timeout='soon' is not a duration: write ",
         ),

@@ -21,6 +21,7 @@ import click
 
 from seawall.cli.amounts import LISTED, Amount
 from seawall.errors import ConfigError, SeawallError
+from seawall.text import one_line
 
 __all__ = ["LISTED", "Amount", "group", "main"]
 
@@ -148,7 +149,9 @@ def expect(kind: str, name: str, known: Iterable[str], *, where: str = "") -> No
     names = sorted(known)
     if name in names:
         return
-    some = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    some = ", ".join(map(one_line, names[:_SHOWN])) + (
+        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    )
     hint = near(name, names) or (f": known are {some}" if names else ": there are none so far")
     raise ConfigError(f"no {kind} {name!r}{where}{hint}")
 
@@ -170,7 +173,7 @@ def _is_outage(error: Exception) -> bool:
 def complain(problem: str, *, file: Any = None) -> None:
     """Say what is wrong, as all commands do."""
     file = file or sys.stderr
-    line = f"seawall: {problem}"
+    line = "\n".join(map(one_line, f"seawall: {problem}".split("\n")))  # names in it come from anywhere
     if file.isatty():
         import shutil
         import textwrap

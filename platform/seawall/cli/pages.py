@@ -20,6 +20,7 @@ import click
 from seawall.cli.amounts import EVERY
 from seawall.cli.tables import cut, iso
 from seawall.errors import ConfigError, SeawallError
+from seawall.text import one_line
 
 _HOME: Final = "\x1b[H"
 _CLEAR: Final = "\x1b[2J"
@@ -42,7 +43,7 @@ class Page:
 
 def said(line: str, **data: Any) -> Page:
     """The page of a command that did something: one line, and the same as data."""
-    return Page(data=data, lines=lambda: [line])
+    return Page(data=data, lines=lambda: [one_line(line)])
 
 
 Command = Callable[..., Page]
@@ -140,7 +141,7 @@ def _show(look: Callable[[], Page], *, as_json: bool) -> None:
         page = look()
     except SeawallError as exc:
         why = str(exc)
-        page = Page(data={"error": why}, lines=lambda: [click.style(f"seawall: {why}", fg="red")])
+        page = Page(data={"error": why}, lines=lambda: [click.style(f"seawall: {one_line(why)}", fg="red")])
     if as_json:
         click.echo(dumped(page.data, indent=None))
         sys.stdout.flush()

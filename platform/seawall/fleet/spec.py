@@ -31,13 +31,16 @@ Enabled = Literal["auto", True, False]
 _MOST_CELLS: Final = 10_000
 _MOST_WORKERS: Final = 1000
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+_Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # what a program can be given
+_Variable = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+$")]
+_Queue = Annotated[str, StringConstraints(pattern=r"^[^,\x00]+$")]  # -Q separates them by commas
 Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
 
 
 class Profile(Section):
     """One kind of worker."""
 
-    queues: tuple[str, ...] = Field(
+    queues: tuple[_Queue, ...] = Field(
         default=("celery",), min_length=1, description="The queues that it takes tasks from."
     )
     concurrency: Annotated[int, Whole(least=1, most=_MOST_CELLS)] | None = Field(
@@ -57,12 +60,12 @@ class Profile(Section):
         "Unset: the workers share that of the machine.",
         examples=["512MiB"],
     )
-    environment: dict[str, str] = Field(
+    environment: dict[_Variable, _Text] = Field(
         default_factory=dict,
         description="Environment variables added for it.",
         examples=[{"MALLOC_ARENA_MAX": "2"}],
     )
-    options: tuple[str, ...] = Field(
+    options: tuple[_Text, ...] = Field(
         default=(),
         description="Further options of `celery worker`, as they are typed there.",
         examples=[["--max-tasks-per-child=1000"]],
