@@ -91,16 +91,12 @@ class Seawall(Celery):
         """
         options = {**dict(zip(_BY_PLACE, more, strict=False)), **options}
         options |= submission.check(name, args, kwargs, options)
-        task = self._tasks.get(name)  # type: ignore[attr-defined]
-        if options.get("priority") is None:
-            options["priority"] = self._priority_where_none_is_said()
-        options["headers"] = {**(options.get("headers") or {}), SUBMITTED: time.time()}
+        options["router"] = _Router(self, name, options.get("router") or self.amqp.router)
         self.note_submission(name)
-        options = {**shown_arguments(task, args, kwargs), **options}
         with submitting(self._patience(options)):
             return super().send_task(name, args, kwargs, **options)
 
-    def _priority_where_none_is_said(self) -> int | None:
+    def priority_where_none_is_said(self) -> int | None:
         """The default, or that of the task that runs here, where the application wants it inherited."""
         conf, ours = self.conf, LazyDefaults.of(self)
         if (priority := conf.task_default_priority) is not None:  # of a task that only its name is known of
@@ -270,6 +266,38 @@ def _add_defaults(sender: Celery, **_: Any) -> None:
         layers[-1:-1] = ours
     amqp: Any = sender.amqp
     amqp.queues_cls = type("Queues", (_Queues, amqp.queues_cls), {})
+
+
+class _Router:
+    """Celery's router, and after it what is ours to add where neither the call nor a route says it.
+
+    Among the options of the call it would count more than what a route says.
+    """
+
+    def __init__(self, app: Seawall, task: str, celerys: Any) -> None:
+        self._app, self._celerys = app, celerys
+        self._task = app._tasks.get(task)  # type: ignore[attr-defined]  # noqa: SLF001 - as `send_task` does
+
+    def route(
+        self, options: dict[str, Any], name: str, args: Any = (), kwargs: Any = None, task_type: Any = None
+    ) -> dict[str, Any]:
+        """Raises ConfigError where a route says what `submission.check` refuses of a call."""
+        routed = dict(self._celerys.route(options, name, args, kwargs, task_type))
+        said = {option: value for option, value in routed.items() if options.get(option) is None}
+        routed |= submission.check_options(name, said)
+        if routed.get("priority") is None and (priority := self._priority()) is not None:
+            routed["priority"] = priority
+        routed["headers"] = {**(routed.get("headers") or {}), SUBMITTED: time.time()}
+        for option, shown in shown_arguments(self._task, args, kwargs).items():
+            if routed.get(option) is None:
+                routed[option] = shown
+        return routed
+
+    def _priority(self) -> int | None:
+        """As the task has it, where that is known: settings are slow to read."""
+        filled = self._task.filled_defaults if isinstance(self._task, SeawallTask) else {}
+        found = filled.get("priority")
+        return self._app.priority_where_none_is_said() if found is None else found
 
 
 class _Queues:
