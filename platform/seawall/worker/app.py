@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, concurrency, signals
+from celery.local import Proxy
 
 from seawall.delivery import rabbitmq, submission, transport_for
 from seawall.delivery.envelope import SUBMITTED
@@ -42,6 +43,9 @@ _DJANGOS_TASK: Final = "celery.contrib.django.task:DjangoTask"
 _WORKER_STEPS: Final = ("seawall.worker.overruns:Step",)
 
 _concurrency: Any = concurrency  # celery-types lacks half of it
+_NAMED: Final = 5
+"""Tasks that a refusal names."""
+
 _BY_PLACE = tuple(inspect.signature(Celery.send_task).parameters)[4:]
 """Options of `Celery.send_task` in their order, for calls that give them without a name."""
 
@@ -183,14 +187,15 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     Raises:
         ConfigError: `app` is no Celery app, or its tasks are already bound.
     """
+    if isinstance(app, Proxy):  # such as `celery.current_app`
+        app = app._get_current_object()  # noqa: SLF001 - it has no other name
     declared = _declared(services)
     if isinstance(app, Seawall):
         app.services = (*app.services, *declared)
         return app
     if not isinstance(app, Celery):
         raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
-    if app.finalized:  # type: ignore[attr-defined]
-        raise ConfigError(f"install(app={app.main!r}) came too late: call it right after Celery(...)")
+    _refuse_bound_tasks(app)
     own_task_cls = _task_class_of(app)
     # The object stays the same, because the application's modules hold references to it.
     app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
@@ -199,6 +204,22 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     vars(app)["services"] = declared
     _prepare(app)
     return app
+
+
+def _refuse_bound_tasks(app: Any) -> None:
+    """Those would stay tasks of Celery's own, as a task that is a class was registered on purpose."""
+    late = f"install(app={app.main!r}) came too late: call it right after Celery(...)"
+    if app.finalized:
+        raise ConfigError(late)
+    bound = [
+        name
+        for name, task in app._tasks.items()  # noqa: SLF001 - `tasks` would bind the others
+        if getattr(task, "_decorated", False) and not isinstance(task, SeawallTask)
+    ]
+    if bound:
+        more = f" and {len(bound) - _NAMED} more" if len(bound) > _NAMED else ""
+        names = ", ".join(bound[:_NAMED]) + more
+        raise ConfigError(f"{late}, before anything uses a task (its name, .s()): {names} used already")
 
 
 def _is_djangos(app: Any) -> bool:
@@ -238,6 +259,8 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+        receivers: Any = app.on_after_configure.receivers
+        receivers.insert(0, receivers.pop())  # those of the application may read settings and bind tasks
     app.steps["consumer"].update(_CONSUMER_STEPS)
     app.steps["worker"].update(_WORKER_STEPS)
     memory.install(app)
