@@ -129,7 +129,7 @@ class System:
     def serves(self, app: "Celery | None", services: tuple[Declaration, ...], features: Features) -> bool:
         """Whether another `bootstrap` with these arguments asks for what there is already."""
         return (
-            (app is None or app is self.app)
+            (app is None or app == self.app)  # equal also by a proxy, such as `celery.current_app`
             and set(services) <= set(self._services)
             and features == self.features
         )

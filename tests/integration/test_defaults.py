@@ -19,11 +19,16 @@ import signal
 import time
 
 import seawall
-from celery import Celery
+from celery import Celery, signals
 from support.shop import note
 
 app = seawall.install(Celery("says", broker={url!r}, backend={url!r}))
 app.conf.update({settings!r})
+
+
+@signals.celeryd_init.connect
+def say_late(conf, **_):
+    conf.update({late!r})
 
 
 @app.task(**{options!r})
@@ -50,10 +55,17 @@ Says = Callable[..., Celery]
 
 @pytest.fixture
 def says(tmp_path: Path, redis_url: str) -> Says:
-    """Write the application, which says these settings, with these options of its tasks; a client of it."""
+    """Write the application, which says these settings, with these options of its tasks; a client of it.
 
-    def write(options: Mapping[str, Any] | None = None, **settings: Any) -> Celery:
-        text = APPLICATION.format(url=redis_url, settings=settings, options=dict(options or {}))
+    Those that it says late come from a receiver of `celeryd_init`.
+    """
+
+    def write(
+        options: Mapping[str, Any] | None = None, late: Mapping[str, Any] | None = None, **settings: Any
+    ) -> Celery:
+        text = APPLICATION.format(
+            url=redis_url, settings=settings, options=dict(options or {}), late=dict(late or {})
+        )
         (tmp_path / "says.py").write_text(text)
         return Celery("caller", broker=redis_url, backend=redis_url, set_as_current=False, changes=settings)
 
@@ -80,6 +92,20 @@ def test_a_time_limit_of_the_command_line_holds_for_all_tasks(
         start_worker("says", "--concurrency=1", *arguments, env=env)
         with pytest.raises(error):
             caller.send_task("says.nap", (60,)).get(timeout=30)
+
+
+@pytest.mark.parametrize("typed", [[], ["--time-limit=60"]], ids=["conf", "conf and typed"])
+def test_a_time_limit_that_a_receiver_of_celeryd_init_sets_holds(
+    says: Says, start_worker: StartWorker, typed: list[str]
+) -> None:
+    with says(late={"task_soft_time_limit": 1, "task_acks_late": False}) as caller:
+        start_worker("says", "--concurrency=1", *typed)
+        with pytest.raises(SoftTimeLimitExceeded):
+            caller.send_task("says.nap", (60,)).get(timeout=30)
+        if not typed:
+            with pytest.raises(WorkerLostError):
+                caller.send_task("says.die").get(timeout=30)
+            assert journal(caller) == ["dies"]
 
 
 def test_a_task_that_says_its_own_limit_keeps_it_whatever_the_command_line_says(

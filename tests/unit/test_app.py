@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery, shared_task
 from celery import Task as CeleryTask
+from celery.local import Proxy
 from celery.worker import control
 from kombu import Queue
 from kombu.exceptions import OperationalError
@@ -264,6 +265,58 @@ def test_install_that_comes_too_late_is_refused() -> None:
         install(app)
     with pytest.raises(ConfigError, match=r"is no celery\.Celery"):
         install("app")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("use", [lambda task: task.name, lambda task: task.s()], ids=["name", "signature"])
+def test_install_after_a_task_was_used_is_refused_with_its_name(use: Callable[[Any], Any]) -> None:
+    app: Any = plain()
+    tasks = [app.task(shared=False, name=f"unit.t{number}")(a_function()) for number in range(8)]
+    for task in tasks[:7]:
+        use(task)
+    with pytest.raises(ConfigError, match=r"too late.*: unit\.t0, .*unit\.t4 and 2 more used already"):
+        install(app)
+    assert type(app) is Celery
+
+
+def test_install_takes_tasks_that_nobody_has_used_and_leaves_classes_as_they_are() -> None:
+    app: Any = plain()
+
+    class Own(CeleryTask):  # type: ignore[type-arg] # generic from Celery 5.7 on
+        name = "unit.own"
+
+        def run(self) -> None: ...
+
+    app._tasks.register(Own())
+    task = app.task(shared=False, name="unit.unused")(a_function())
+    install(app)
+    assert isinstance(task, SeawallTask)
+    assert not isinstance(app.tasks["unit.own"], SeawallTask)
+
+
+def test_a_configuration_hook_that_was_connected_before_install_finds_the_defaults() -> None:
+    app: Any = plain()
+    found: list[Any] = []
+
+    def setup(sender: Any, **_: Any) -> None:
+        found.append(sender.conf.worker_prefetch_multiplier)
+        sender.conf.task_default_priority = 8
+        sender.add_periodic_task(10.0, task.s(), name="often")
+
+    app.on_after_configure.connect(setup)
+    task = app.task(shared=False, name="unit.often")(a_function())
+    install(app)
+    assert app.conf.beat_schedule["often"]["task"] == "unit.often"
+    assert found == [1]
+    assert (task.acks_late, task.soft_time_limit, task.priority) == (True, 300, 8)
+
+
+def test_the_app_behind_a_proxy_is_installed() -> None:
+    app = plain()
+    assert install(Proxy(lambda: app)) is app  # type: ignore[arg-type]
+    assert isinstance(app, Seawall)
+    assert install(Proxy(lambda: app)) is app  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"is no celery\.Celery"):
+        install(Proxy(lambda: "app"))  # type: ignore[arg-type]
 
 
 def test_a_producer_hears_within_fifteen_seconds_that_the_broker_is_down(app: Seawall) -> None:

@@ -11,6 +11,7 @@ import re
 import threading
 import tomllib
 from importlib.metadata import requires, version
+from types import SimpleNamespace
 from typing import Any
 
 import amqp.transport
@@ -21,7 +22,9 @@ import redis as redis_py
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined] # stubs lag
 from celery import Celery, Task, signals
 from celery.app import defaults, trace
+from celery.app.annotations import resolve_all
 from celery.app.defaults import NAMESPACES, SETTING_KEYS, flatten
+from celery.app.routes import Router
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
 from celery.concurrency.asynpool import AsynPool
@@ -214,6 +217,37 @@ def test_binding_fills_defaults_then_annotates_then_calls_on_bound_or_options_ar
     source = inspect.getsource(Task.bind)
     steps = [source.index(step) for step in ("from_config", "cls.annotate()", "cls.on_bound(app)")]
     assert steps == sorted(steps)
+
+
+def test_annotations_are_resolved_by_name_or_a_default_is_taken_for_what_an_operator_says() -> None:
+    app: Any = Celery(set_as_current=False)
+    app.conf.task_annotations = {"named": {"acks_late": True}, "*": {"rate_limit": "1/s"}}
+    said: list[Any] = [*resolve_all(app.annotations, SimpleNamespace(name="named"))]
+    assert said == [{"acks_late": True}, {"rate_limit": "1/s"}]
+
+
+def test_options_of_a_task_are_kept_at_it_or_each_call_asks_for_them_again() -> None:
+    celerys: Any = Task
+    source = inspect.getsource(celerys._get_exec_options)
+    assert "self._exec_options is None" in source
+
+
+def test_celery_routes_by_the_router_it_is_given_or_a_default_counts_more_than_a_route() -> None:
+    assert "router" in parameters(Celery.send_task)
+    assert re.search(
+        r"router\.route\(\s*options, route_name or name, args, kwargs, task_type\)",
+        inspect.getsource(Celery.send_task),
+    )
+    assert parameters(Router.route)[1:] == ["options", "name", "args", "kwargs", "task_type"]
+
+
+def test_a_signal_keeps_its_receivers_in_order_or_hooks_run_before_our_defaults() -> None:
+    signal: Any = Celery(set_as_current=False).on_after_configure
+    for receiver in (first := lambda **_: 1, second := lambda **_: 2):
+        signal.connect(receiver, weak=False)
+    assert [receiver for _, receiver in signal.receivers] == [first, second]
+    signal.receivers.insert(0, signal.receivers.pop())
+    assert [answer for _, answer in signal.send(sender=None)] == [2, 1]
 
 
 def test_kombu_asks_for_priorities_with_reverse_false_or_nine_comes_last() -> None:

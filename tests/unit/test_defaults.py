@@ -5,6 +5,7 @@ row, or a row without a value to try, fails here.
 """
 
 import contextlib
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,13 @@ from celery.app.defaults import _TO_OLD_KEY  # type: ignore[attr-defined]
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from seawall import Seawall, install
+from seawall import ConfigError, Seawall, install
 from seawall.delivery.bulk import _Batch
-from seawall.worker import older
+from seawall.delivery.envelope import SUBMITTED
+from seawall.worker import lifecycle, older
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask
-from seawall.worker.time_limits import NAMES
+from seawall.worker.time_limits import NAMES, NOTHING, limits_of
 from support.nodes import ROOT
 
 BROKER = "memory://"
@@ -305,6 +307,110 @@ def test_a_limit_that_a_task_has_is_never_beside_a_default_that_contradicts_it(
     assert (task.soft_time_limit, task.time_limit) == limits
 
 
+# What is said late
+
+
+def _by_attribute(app: Any, said: dict[str, Any]) -> None:
+    for name, value in said.items():
+        setattr(app.conf, name, value)
+
+
+def _by_update(app: Any, said: dict[str, Any]) -> None:
+    app.conf.update(said)
+
+
+def _by_object(app: Any, said: dict[str, Any]) -> None:
+    app.config_from_object(said)
+
+
+def _by_namespace(app: Any, said: dict[str, Any]) -> None:
+    app.config_from_object({f"SHOP_{name.upper()}": value for name, value in said.items()}, namespace="SHOP")
+
+
+def _by_defaults(app: Any, said: dict[str, Any]) -> None:
+    app.add_defaults(said)
+
+
+def _begin_worker(app: Any) -> None:
+    """What comes of tasks after the receivers of `celeryd_init`, when Celery has bound them all."""
+    lifecycle._bind_tasks_anew(SimpleNamespace(app=app))
+
+
+LATER: list[Callable[[Any, dict[str, Any]], None]] = [
+    *(_by_attribute, _by_update, _by_object, _by_namespace, _by_defaults)
+]
+
+
+@pytest.mark.parametrize("worker", [False, True], ids=["before finalize", "before a worker"])
+@pytest.mark.parametrize("way", LATER, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.parametrize("name", settings_said_by("task"))
+def test_what_conf_says_after_a_task_was_bound_counts(
+    name: str, way: Callable[[Any, dict[str, Any]], None], worker: bool
+) -> None:
+    app: Any = said()
+    task = app.task(shared=False, name="work")(a_function())
+    assert getattr(task, ATTRIBUTES[name]) == app.conf[name] != OTHERS[name]
+    if worker:
+        app.finalize()
+        way(app, {name: OTHERS[name]})
+        _begin_worker(app)
+    else:
+        way(app, {name: OTHERS[name]})
+        app.finalize()
+    assert getattr(task, ATTRIBUTES[name]) == OTHERS[name]
+    assert limits_of(task, NOTHING) == (app.conf.task_soft_time_limit, app.conf.task_time_limit)
+
+
+@pytest.mark.parametrize("way", TASK, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.parametrize("name", settings_said_by("task"))
+@pytest.mark.filterwarnings("ignore::celery.exceptions.CDeprecationWarning")
+def test_what_a_task_says_counts_more_than_a_late_setting_even_if_it_is_our_default(
+    name: str, way: Callable[[Celery, dict[str, Any]], Any]
+) -> None:
+    ours = said().conf[name]
+    task = way(said(), {ATTRIBUTES[name]: ours})
+    assert getattr(task, ATTRIBUTES[name]) == ours
+    _by_attribute(task.app, {name: OTHERS[name]})
+    task.app.finalize()
+    _begin_worker(task.app)
+    assert getattr(task, ATTRIBUTES[name]) == ours
+
+
+def test_a_late_setting_leaves_what_on_bound_and_the_application_gave_the_class() -> None:
+    class Own(CeleryTask):  # type: ignore[type-arg] # generic from Celery 5.7 on
+        abstract = True
+
+        @classmethod
+        def on_bound(cls, _app: Celery) -> None:
+            cls.time_limit = 77
+
+    app: Any = said()
+    task: Any = app.task(shared=False, name="work", base=Own)(a_function())
+    task.__class__.priority = 9
+    app.conf.update(task_acks_late=False, task_time_limit=18, task_default_priority=2)
+    app.finalize()
+    _begin_worker(app)
+    assert (task.time_limit, task.priority, task.acks_late) == (77, 9, False)
+
+
+def test_each_task_class_of_a_family_keeps_what_it_says() -> None:
+    app: Any = said()
+
+    class First(app.Task):  # type: ignore[misc]
+        name = "first"
+
+        def run(self) -> None: ...
+
+    class Second(First):
+        name = "second"
+        acks_late = True
+
+    first, second = app.register_task(First()), app.register_task(Second())
+    app.conf.task_acks_late = False
+    _begin_worker(app)
+    assert (first.acks_late, second.acks_late) == (False, True)
+
+
 NEWER = pytest.mark.skipif(not older.TELLS_TIMEOUTS, reason="needs a setting of Celery 5.7")
 
 
@@ -380,6 +486,80 @@ def test_what_a_call_says_counts(name: str, way: str) -> None:
     else:
         sent = published(task, **{option: value})
     assert found(sent) == value
+
+
+# What a route says
+
+
+def _router(name: str, *_: Any, **__: Any) -> dict[str, Any] | None:
+    return dict(ROUTE) if name == "work" else None
+
+
+ROUTE: Mapping[str, Any] = {"queue": "q", "priority": 7, "headers": {"tenant": "x"}, "argsrepr": "hidden"}
+ROUTES: Mapping[str, Any] = {
+    "name": {"work": dict(ROUTE)},
+    "pattern": {"other": "p", "wo*": dict(ROUTE)},
+    "function": _router,
+}
+SUBMISSIONS: Mapping[str, Callable[[Any], Callable[..., Any]]] = {
+    "apply_async": lambda task: task.apply_async,
+    "signature": lambda task: task.s().apply_async,
+    "queue": lambda task: functools.partial(task.apply_async, queue="elsewhere"),
+    "send_task": lambda task: functools.partial(task.app.send_task, "work"),
+    "another router": lambda task: functools.partial(task.apply_async, router=task.app.amqp.Router()),
+}
+
+
+@pytest.mark.parametrize("submission", SUBMISSIONS)
+@pytest.mark.parametrize("routes", ROUTES)
+def test_what_a_route_says_counts_more_than_what_is_ours(routes: str, submission: str) -> None:
+    app: Any = said(task_routes=ROUTES[routes])
+    task = app.task(shared=False, name="work")(a_function())
+    for _ in range(2):
+        sent = published(task, SUBMISSIONS[submission](task))
+        assert sent["priority"] == 7
+        assert sent["routing_key"] == ("elsewhere" if submission == "queue" else "q")
+        assert sent["headers"].keys() >= {"tenant", SUBMITTED}
+        assert (sent["headers"]["argsrepr"], sent["headers"]["kwargsrepr"]) == ("hidden", "{}")
+    assert published(task, functools.partial(app.send_task, "a.stranger"))["priority"] == 5
+
+
+@pytest.mark.parametrize(
+    ("conf", "options", "call", "priority"),
+    [
+        ({}, {}, {"priority": 3}, 3),
+        ({}, {"priority": 5}, {}, 5),
+        ({"task_annotations": {"work": {"priority": 5}}}, {}, {}, 5),
+        ({"task_default_priority": 5}, {}, {}, 5),
+        ({"task_queue_max_priority": 10}, {}, {}, 7),
+        ({"task_inherit_parent_priority": True}, {}, {}, 7),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::celery.exceptions.CDeprecationWarning")
+def test_what_is_said_of_a_task_or_a_call_counts_more_than_its_route_as_in_celery(
+    conf: dict[str, Any], options: dict[str, Any], call: dict[str, Any], priority: int
+) -> None:
+    conf = {**conf, "task_routes": ROUTES["name"]}
+    for app in (said(**conf), plain(changes=conf)):
+        task = app.task(shared=False, name="work", **options)(a_function())
+        assert published(task, **call)["priority"] == priority
+
+
+def test_a_priority_said_after_the_first_call_counts() -> None:
+    app: Any = said()
+    task = app.task(shared=False, name="work")(a_function())
+    assert published(task)["priority"] == 5
+    app.conf.task_default_priority = 8
+    app.finalize()
+    assert published(task)["priority"] == 8
+
+
+@pytest.mark.parametrize("wrong", [{"priority": 11}, {"headers": ["x"]}], ids=str)
+def test_a_route_says_nothing_that_a_call_may_not(wrong: dict[str, Any]) -> None:
+    task = said(task_routes={"work": wrong}).task(shared=False, name="work")(a_function())
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}="):
+        published(task)
 
 
 # What follows from what

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import Celery, concurrency, signals
+from celery.local import Proxy
 
 from seawall.delivery import rabbitmq, submission, transport_for
 from seawall.delivery.envelope import SUBMITTED
@@ -42,6 +43,9 @@ _DJANGOS_TASK: Final = "celery.contrib.django.task:DjangoTask"
 _WORKER_STEPS: Final = ("seawall.worker.overruns:Step",)
 
 _concurrency: Any = concurrency  # celery-types lacks half of it
+_NAMED: Final = 5
+"""Tasks that a refusal names."""
+
 _BY_PLACE = tuple(inspect.signature(Celery.send_task).parameters)[4:]
 """Options of `Celery.send_task` in their order, for calls that give them without a name."""
 
@@ -91,16 +95,12 @@ class Seawall(Celery):
         """
         options = {**dict(zip(_BY_PLACE, more, strict=False)), **options}
         options |= submission.check(name, args, kwargs, options)
-        task = self._tasks.get(name)  # type: ignore[attr-defined]
-        if options.get("priority") is None:
-            options["priority"] = self._priority_where_none_is_said()
-        options["headers"] = {**(options.get("headers") or {}), SUBMITTED: time.time()}
+        options["router"] = _Router(self, name, options.get("router") or self.amqp.router)
         self.note_submission(name)
-        options = {**shown_arguments(task, args, kwargs), **options}
         with submitting(self._patience(options)):
             return super().send_task(name, args, kwargs, **options)
 
-    def _priority_where_none_is_said(self) -> int | None:
+    def priority_where_none_is_said(self) -> int | None:
         """The default, or that of the task that runs here, where the application wants it inherited."""
         conf, ours = self.conf, LazyDefaults.of(self)
         if (priority := conf.task_default_priority) is not None:  # of a task that only its name is known of
@@ -187,14 +187,15 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     Raises:
         ConfigError: `app` is no Celery app, or its tasks are already bound.
     """
+    if isinstance(app, Proxy):  # such as `celery.current_app`
+        app = app._get_current_object()  # noqa: SLF001 - it has no other name
     declared = _declared(services)
     if isinstance(app, Seawall):
         app.services = (*app.services, *declared)
         return app
     if not isinstance(app, Celery):
         raise ConfigError(f"install(app={app!r}) is no celery.Celery: pass the application object")
-    if app.finalized:  # type: ignore[attr-defined]
-        raise ConfigError(f"install(app={app.main!r}) came too late: call it right after Celery(...)")
+    _refuse_bound_tasks(app)
     own_task_cls = _task_class_of(app)
     # The object stays the same, because the application's modules hold references to it.
     app.__class__ = type("Seawall", (Seawall, type(app)), {}) if type(app) is not Celery else Seawall
@@ -203,6 +204,22 @@ def install(app: Celery, *, services: Iterable[object] = ()) -> Celery:
     vars(app)["services"] = declared
     _prepare(app)
     return app
+
+
+def _refuse_bound_tasks(app: Any) -> None:
+    """Those would stay tasks of Celery's own, as a task that is a class was registered on purpose."""
+    late = f"install(app={app.main!r}) came too late: call it right after Celery(...)"
+    if app.finalized:
+        raise ConfigError(late)
+    bound = [
+        name
+        for name, task in app._tasks.items()  # noqa: SLF001 - `tasks` would bind the others
+        if getattr(task, "_decorated", False) and not isinstance(task, SeawallTask)
+    ]
+    if bound:
+        more = f" and {len(bound) - _NAMED} more" if len(bound) > _NAMED else ""
+        names = ", ".join(bound[:_NAMED]) + more
+        raise ConfigError(f"{late}, before anything uses a task (its name, .s()): {names} used already")
 
 
 def _is_djangos(app: Any) -> bool:
@@ -242,6 +259,8 @@ def _prepare(app: Celery) -> None:
         _add_defaults(app)
     else:
         app.on_after_configure.connect(_add_defaults, weak=False)
+        receivers: Any = app.on_after_configure.receivers
+        receivers.insert(0, receivers.pop())  # those of the application may read settings and bind tasks
     app.steps["consumer"].update(_CONSUMER_STEPS)
     app.steps["worker"].update(_WORKER_STEPS)
     memory.install(app)
@@ -270,6 +289,38 @@ def _add_defaults(sender: Celery, **_: Any) -> None:
         layers[-1:-1] = ours
     amqp: Any = sender.amqp
     amqp.queues_cls = type("Queues", (_Queues, amqp.queues_cls), {})
+
+
+class _Router:
+    """Celery's router, and after it what is ours to add where neither the call nor a route says it.
+
+    Among the options of the call it would count more than what a route says.
+    """
+
+    def __init__(self, app: Seawall, task: str, celerys: Any) -> None:
+        self._app, self._celerys = app, celerys
+        self._task = app._tasks.get(task)  # type: ignore[attr-defined]  # noqa: SLF001 - as `send_task` does
+
+    def route(
+        self, options: dict[str, Any], name: str, args: Any = (), kwargs: Any = None, task_type: Any = None
+    ) -> dict[str, Any]:
+        """Raises ConfigError where a route says what `submission.check` refuses of a call."""
+        routed = dict(self._celerys.route(options, name, args, kwargs, task_type))
+        said = {option: value for option, value in routed.items() if options.get(option) is None}
+        routed |= submission.check_options(name, said)
+        if routed.get("priority") is None and (priority := self._priority()) is not None:
+            routed["priority"] = priority
+        routed["headers"] = {**(routed.get("headers") or {}), SUBMITTED: time.time()}
+        for option, shown in shown_arguments(self._task, args, kwargs).items():
+            if routed.get(option) is None:
+                routed[option] = shown
+        return routed
+
+    def _priority(self) -> int | None:
+        """As the task has it, where that is known: settings are slow to read."""
+        filled = self._task.filled_defaults if isinstance(self._task, SeawallTask) else {}
+        found = filled.get("priority")
+        return self._app.priority_where_none_is_said() if found is None else found
 
 
 class _Queues:

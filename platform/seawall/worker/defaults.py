@@ -116,6 +116,10 @@ class LazyDefaults(Mapping[str, Any]):
             app.conf.finalize()  # it is read on first use, and these are added then
         return next((layer for layer in getattr(app.conf, "maps", ()) if isinstance(layer, cls)), None)
 
+    def decides(self, key: str) -> bool:
+        """Whether there is a default of ours for a setting that the application says nothing about."""
+        return (key in PLAIN or key in self._resolve) and self.said(key, _UNSAID) is _UNSAID
+
     def limit_layers(self) -> tuple[Pair, Pair]:
         """Time limits as the command line and the application's settings give them, without our defaults."""
         said = (self.said(f"task_{name}", _UNSAID) for name in NAMES)

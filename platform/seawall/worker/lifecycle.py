@@ -37,7 +37,7 @@ from seawall.worker import (
 from seawall.worker.beat import turn
 from seawall.worker.defaults import LazyDefaults
 from seawall.worker.task import SeawallTask
-from seawall.worker.time_limits import NAMES, NOTHING
+from seawall.worker.time_limits import NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def connect() -> None:
     signals.celeryd_init.connect(_spare_the_warning_of_root, dispatch_uid=f"{uid}.root")
     signals.celeryd_init.connect(_hear_typed_limits, dispatch_uid=f"{uid}.limits")
     signals.worker_init.connect(_spare_the_search, dispatch_uid=f"{uid}.search")
+    signals.worker_init.connect(_bind_tasks_anew, dispatch_uid=f"{uid}.tasks")
     signals.celeryd_after_setup.connect(_spare_the_warning, dispatch_uid=f"{uid}.warning")
     signals.celeryd_after_setup.connect(_warn_of_root, dispatch_uid=f"{uid}.root")
     signals.worker_init.connect(_hear_of_poisoned, dispatch_uid=f"{uid}.poisoned")
@@ -114,17 +115,17 @@ def _warn_of_root(**_: Any) -> None:
 
 
 def _hear_typed_limits(instance: Any = None, options: Any = None, **_: Any) -> None:
-    """`--time-limit` and `--soft-time-limit` count where nobody nearer to the task says something else.
+    """`--time-limit` and `--soft-time-limit` count where nobody nearer to the task says something else."""
+    if (ours := LazyDefaults.of(instance.app)) is not None:
+        soft, hard = ((options or {}).get(name) for name in NAMES)
+        ours.typed_limits = (soft, hard)
 
-    Tasks that the import of the application has bound found out their limits before anybody read these.
-    """
-    app, soft, hard = instance.app, *((options or {}).get(name) for name in NAMES)
-    if (ours := LazyDefaults.of(app)) is None or (soft, hard) == NOTHING:
-        return
-    ours.typed_limits = (soft, hard)
-    for task in app._tasks.values():  # noqa: SLF001 - without making those that are not bound yet
-        if isinstance(task, SeawallTask) and task.__bound__:
-            task.fill_limits()
+
+def _bind_tasks_anew(sender: Any = None, **_: Any) -> None:
+    """What receivers of `celeryd_init` and the command line say comes after Celery has bound all tasks."""
+    for task in sender.app.tasks.values():
+        if isinstance(task, SeawallTask):
+            task.bind(task.app)
 
 
 def _spare_the_search(sender: Any = None, **_: Any) -> None:

@@ -6,6 +6,7 @@ keep their meaning and their precedence.
 """
 
 import inspect
+import itertools
 import logging
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task
+from celery.app.annotations import resolve_all
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
 from kombu.exceptions import EncodeError
@@ -93,17 +95,19 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     abstract = True
     Request = "seawall.worker.request:Request"
-    from_config = tuple(  # Celery 5.6 leaves time limits to its pools
-        dict.fromkeys((*Task.from_config, *((name, f"task_{name}") for name in NAMES)))
-    )
+    from_config = tuple(each for each in Task.from_config if each[0] not in NAMES)  # `fill_limits` does those
     policy: ClassVar[Policy] = DEFAULT
     _from_policy: ClassVar[Mapping[str, Any]] = {}
     _own_limits: ClassVar[Pair] = NOTHING
     _own_call: ClassVar[Any] = None
     _annotated_limits: ClassVar[Pair] = NOTHING
+    filled_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Attributes that our defaults alone have filled. What the application says later counts more."""
+
     limit_layers: ClassVar[tuple[Pair, ...]] = ()
     """Time limits as the command line, the settings, this task and its annotations give them."""
 
+    _exec_options: dict[str, Any] | None
     limits_found: ClassVar[Pair] = NOTHING
     """What became of them; where the attributes differ, somebody changed these since."""
 
@@ -111,28 +115,45 @@ class SeawallTask(Task):  # type: ignore[type-arg]
     def bind(cls, app: "Celery") -> "Celery":
         """Read the policy, before Celery fills what is unset: after that a default looks like an option.
 
-        An application binds its tasks once more when it is finalized. Celery fills what is unset then, too,
-        and a task with one limit of its own would get the other one from the defaults.
+        An application binds its tasks once more when it is finalized, and ours when a worker starts: what
+        the settings have said meanwhile counts then, where nobody nearer to the task says anything.
         """
-        if not cls.__dict__.get("__bound__"):
+        if cls.__dict__.get("__bound__"):
+            if attributes(cls) == cls.limits_found:
+                cls.fill_limits()
+        else:
             refuse_coroutines(cls.run, cls.name)
             cls.policy = policy_of(cls.run)
             _surround(cls)
             cls._from_policy = _attributes(cls)
             soft, hard = (cls._from_policy.get(name, _set_by_a_class(cls, name)) for name in NAMES)
             cls._own_limits = (soft, hard)
-            return super().bind(app)
-        decided = dict(zip(NAMES, attributes(cls), strict=True))
-        app = super().bind(app)
-        for name, limit in decided.items():
-            setattr(cls, name, limit)
-        return app
+            cls.filled_defaults = {
+                name: value for name, value in cls.filled_defaults.items() if name not in vars(cls)
+            }
+        cls._take_defaults_back(app)
+        return super().bind(app)
+
+    @classmethod
+    def _take_defaults_back(cls, app: "Celery") -> None:
+        """Leave to Celery what our defaults have filled, and find out what they are about to fill."""
+        for name, value in cls.filled_defaults.items():
+            if getattr(cls, name) == value:
+                setattr(cls, name, None)
+        ours = LazyDefaults.of(app)
+        cls.filled_defaults = {
+            name: app.conf[setting]
+            for name, setting in cls.from_config
+            if ours is not None and getattr(cls, name, None) is None and ours.decides(setting)
+        }
 
     @classmethod
     def annotate(cls: Any) -> None:
         """Apply the policy, then `task_annotations`: the operator has the last word."""
         for attribute, value in cls._from_policy.items():
             setattr(cls, attribute, value)
+        said = {*cls._from_policy, *itertools.chain(*resolve_all(cls.app.annotations, cls))}
+        cls.filled_defaults = {name: value for name, value in cls.filled_defaults.items() if name not in said}
         acks = {name: getattr(cls, name) for name in _ACKS}
         for name in (*NAMES, *_ACKS):
             setattr(cls, name, None)
@@ -155,9 +176,17 @@ class SeawallTask(Task):  # type: ignore[type-arg]
         cls.soft_time_limit, cls.time_limit = cls.limits_found = pair(*cls.limit_layers) if own else said
 
     def _get_exec_options(self) -> dict[str, Any]:
-        """As Celery's, without time limits: a message brings along those of its call alone."""
-        options = super()._get_exec_options()  # type: ignore[misc]
-        return {name: value for name, value in options.items() if name not in NAMES}
+        """As Celery's, without what a message gets elsewhere.
+
+        It brings along the time limits of its call alone, and a default priority where no route has one.
+        """
+        if self._exec_options is None:
+            options = super()._get_exec_options()  # type: ignore[misc]
+            default = "priority" in self.filled_defaults and self.priority == self.filled_defaults["priority"]
+            kept = {name: value for name, value in options.items() if name not in NAMES}
+            # None, as Celery 5.6 puts the task's priority where there is no word of it.
+            self._exec_options = {**kept, "priority": None} if default else kept
+        return dict(self._exec_options)  # Celery 5.6 writes into it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; what deserves another attempt becomes Celery's `Retry`."""
