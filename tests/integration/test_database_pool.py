@@ -165,6 +165,9 @@ def test_a_transaction_that_a_statement_replaced_is_no_success(
     with pytest.raises(ended, match="inside its block"):
         shop.run(work)
     assert shop.fetch_value("SELECT count(*) FROM t WHERE id = 2") == 0
+    with shop.connection() as connection:  # the same one
+        for each in ("BEGIN", "INSERT INTO t VALUES (4)", "COMMIT"):
+            connection.execute(each.encode())
     with shop.transaction() as connection:
         connection.execute("INSERT INTO t VALUES (3)")
     assert shop.fetch_value("SELECT count(*) FROM t WHERE id = 3") == 1

@@ -159,11 +159,12 @@ class Connection(ForkSafe[DictRow]):
             psycopg.errors.InFailedSqlTransaction: a COMMIT was answered with ROLLBACK.
             psycopg.errors.InvalidTransactionTermination: the transaction of a block ended inside it.
         """
-        if self._num_transactions and _ends(query, tags):
+        within = self._num_transactions > 0
+        if within and _ends(query, tags):
             self.ended = True
         if tags[:1] == [b"ROLLBACK"] and not _asked_to_roll_back(query):
             raise rolled_back()
-        if self.ended:
+        if within and self.ended:
             raise _ended_inside()
 
     def commit(self) -> None:
