@@ -243,7 +243,7 @@ def away(*_: Any, **__: Any) -> None:
     raise RedisConnectionError("away")
 
 
-AGAIN = {"id": "id-1", "task": "act", "delivery_info": {**FIRST, "redelivered": True}}
+AGAIN = {"id": "id-away", "task": "act", "delivery_info": {**FIRST, "redelivered": True}}
 
 
 @pytest.mark.parametrize("traced", [True, False], ids=["cells", "pools"])
@@ -253,13 +253,13 @@ def test_what_comes_again_while_the_results_are_away_waits_for_them(
     results.stored(stage.app.backend)
     celerys(stage.app, "act")
     monkeypatch.setattr(stage.app.backend, "get", away)
-    of_pools = partial(repeats.traced, stage.app.tasks["act"].__trace__, True, "id-1")  # noqa: FBT003
+    of_pools = partial(repeats.traced, stage.app.tasks["act"].__trace__, True, "id-away")  # noqa: FBT003
     trace = ours(stage.app, "act") if traced else of_pools
     with pytest.raises(Postponed):
         trace(["well"], {}, AGAIN)
     assert stage.told == []
     with pytest.raises(RedisConnectionError):
-        stage.app.AsyncResult("id-1").state  # noqa: B018 - anybody else hears it
+        stage.app.AsyncResult("id-away").state  # noqa: B018 - anybody else hears it
 
 
 def test_what_stores_no_result_runs_again_while_the_results_are_away(

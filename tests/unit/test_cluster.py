@@ -1,4 +1,5 @@
 import math
+import threading
 import traceback
 
 import pytest
@@ -70,6 +71,7 @@ def test_limits_and_breakers_of_a_url_that_no_client_takes_say_so(monkeypatch: p
     try:
         with pytest.raises(ConfigError, match="the URL of Redis"), limit("x", 1):
             pass
+        assert "seawall-limits" not in {thread.name for thread in threading.enumerate()}, "nothing is owed"
     finally:
         settings.cache_clear()
         client.cache_clear()

@@ -93,12 +93,13 @@ class Shares:
 
         Raises redis-py's errors; a share that was taken all the same is given back later.
         """
+        client = self._client()  # what cannot be made has taken nothing
         number = str(next(self._numbers))
         share = _Share(self, key, number)
         holdings.note(share)
         arguments: list[Any] = [key, n, self._holder, number, micros(self._lease)]
         try:
-            wait = self._ask(arguments)
+            wait = self._ask(client, arguments)
         except BaseException as exc:
             self._keep(self._owed, key, number)
             if isinstance(exc, RedisError | OSError):  # else the attempt gives it back
@@ -111,8 +112,8 @@ class Shares:
         return number, 0.0
 
     @holdings.interruptible
-    def _ask(self, arguments: list[Any]) -> float:
-        return int(_take(self._client(), [ROOT], arguments)) / MICROSECONDS
+    def _ask(self, client: "Redis", arguments: list[Any]) -> float:
+        return int(_take(client, [ROOT], arguments)) / MICROSECONDS
 
     def give(self, key: str, number: str) -> bool:
         """Give a share back, once; if Redis is away, as soon as it is there again.
