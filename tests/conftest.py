@@ -1,6 +1,7 @@
 """Fixtures for every test; what they are is said where they are defined."""
 
 import logging
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -107,6 +108,12 @@ def _no_claimant_left(request: pytest.FixtureRequest) -> Iterator[None]:
         left = f"{claimant.name} of {claimant.queues}"
         sys.stderr.write(f"\n{request.node.nodeid} left a channel open: {left}\n")
         keeper.discard(claimant)
+
+
+@pytest.fixture(autouse=True)
+def _forks_of_this_test() -> None:
+    """A forked child closes kombu's pools first, and would wait there for what other tests had asked."""
+    vars(multiprocessing.util)["_afterfork_registry"].clear()
 
 
 @pytest.fixture(autouse=True)
