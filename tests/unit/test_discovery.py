@@ -120,6 +120,16 @@ def test_init_names_every_queue_that_the_application_sends_to(
     assert {"celery", "bulk", "mail"} <= {*FleetSpec.load(project / "fleet.toml").workers["default"].queues}
 
 
+def init_of(project: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str) -> Result:
+    """What `seawall init` answers where that application is; it succeeds."""
+    monkeypatch.syspath_prepend(project)
+    write(project, f"{module}.py", source)
+    answer = typed("init")
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    assert answer.exit_code == 0, answer.output
+    return answer
+
+
 @pytest.mark.parametrize(
     "routes",
     [
@@ -134,31 +144,23 @@ def test_init_names_every_queue_that_the_application_sends_to(
 def test_init_reads_routes_as_celery_does(
     project: Path, routes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(project)
     source = (
         "import re\nimport seawall\nfrom kombu import Queue\napp = seawall.Seawall('routed')\n"
         f"app.conf.task_routes = {routes}\n@app.task\ndef send() -> None: ...\n"
         "nightly = {'task': 'routed.send', 'schedule': 9, 'options': {'queue': 'nightly'}}\n"
         "app.conf.beat_schedule = {'a': nightly}"
     )
-    write(project, "routed.py", source)
-    answer = typed("init")
-    monkeypatch.delitem(sys.modules, "routed", raising=False)
-    assert answer.exit_code == 0, answer.output
+    init_of(project, monkeypatch, "routed", source)
     queues = {*FleetSpec.load(project / "fleet.toml").workers["default"].queues}
     assert {"celery", "bulk", "nightly"} <= queues <= {"celery", "bulk", "nightly", "more"}
 
 
 def test_init_says_which_router_it_cannot_ask(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(project)
     source = (
         "import seawall\napp = seawall.Seawall('asked')\ndef route(name, args, *_, **__): return args[0]\n"
         "app.conf.task_routes = [route, 'no.such.Router']\n@app.task\ndef send() -> None: ...\n"
     )
-    write(project, "asked.py", source)
-    answer = typed("init")
-    monkeypatch.delitem(sys.modules, "asked", raising=False)
-    assert answer.exit_code == 0, answer.output
+    answer = init_of(project, monkeypatch, "asked", source)
     assert (
         "the router route cannot be asked for asked.send without its arguments (IndexError" in answer.stderr
     )
