@@ -65,10 +65,17 @@ class Interrupter:
         self._error = error
 
     def __enter__(self) -> None:
+        self._report, sys.unraisablehook = sys.unraisablehook, self._pass_on
         sys.settrace(self._enter)
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
+        sys.unraisablehook = self._report
+
+    def _pass_on(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Report what nobody can catch, unless it is our own: Python drops what is raised in a destructor."""
+        if unraisable.exc_value is not self._error:
+            self._report(unraisable)
 
     def _enter(self, frame: FrameType, _event: str, _argument: object) -> Any:
         path = Path(frame.f_code.co_filename)
