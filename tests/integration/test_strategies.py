@@ -62,8 +62,10 @@ def test_batches_are_as_large_as_they_ask_for(
     app: Celery, start_worker: StartWorker, name: str, pool: str
 ) -> None:
     submit(app, name)
-    start_worker("support.gathered", "--concurrency=1", *([] if pool == "cells" else ["-P", pool]))
-    wait_until(lambda: sum(sizes(app)) >= MANY, timeout=30, what="all batches")
+    seconds = 3 * busyness()  # in which those that wait arrive one after the other
+    options = [] if pool == "cells" else ["-P", pool]
+    start_worker("support.gathered", "--concurrency=1", *options, env={"GATHERED_FOR": str(seconds)})
+    wait_until(lambda: sum(sizes(app)) >= MANY, timeout=30 + seconds, what="all batches")
     assert sizes(app) == [10, 10, 5]
     wait_until(lambda: settled(app), what="the last acknowledgement")
 
