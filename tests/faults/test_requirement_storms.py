@@ -118,13 +118,15 @@ def test_limits_hold_and_all_tenants_progress_while_cells_are_killed(
     begun = time.monotonic()
     submitted(app, "serve", [(tenant, each) for tenant in tenants])
     wait_until(lambda: store(app).llen("beside") > many // 4, timeout=120)
-    victims = [process.pid for process in worker.container.children()]
-    for pid in victims[:2]:
+    victims = [process.pid for process in worker.container.children()][:2]
+    for pid in victims:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: store(app).llen("served") >= many, timeout=300)
     took = time.monotonic() - begun
     served: Any = store(app).lrange("served", 0, -1)
-    assert Counter(line.decode().split()[0] for line in served) == Counter(tenants)
+    runs = Counter(line.decode().split()[0] for line in served)
+    assert not Counter(tenants) - runs
+    assert (runs - Counter(tenants)).total() <= len(victims), "what ended when its cell was killed runs again"
     # Calls to Redis, which the task makes for the test, are its own work too.
     best = ideal(tenants, cells=cells, limit=limit, each=mean(float(line.split()[1]) for line in served))
     nominal = ideal(tenants, cells=cells, limit=limit, each=each)
