@@ -294,7 +294,7 @@ def _without_password(value: object, kind: str) -> object:
 
 
 def _hidden(plain: str, kind: str) -> str:
-    """`plain` without passwords; the path of a URL is one too unless it names a database: that of a webhook."""
+    """`plain` without passwords; the path of a webhook is one, so of a URL of no server the host is shown."""
     shown = hide_passwords(plain)
     if kind != "URL" or scheme_of(shown) in BROKER_SCHEMES | DATABASE_SCHEMES:
         return shown
