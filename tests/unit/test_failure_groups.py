@@ -53,7 +53,7 @@ SAME = [
         "make: *** No rule to make target `foo', needed by `bar'.  Stop.",
         "make: *** No rule to make target `x y', needed by `z'.  Stop.",
     ),
-    ("cannot stat ‘a b’: No such file", "cannot stat ‘c’: No such file"),
+    ("cannot stat \u2018a b\u2019: No such file", "cannot stat \u2018c\u2019: No such file"),
     ("connect to 2001:db8::1 failed", "connect to fe80::1 failed"),
     ("connect to ::1 port 5432 failed", "connect to 10.0.0.1 port 5433 failed"),
     ("connect to [2001:db8::1]:5432 failed", "connect to [fe80::1%eth0]:5433 failed"),
