@@ -23,7 +23,7 @@ from seawall.doctor.adoption.sources import Sources
 from seawall.doctor.shapes import number as seconds
 from seawall.doctor.shapes import readable
 from seawall.errors import ConfigError, SeawallError
-from seawall.policy import Policy, policy_of
+from seawall.policies import Policy, policy_of
 from seawall.quantity import shown
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask

@@ -7,7 +7,7 @@ from typing import Any, Final
 from seawall.doctor.adoption.application import Application, TaskView
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
 from seawall.doctor.shapes import number as seconds
-from seawall.policy import DEFAULT
+from seawall.policies import DEFAULT
 from seawall.worker.time_limits import NOTHING, Pair
 
 _STRATEGY: Final = "celery.worker.strategy:default"
