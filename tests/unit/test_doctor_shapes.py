@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from seawall.doctor import audit_celery
+from seawall.doctor import adoption, audit_celery
 from seawall.doctor.adoption import Notice, examine_application
 from seawall.doctor.adoption.calls import _delays
 
@@ -74,6 +74,7 @@ def examined(conf: dict[Any, Any]) -> dict[str, list[Notice]]:
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(adoption, "_versions", lambda: iter(()))  # it reads all that is installed
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "later_tasks.py").write_text("raise RuntimeError('later_tasks was imported')\n")
 
