@@ -340,6 +340,6 @@ class SentinelChannel(Channel, stock.SentinelChannel):
 
 def _has_to_arrive(message: Mapping[str, Any], exchange: str, options: Mapping[str, Any]) -> bool:
     """Whether a message must find a queue: a task. Who asked for a reply (pidbox) may have left by now."""
-    if exchange.endswith(".pidbox"):
+    if str(exchange).endswith(".pidbox"):
         return False
     return bool(options.get("mandatory")) or "task" in (message.get("headers") or {})
