@@ -5,7 +5,6 @@ to import (Celery, pydantic, the clients of the servers) is imported with the fi
 that the command line stays quick and the servers' keeper small.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from seawall import errors, memory
@@ -27,7 +26,8 @@ from seawall.errors import (
     StartupError,
 )
 from seawall.failure import Category, Failure, Severity
-from seawall.policy import Limit, Retry, policy
+from seawall.lazily import imported
+from seawall.policies import Limit, Retry, policy
 from seawall.priority import Priority
 
 if TYPE_CHECKING:
@@ -107,5 +107,5 @@ def __getattr__(name: str) -> Any:
     module = _LATER.get(name)
     if module is None:
         raise AttributeError(f"module 'seawall' has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(module), name)
+    found = globals()[name] = imported(module, name)
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from seawall.errors import SeawallError
-from seawall.policy import Policy
+from seawall.policies import Policy
 
 PARKED_FOR: Final = 60.0
 """Seconds that a broker keeps a task beyond its time, if nobody lets it go: every watch is dead."""

@@ -23,7 +23,7 @@ from seawall import events, logs, records, recovery
 from seawall.classification import classify
 from seawall.events import Event
 from seawall.failure import Category, Failure
-from seawall.later import is_coroutine_function, refuse_later
+from seawall.later import PREPARED, is_coroutine_function, refuse_later, too_late
 from seawall.records.journal import line
 from seawall.records.occurrences import occurrence
 from seawall.redaction import KEPT, ends
@@ -192,8 +192,13 @@ class error_boundary:  # noqa: N801 - a verb, used like a function
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
+            result = None
             with inner:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            if PREPARED[type(result)]:  # outside of the block, which `stop` would end it in
+                instead = "write a `with error_boundary(...)` block where the work is done"
+                raise too_late(result, f"error_boundary({where!r})", instead)
+            return result
 
         return guarded  # type: ignore[return-value]
 

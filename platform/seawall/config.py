@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from seawall import redaction
 from seawall.errors import ConfigError
 from seawall.quantity import quantity_of, shown
-from seawall.redaction import hide_passwords
+from seawall.redaction import HIDDEN, hide_passwords
 from seawall.sections import (
     AlertSettings,
     BeatSettings,
@@ -54,6 +54,7 @@ from seawall.urls import (
 PREFIX: Final = "SEAWALL_"
 FILE_VARIABLE: Final = "SEAWALL_CONFIG"
 DEFAULT_FILE: Final = Path("seawall.toml")
+_HOST: Final = re.compile(r"(?:[^:/?#\s]+://)?[^/?#\s]*")
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP|SCTP).*)?$")
 """What Kubernetes adds to the environment of its own accord for a service called seawall or seawall-..."""
 
@@ -256,7 +257,7 @@ def effective(current: Settings) -> Iterator[tuple[Key, str, str]]:
         plain = "unset" if value is None else _plain(value)
         yield (
             key,
-            plain if isinstance(value, tuple) else hide_passwords(plain),
+            plain if isinstance(value, tuple) else _hidden(plain, key.kind),
             source,
         )  # names are no secrets
 
@@ -281,15 +282,24 @@ def _explain(exc: ValidationError) -> Iterator[str]:
             yield f"{name} is not a setting: {hint}"
             continue
         label = known[name].variable if name in known else name
-        value = shown(_without_password(error["input"]))
+        value = shown(_without_password(error["input"], known[name].kind if name in known else ""))
         if error["type"] == "value_error":  # our own words, with the fix
             yield f"{label}={value} {error['ctx']['error']}"
         else:
             yield f"{label}={value} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _without_password(value: object) -> object:
-    return hide_passwords(_plain(value)) if isinstance(value, str | SecretStr) else value
+def _without_password(value: object, kind: str) -> object:
+    return _hidden(_plain(value), kind) if isinstance(value, str | SecretStr) else value
+
+
+def _hidden(plain: str, kind: str) -> str:
+    """`plain` without passwords; the path of a webhook is one, so of a URL of no server the host is shown."""
+    shown = hide_passwords(plain)
+    if kind != "URL" or scheme_of(shown) in BROKER_SCHEMES | DATABASE_SCHEMES:
+        return shown
+    host = _HOST.match(shown)
+    return shown if host is None or host.end() == len(shown) else f"{host[0]}/{HIDDEN}"
 
 
 def _plain(value: object) -> str:

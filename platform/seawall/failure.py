@@ -20,34 +20,49 @@ _CAUSES: Final = 100
 """Exceptions of a chain of causes that are looked at; some lead back to themselves."""
 _LINKS: Final = 100_000
 """Steps of a traceback that are walked."""
+_SEPARATOR: Final = r"""(?:[ ]?[:=]{1,2}[ ]?["']?|[ ]?[(\[]|[ ])"""
+"""Between what a number is called and the number."""
+_NO_COUNT: Final = r"(?!\.\d|[ ]?(?:/|%|(?:of|[munµ]?s|[kmgt]?i?b)\b)|[ ](?!status\b)\w{3,30}s\b)"
+"""After a number that is no duration, no size and counts nothing."""
 _VARIABLE: Final = re.compile(
-    r"""(?P<kept>                            # what says which fault it is:
-        \b(?:HTTP(?:/\d(?:\.\d)?|[ ]Error)?|status(?:[ _-]?code)?|error[ ]code|errno|SQLSTATE
-            |exit[ ]?(?:code|status)|return[ ]?code|rc|signal)(?:[ :=]{1,3}|[ ]?\[)-?\w{1,5}\b    # codes,
-        |["'](?:status(?:_?code)?|code|errno)["']:[ ]?-?\d{1,5}\b    # as JSON and a dict have them,
-        |\berr(?:or)?[ ]\d{1,5}\b|\bORA-\d{5}\b
-        |\b(?:code|returned|response|(?:answered|replied|responded)(?:[ ]with)?)(?::?[ ]|=|[ ]\[)[45]\d\d\b
-            (?![ ](?!status\b)\w{3,30}s\b)      # unless they count rows,
-        |\A\w{0,60}\(?[1-5]\d\d\b(?=[,)]|[ ](?:Client|Server)[ ]Error\b) # also where they begin the message,
-        |\bStatusCode\.\w{1,40}
-        |\bconstraint[ ]failed:[ ][\w.]{1,80}(?:,[ ][\w.]{1,80}){0,8}
-        |\A\((?:\w{1,60}\.){1,6}\w{1,60}\)       # the class of a wrapped error,
-        |\b(?:varying|varchar|char|numeric)\(\d{1,9}(?:,\d{1,9})?\)|\b(?:u?int|float)\d\d?\b
+    rf"""(?P<kept>                            # what says which fault it is:
+        \b(?:HTTP(?:/\d(?:\.\d)?|[ ]Error)?|(?:(?:HTTP|exit|response|reply)[ _-]?)?status(?:[ _-]?code)?
+            |(?:HTTP|API|pg|SQL|err(?:or)?|exit|return|response|reply|reason|fault|with)[ _-]?code
+            |errno|SQLSTATE|rc|signal){_SEPARATOR}-?\w{{1,5}}\b    # codes by name,
+        |(?<![\w-])(?<!\w[ ])code(?:[ ]?[:=][ ]?["']?|[ ]?[(\[])-?(?=\w*\d)\w{{1,5}}\b
+        |(?<=[(\[])code[ ]-?\w{{1,5}}(?=[)\]])  # where it is not a promo code,
+        |["'](?:status(?:_?code)?|code|errno)["']:[ ]?["']?-?(?=\w*\d)\w{{1,5}}\b    # as in JSON,
+        |\berr(?:or)?(?:[ ]\d{{1,5}}\b|[ ]?=[ ]?-?\d{{1,5}}\b|[ ]?[(\[]-?\d{{1,5}}(?=[)\]])
+            |:[ ]?-?\d{{1,5}}\b(?!\.\d|[ ]\w))|\bORA-\d{{5}}\b
+        |\b(?:code|returned|response|reply|error|failure
+              |(?:answered|replied|responded|failed|rejected)(?:[ ]with)?){_SEPARATOR}[45]\d\d\b{_NO_COUNT}
+        |\A\w{{0,60}}\(?[1-5]\d\d\b(?=[,)]|[ ](?:Client|Server)[ ]Error\b) # also where the message begins,
+        |\bStatusCode\.\w{{1,40}}
+        |\bconstraint[ ]failed:[ ][\w.]{{1,80}}(?:,[ ][\w.]{{1,80}}){{0,8}}
+        |\A\((?:\w{{1,60}}\.){{1,6}}\w{{1,60}}\)       # the class of a wrapped error,
+        |\b(?:varying|varchar|char|numeric)\(\d{{1,9}}(?:,\d{{1,9}})?\)|\b(?:u?int|float)\d\d?\b
     )
     |'\[(?:[^\]']|'(?!\[))*+\](?:'|\Z)         # a quoted list
-    |\u201c[^\u201d]*+\u201d?+|`[^`]*+`?+
+    |\u201e[^\u201c\u201d]*+[\u201c\u201d]?+|\u201c[^\u201d]*+\u201d?+|\u2018[^\u2019]*+\u2019?+
+    |`(?:[^`']|(?<=\w)'(?=\w))*+'(?!\w)     # as GNU's programs quote
+    |`[^`]*+`?+
     |(?<!\w)'(?:[^']|'(?=\w))*+'?+         # quoted values; an apostrophe inside of a word is none, and one
     |"[^"]*+"?+                             # that the cut has left open ends with the text
-    |\b[a-z][a-z0-9+.-]{0,30}://\S++         # URLs
-    |(?<![\w/])[\w.@~+-]{1,64}+(?:/[\w@~+-]{1,64}+){1,16}+\.\w{1,8}\b # relative paths to files
+    |\b[a-z][a-z0-9+.-]{{0,30}}://\S++         # URLs
+    |\[(?=[0-9a-f]*:)[0-9a-f:.]{{2,45}}+(?:%[\w.-]{{1,20}}+)?\](?::\d{{1,5}})?+ # IPv6 addresses
+    |(?<![\w:])(?=[0-9a-f:.]{{0,44}}[0-9a-f])(?:[0-9a-f]{{0,4}}:){{2,7}}(?:[\d.]{{7,15}}|[0-9a-f]{{0,4}})(?:%[\w.-]{{1,20}}+)?(?![\w:])
+    |(?<![\w/])[\w.@~+-]{{1,64}}+(?:/[\w@~+-]{{1,64}}+){{1,16}}+\.\w{{1,8}}\b # relative paths to files
     |(?:/[\w.@~+-]++)++/?(?:\?[\w.@~+&=%-]*+)? # paths
-    |(?<!\w)[\w.+-]{1,64}@[\w.-]++           # mail addresses
-    |\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d++)?)?(?:Z|[+-]\d\d:?\d\d)?  # times
+    |(?<!\w)[\w.+-]{{1,64}}@[\w.-]++           # mail addresses
+    |\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d++)?)?(?:Z|[+-]\d\d:?\d\d)?  # times
     |\b0x[0-9a-f]++\b                       # addresses
     |(?<![\w.-])[\w-]++(?:\.[\w-]++)++(?::\d++)?  # hosts, versions, dotted names
-    |\b[\w-]{1,63}:\d{2,5}\b               # hosts with a port
-    |\b[0-9a-f]{8}[0-9a-f-]{0,120}+\b       # hashes, UUIDs
+    |\b[\w-]{{1,63}}:\d{{2,5}}\b               # hosts with a port
+    |\b[0-9a-f]{{8}}[0-9a-f-]{{0,120}}+\b       # hashes, UUIDs
     |(?<![\w-])(?=[\w-]*?\d)[\w-]++         # numbers, and names that hold one
+    |(?<![\w.-])(?-i:None)(?![\w.-])           # what stands where a value is missing
+    |(?:(?<=[=:(,\[{{])|(?<=[=:,][ ])|(?<=\bgot[ ])|(?<=\bfor[ ]))(?:null|nil|nan|undefined)\b
+        (?![ ](?:value|pointer|byte|char))
     """,
     re.IGNORECASE | re.VERBOSE,
 )

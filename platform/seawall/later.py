@@ -105,11 +105,25 @@ def refuse_later(function: Any, cannot: str, *, instead: str = "Pass a plain fun
 
 def too_late(result: Any, who: str, instead: str) -> ConfigError:
     """The error for work that was only prepared in a call; a coroutine is closed, nobody will await it."""
+    return _not_begun(result, f"{who} guarded a call that", instead)
+
+
+def _not_begun(result: Any, which: str, instead: str) -> ConfigError:
     if isinstance(result, CoroutineType):
         result.close()
-    return ConfigError(
-        f"{who} guarded a call that returned a {type(result).__name__}, whose work has not begun: {instead}"
-    )
+    return ConfigError(f"{which} returned a {type(result).__name__}, whose work has not begun: {instead}")
+
+
+def called(who: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What a function that was registered with `who` returns: a plain one may still only prepare its work.
+
+    Raises:
+        ConfigError: it did.
+    """
+    result = function(*args, **kwargs)
+    if PREPARED[type(result)]:
+        raise _not_begun(result, f"{who} called {shown(function)}, which", "do it in the function")
+    return result
 
 
 class Block(Generic[T]):

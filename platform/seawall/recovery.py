@@ -24,7 +24,7 @@ from seawall import events
 from seawall.errors import ConfigError
 from seawall.events import Event
 from seawall.failure import Category, Failure
-from seawall.later import refuse_later
+from seawall.later import called, refuse_later
 from seawall.quantity import parse_duration
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Recovery:
 
     def consider(self, trouble: Trouble) -> bool:
         """Begin, unless it runs or ran a moment ago; whether it did."""
-        if not self.when(trouble):
+        if not called("recovers(when)", self.when, trouble):
             return False
         with self._lock:
             if self._running or self.clock() < self._next:
@@ -106,7 +106,7 @@ class Recovery:
         )
         started, ok = self.clock(), True
         try:
-            did = self.work(trouble) or "done"
+            did = called("recovers()", self.work, trouble) or "done"
         except Exception as exc:
             ok, did = False, f"failed: {type(exc).__name__}"
             logger.exception("recovery %s failed", self.name)

@@ -35,6 +35,11 @@ def storable(text: str) -> str:
     return carried(text).replace("\0", "\\x00")
 
 
+def many(count: int, noun: str, several: str | None = None) -> str:
+    """`"1 task"`, `"2,000 tasks"`; `several` is said of more than one where an s at the end is not enough."""
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
+
+
 def one_line(text: str) -> str:
     """`text` as one line of a page: without line feeds, control characters and changes of direction."""
     if text.isprintable():

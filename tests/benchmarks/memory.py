@@ -21,7 +21,7 @@ from seawall.memory.board import Board
 from seawall.memory.guard import Guard
 from seawall.memory.learned import Sample
 from seawall.memory.runs import Runs
-from seawall.policy import Policy
+from seawall.policies import Policy
 from support import hungry
 from support.control_groups import memory_group
 from support.delivery import own_server

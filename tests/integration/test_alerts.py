@@ -122,6 +122,13 @@ def test_a_broken_webhook_harms_nobody(hook: Hook) -> None:
     wait_until(lambda: len(hook.bodies) == 3, what="all attempts")
 
 
+def test_what_is_said_of_a_broken_webhook_has_no_path_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    url = "http://127.0.0.1:9/services/T0/hunter2 hunter3?token=hunter4"
+    Alerts(AlertSettings(group=1, quiet=0, webhook=SecretStr(url))).count(seen("f"))
+    wait_until(lambda: "did not reach the webhook" in caplog.text, what="the warning")
+    assert "hunter" not in caplog.text
+
+
 def test_workers_raise_alerts_and_count_what_escapes_in_threads(
     shop_app: Celery, start_worker: StartWorker, recorded: Recorded, hook: Hook
 ) -> None:

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -85,6 +86,23 @@ def test_failures_open_it_refusals_cost_nothing_and_it_recovers_by_a_probe(
         ("process", "open", "half_open"),
         ("process", "half_open", "closed"),
     ], "a single process opens alone"
+
+
+def test_a_call_in_a_thread_belongs_to_the_probe_whose_context_it_has(url: str) -> None:
+    one = breaker("payments", open_for=0.3, ramp_for=0)
+
+    def probe() -> tuple[int, int]:
+        with ThreadPoolExecutor(2) as pool:
+            with pytest.raises(BreakerOpen):
+                pool.submit(one.call, lambda: 1).result()
+            run: Any = copy_context().run
+            told: int = pool.submit(run, one.call, lambda: 2).result()
+        return told, asyncio.run(asyncio.to_thread(one.call, lambda: 3))
+
+    fail(one)
+    wait_until(lambda: one.snapshot().retry_after == 0)
+    assert one.call(probe) == (2, 3)
+    assert one.state is State.CLOSED
 
 
 def test_a_refusal_leaves_nothing_to_the_garbage_collector(url: str) -> None:

@@ -35,7 +35,7 @@ import urllib3
 
 from seawall import Category, Failure, Severity, classify
 from seawall.embedded import Servers
-from seawall.policy import Retry
+from seawall.policies import Retry
 
 D, N, M, T = Category.DATABASE, Category.NETWORK, Category.MEMORY, Category.TIMEOUT
 DEP, V, I = Category.DEPENDENCY, Category.VALIDATION, Category.INTERNAL  # noqa: E741

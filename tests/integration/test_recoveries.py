@@ -11,7 +11,7 @@ from seawall import Category, classify, database, memory, policy, settings
 from seawall.breaker import State, breaker
 from seawall.breaker.face import close as close_breakers
 from seawall.database import close
-from seawall.policy import policy_of
+from seawall.policies import policy_of
 from seawall.recovery import Trouble
 from seawall.worker import recoveries
 from support import shop

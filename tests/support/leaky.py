@@ -8,7 +8,7 @@ from seawall import Seawall
 from seawall.memory.board import Board
 from seawall.memory.learned import Sample
 from seawall.memory.runs import Runs
-from seawall.policy import Policy
+from seawall.policies import Policy
 
 app = Seawall("leaky", set_as_current=False)
 kept: list[bytearray] = []

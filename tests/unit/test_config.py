@@ -105,7 +105,7 @@ def test_a_password_with_a_raw_character_is_shown_nowhere(monkeypatch: pytest.Mo
         monkeypatch.setenv(variable, url)
         settings.cache_clear()
         try:
-            said = str(effective(settings()))
+            said = str([*effective(settings())])
         except ConfigError as exc:
             said = str(exc)
         assert SECRET not in said
@@ -115,7 +115,30 @@ def test_a_password_with_a_raw_character_is_shown_nowhere(monkeypatch: pytest.Mo
 def test_a_token_in_an_address_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEAWALL_REDIS_URL", f"redis://{SECRET}@cache/0")
     monkeypatch.setenv("SEAWALL_ALERTS__WEBHOOK", f"https://hooks.slack.com/services/T0/B0/{SECRET}")
-    assert SECRET not in f"{effective(settings())} {settings()!r}"
+    assert SECRET not in f"{[*effective(settings())]} {settings()!r}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://hooks.slack.com/services/T0/B0/{SECRET}",
+        f"https://discord.com/api/webhooks/123/{SECRET}",
+        f"https://prod-7.westeurope.logic.azure.com:443/workflows/{SECRET}/triggers/manual/paths/invoke?sig={SECRET}",
+        f"https://chat.example.org/{SECRET}",
+        f"HTTP://alerts:8080/a/{SECRET}?x=1#{SECRET}",
+        f"htps://alerts.example/{SECRET}",
+        f"alerts.example/{SECRET}",
+        f"https://alerts.example?key={SECRET}",
+    ],
+)
+def test_of_a_webhook_the_host_alone_is_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("SEAWALL_ALERTS__WEBHOOK", url)
+    try:
+        said = next(value for key, value, _ in effective(settings()) if key.name == "alerts.webhook")
+    except ConfigError as exc:
+        said = str(exc)
+    assert SECRET not in said
+    assert "/***" in said
 
 
 @pytest.mark.parametrize("variable", ["SEAWALL_REDIS_URL", "SEAWALL_BROKER_URL", "SEAWALL_DATABASE_URL"])
@@ -128,7 +151,7 @@ def test_no_half_of_a_password_with_a_sign_in_it_is_shown(
     halves = "abXk9vQ2", "mZ7rT4cd"
     monkeypatch.setenv(variable, f"{scheme}://u:{halves[0]}{between}{halves[1]}@cache:1/0")
     try:
-        shown = f"{effective(settings())} {settings()!r}"
+        shown = f"{[*effective(settings())]} {settings()!r}"
     except ConfigError as exc:
         shown = str(exc)
         assert variable in shown

@@ -18,7 +18,7 @@ from packaging.version import Version
 from seawall import Seawall
 from seawall.cli import group
 from seawall.config import FILE_VARIABLE, keys, settings
-from seawall.policy import DEFAULT
+from seawall.policies import DEFAULT
 from seawall.quantity import parse_duration
 from seawall.worker.defaults import PLAIN, LazyDefaults
 

@@ -51,3 +51,65 @@ def test_each_module_can_be_imported_first() -> None:
     done = run(FIRST, *before, "seawall.config", *after)
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
+
+
+BROKEN = """
+import importlib, sys, traceback
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+
+class Broken(MetaPathFinder, Loader):
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name.startswith(package + ".") else None
+    def exec_module(self, module):
+        raise error("the true cause")
+
+for package in sys.argv[1:]:
+    module = importlib.import_module(package)
+    sys.meta_path.insert(0, Broken())
+    for error in (AttributeError, ImportError, NameError, SystemExit):
+        lazy = [name for name in module.__all__ if name not in vars(module)]
+        assert lazy, package
+        for name in lazy:
+            for each in [each for each in sys.modules if each.startswith(package + ".")]:
+                del sys.modules[each]
+            asked = f"import sys; getattr(sys.modules[{package!r}], {name!r}, None)"
+            for line in (f"from {package} import {name}", asked):
+                try:
+                    exec(line, {})
+                except BaseException:
+                    if "the true cause" in traceback.format_exc():
+                        continue
+                print(f"{line}: {error.__name__} is hidden")
+    sys.meta_path.pop(0)
+    try:
+        module.nowhere
+    except AttributeError:
+        continue
+    print(f"{package} has everything")
+"""
+
+
+def test_a_package_that_imports_names_later_hides_no_error_of_their_modules() -> None:
+    root = ROOT / "platform"
+    lazy = [each for each in (root / "seawall").rglob("*.py") if "def __getattr__(name" in each.read_text()]
+    packages = [".".join(each.relative_to(root).parent.parts) for each in lazy]
+    assert {each.name for each in lazy} == {"__init__.py"}
+    assert len(packages) > 2
+    for package in packages:
+        done = run(BROKEN, package)
+        assert done.stdout + done.stderr == ""
+
+
+def test_no_further_module_bears_the_name_of_a_public_function() -> None:
+    """`import seawall.x as x` would give the function; these two have submodules that docs/ names."""
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    package, _, last = name.rpartition(".")
+    if importlib.import_module(name) is not getattr(sys.modules[package], last):
+        print(name)
+"""
+    done = run(program, *[name for name in modules() if name != "seawall"])
+    assert done.stderr == ""
+    assert done.stdout.split() == ["seawall.breaker", "seawall.database"]

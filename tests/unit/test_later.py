@@ -10,12 +10,29 @@ from typing import Any
 import pytest
 
 import seawall
-from seawall import Category, ConfigError, breaker, error_boundary, limit, recovers, service
+from seawall import (
+    Category,
+    ConfigError,
+    Failure,
+    Severity,
+    StartupError,
+    breaker,
+    error_boundary,
+    limit,
+    recovers,
+    service,
+)
 from seawall.breaker import face
+from seawall.breaker.config import parse
 from seawall.database.pool import Database
-from seawall.later import PREPARED, kind_of
+from seawall.events import Event, emit, subscribe
+from seawall.health.checks import Check, CheckReport
+from seawall.later import PREPARED, Block, kind_of
 from seawall.memory.cleanup import Cleaner
 from seawall.memory.levels import Pressure
+from seawall.recovery import consider
+from seawall.runtime import Runtime
+from support.waiting import wait_until
 
 
 async def coroutine(*_: object) -> None:
@@ -90,7 +107,85 @@ DOORS: dict[str, Callable[[Any], object]] = {
     "start": lambda function: served(start=function),
     "stop": lambda function: served(stop=function),
     "check": lambda function: service("later", check=function),
+    "subscribe": lambda function: subscribe(Event, function),
+    "health": lambda function: Check("later", function),
 }
+
+
+def reasons(answer: Callable[[], object], caplog: pytest.LogCaptureFixture) -> str:
+    """What is said when a callback was called whose work has not begun: raised, answered or logged."""
+    try:
+        answered = answer()
+    except ConfigError as exc:
+        answered = exc
+    wait_until(lambda: "has not begun" in f"{answered} {caplog.text}", what="a word of it")
+    return f"{answered} {caplog.text}"
+
+
+def heard(observer: Any) -> None:
+    stop = subscribe(Event, observer)
+    emit(Event())
+    stop()
+
+
+def recovered(work: Any, when: Any = lambda _: True) -> None:
+    recovers(Category.DATABASE, name="later", when=when)(work)
+    try:
+        consider(Failure(Category.DATABASE, Severity.ERROR, retryable=True, fingerprint=""), ValueError())
+    finally:
+        seawall.recovery.unregister("later")
+
+
+def cleaned(function: Any) -> None:
+    cleaner = Cleaner()
+    cleaner.register(function, Pressure.WARNING)
+    cleaner.react(Pressure.WARNING)
+
+
+def checked(probe: Any) -> CheckReport:
+    check = Check("later", probe)
+    check.begin()
+    return check.report(10.0)
+
+
+def started(function: Any) -> None:
+    runtime = Runtime([service("later", attempts=1)(function)])
+    try:
+        runtime.start()
+    except StartupError as exc:
+        raise ConfigError(str(exc)) from exc
+    finally:
+        runtime.stop()
+
+
+CALLED: dict[str, Callable[[Any], object]] = {
+    "subscribe": heard,
+    "on_pressure": cleaned,
+    "recovers": recovered,
+    "recovers(when)": lambda function: recovered(lambda _: "done", when=function),
+    "ignore": lambda function: parse({"ignore": function}).failed(ValueError()),
+    "record": lambda function: parse({"record": function}).failed(ValueError()),
+    "record_result": lambda function: parse({"record_result": function}).is_bad(1),
+    "check": checked,
+    "service": started,
+    "error_boundary": lambda function: error_boundary("here", stop=True)(function)(),
+    "breaker": lambda function: breaker("b")(function)(),
+    "limit": lambda function: Block(contextlib.nullcontext, "limit 'k'")(function)(),
+}
+"""What calls each registered function, and each decorator around one."""
+
+
+@pytest.mark.parametrize("door", CALLED)
+@pytest.mark.parametrize("later", [coroutine, generator, Future])
+def test_a_plain_function_that_only_prepares_its_work_is_told_when_it_is_called(
+    door: str, later: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(*_: object) -> Any:
+        return later()
+
+    assert f"returned a {later.__name__}, whose work has not begun" in reasons(
+        lambda: CALLED[door](plain), caplog
+    )
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -7,7 +7,7 @@ import pytest
 from seawall import events
 from seawall.admission import ADMIT, Candidate, Park
 from seawall.health import Check
-from seawall.policy import Policy
+from seawall.policies import Policy
 from seawall.runtime import ServiceLost, ServiceReturned
 from seawall.worker import losses
 from seawall.worker.losses import Account, Lost, Watch, Watched

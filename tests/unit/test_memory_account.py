@@ -16,7 +16,7 @@ from seawall.admission import ADMIT, Candidate, Hold, Refuse
 from seawall.memory import Marks, Pressure
 from seawall.memory.account import PATIENCE, SILENT, STUCK, MemoryAccount
 from seawall.memory.board import Board, Busy, Kind
-from seawall.policy import Policy, policy_of
+from seawall.policies import Policy, policy_of
 from support.waiting import wait_until
 
 MB = 1 << 20

@@ -29,7 +29,7 @@ from seawall.memory.learned import Sample
 from seawall.memory.meter import Meter, Own, started_at
 from seawall.memory.profile import profile
 from seawall.memory.runs import SIGNAL, Reports, Runs, sizes
-from seawall.policy import Policy, policy_of
+from seawall.policies import Policy, policy_of
 from support import leaky
 from support.nodes import environment
 from support.waiting import wait_until

@@ -30,7 +30,7 @@ from seawall.errors import ConfigError
 from seawall.fleet import FleetSpec
 from seawall.health import Beat
 from seawall.limits import limit
-from seawall.policy import Limit, Policy, policy
+from seawall.policies import Limit, Policy, policy
 from seawall.quantity import (
     DAY,
     LONGEST_WAIT,

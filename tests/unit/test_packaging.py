@@ -111,9 +111,9 @@ def test_what_is_below_a_package_whose_place_a_function_takes_can_be_imported_by
 @pytest.mark.parametrize(
     "first",
     [
-        "import seawall.policy",
+        "import seawall.policies",
         "import seawall.database",
-        "from seawall.policy import Retry",
+        "from seawall.policies import Retry",
         "from seawall import Seawall",
     ],
 )

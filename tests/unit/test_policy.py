@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seawall import ConfigError, Limit, Priority, Retry, breaker, limit, policy
-from seawall.policy import Policy, policy_of
+from seawall.policies import Policy, policy_of
 from seawall.quantity import format_age, format_bytes, parse_bytes, parse_duration
 
 

@@ -26,7 +26,7 @@ from seawall.delivery.envelope import unwrap
 from seawall.delivery.queues import _readable
 from seawall.records.journal import line, quoted
 from seawall.records.occurrences import occurrence, reason
-from seawall.text import carried, one_line, storable, to_bytes
+from seawall.text import carried, many, one_line, storable, to_bytes
 from seawall.worker import outcomes
 from seawall.worker.accounts import _waits_for
 from seawall.worker.cells.events import _encode
@@ -247,3 +247,9 @@ def test_texts_that_differ_stay_two() -> None:
     assert storable("a\0b") == r"a\x00b"
     assert one_line("a\nb\tc") == r"a\nb\tc"
     assert one_line("plain größe") == "plain größe"
+
+
+def test_what_is_counted_is_said_in_the_plural_unless_it_is_one() -> None:
+    said = [many(count, "task") for count in (0, 1, 2, 2000)]
+    assert said == ["0 tasks", "1 task", "2 tasks", "2,000 tasks"]
+    assert [many(count, "task waits", "tasks wait") for count in (1, 2)] == ["1 task waits", "2 tasks wait"]

@@ -7,8 +7,9 @@ guide; `machine` says how a circuit thinks, `lua/layout.lua` what is shared, `hu
 Importing this package costs nothing: redis-py is loaded by the first `breaker(...)`.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from seawall.lazily import imported
 
 if TYPE_CHECKING:
     from seawall.breaker.circuit import Snapshot
@@ -68,5 +69,5 @@ breaker.__name__ = __name__
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return imported(f"{__name__}.{module}", name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 from seawall.breaker.machine import Rules
 from seawall.errors import ConfigError, MemoryBudgetExceeded, Refused, is_older
 from seawall.failure import found_in, leaves
-from seawall.later import refuse_later
+from seawall.later import called, refuse_later
 from seawall.quantity import DAY, Duration, Number, Seconds, Whole, check_fields, shown
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Config:
         if self.record_result is None:
             return False
         try:
-            return bool(self.record_result(result))
+            return bool(called("record_result", self.record_result, result))
         except Exception:
             logger.exception("record_result=%r raised, and the call's own outcome stands", self.record_result)
             return False
@@ -226,7 +226,7 @@ def _selects(selector: Selector, exc: BaseException, *, otherwise: bool = False)
     if isinstance(selector, tuple):
         return isinstance(exc, selector)
     try:
-        return bool(selector(exc))
+        return bool(called("a breaker", selector, exc))
     except Exception:
         logger.exception("%r raised, asked about %s", selector, type(exc).__name__)
         return otherwise

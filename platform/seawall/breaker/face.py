@@ -40,6 +40,11 @@ class Breaker:
 
     It is a decorator for functions and coroutine functions, a context manager (`with`, `async with`), and has
     `call` and `acall`. Its keys (`payments["eu"]`) are breakers of their own with the same options.
+
+    A call that is made within a probe of the same breaker belongs to that probe. It is known by its context
+    (`contextvars`), which asyncio tasks and `asyncio.to_thread` take along. A bare `threading.Thread` and an
+    executor begin with an empty one, so a call there is one of its own, and refused while the circuit is half
+    open: hand them `contextvars.copy_context().run`.
     """
 
     def __init__(self, name: str, config: Config) -> None:

@@ -23,7 +23,6 @@ from seawall.cli.tables import (
     fields,
     hint,
     iso,
-    many,
     moment,
     number,
     seconds,
@@ -36,6 +35,7 @@ from seawall.cli.tables import (
 from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.quantity import Duration
+from seawall.text import many
 
 if TYPE_CHECKING:
     from seawall.database.pool import Database

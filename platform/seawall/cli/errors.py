@@ -9,9 +9,10 @@ import click
 from seawall.cli import LISTED, OneOf, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import empty, fields, hint, many, moment, number, state, table, text, when
+from seawall.cli.tables import empty, fields, hint, moment, number, state, table, text, when
 from seawall.errors import ConfigError
 from seawall.failure import Category
+from seawall.text import many
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _STATUSES = ("open", "resolved", "ignored")

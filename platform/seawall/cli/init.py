@@ -7,9 +7,10 @@ import click
 from seawall.cli.application import load_ours, queues_of, tasks_of
 from seawall.cli.discovery import guessed_apps
 from seawall.cli.pages import Page, dumped, prints
-from seawall.cli.tables import many, wrapped
+from seawall.cli.tables import wrapped
 from seawall.config import settings
 from seawall.errors import ConfigError
+from seawall.text import many
 
 _NONE: str = (
     'no module here makes a Celery application, such as `app = Seawall("shop")`: go to the directory where '

@@ -11,10 +11,11 @@ import click
 from seawall.cli import LISTED, Amount, expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, prints, said, watched
-from seawall.cli.tables import hint, listed, many, number, size, text
+from seawall.cli.tables import hint, listed, number, size, text
 from seawall.errors import ConfigError, SeawallError
 from seawall.failure import message_of
 from seawall.quantity import Whole, format_bytes, shown
+from seawall.text import many
 
 if TYPE_CHECKING:
     from seawall.memory.learned import Record

@@ -10,8 +10,8 @@ import click
 from seawall.cli import expect, reach
 from seawall.cli.completion import offered
 from seawall.cli.pages import Page, confirmed, prints, said, watched
-from seawall.cli.tables import duration, listed, many, number, seconds, state, text, wrapped
-from seawall.text import one_line
+from seawall.cli.tables import duration, listed, number, seconds, state, text, wrapped
+from seawall.text import many, one_line
 
 if TYPE_CHECKING:
     from seawall.delivery import Queues

@@ -17,6 +17,7 @@ from seawall.cli import reach
 from seawall.cli.pages import Page, watched
 from seawall.cli.tables import Column, cause, moment, number, seconds, size, state, table, text, wrapped
 from seawall.errors import SeawallError
+from seawall.text import many
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -331,8 +332,7 @@ def _verdict(running: Rows, asked: _Servers) -> tuple[str, int]:
         stopped = ", and its embedded servers are stopped" if asked.away else ""
         return f"no fleet runs{stopped}: start one with `seawall up`", NOTHING_RUNS
     busy, slots = (sum(one[key] for one in running) for key in ("busy", "slots"))
-    workers = "1 worker" if len(running) == 1 else f"{len(running)} workers"
-    line = f"a fleet runs: {workers}, {busy} of {slots} busy"
+    line = f"a fleet runs: {many(len(running), 'worker')}, {busy} of {slots} busy"
     return (f"{line}; {'; '.join(unreachable)}", AWAY) if unreachable else (line, 0)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from seawall.quantity import format_bytes
-from seawall.text import one_line
+from seawall.text import many, one_line
 
 Row = Mapping[str, Any]
 
@@ -143,11 +143,6 @@ def empty(what: str, run: str) -> list[str]:
 def listed(columns: Sequence[Column], rows: Sequence[Row], none: str, run: str) -> Iterable[str]:
     """The lines of a list: its table, or those of `empty`."""
     return table(columns, rows) if rows else empty(none, run)
-
-
-def many(count: int, noun: str) -> str:
-    """`"1 task"`, `"2 tasks"`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def wrapped(line: str, *, indent: str = "", deeper: str | None = None) -> list[str]:

@@ -19,6 +19,7 @@ from seawall.errors import ConfigError, SeawallError
 from seawall.fleet import Console, Control, Fleet, FleetSpec, ask
 from seawall.quantity import format_bytes
 from seawall.redaction import hide_passwords
+from seawall.text import many
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -111,10 +112,10 @@ def _screen(spec: FleetSpec, app: "Celery", *, memory: int) -> Callable[[Mapping
         return hide_passwords(url) + kept
 
     def rows(addresses: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        yield "application", f"{spec.app}, with {_some(tasks, 'tasks')}"
+        yield "application", f"{spec.app}, with {_some(tasks, 'task')}"
         for name, profile in spec.workers.items():
             which = f"{name}1" if profile.processes == 1 else f"{name}1 to {name}{profile.processes}"
-            yield "workers", f"{which}, on {_some(list(profile.queues), 'queues')}"
+            yield "workers", f"{which}, on {_some(list(profile.queues), 'queue')}"
         yield "dashboard", (flower := addresses.get("flower") or _no_dashboard(spec))
         if "?token=" in flower:
             yield "", "(good for one use; `seawall dashboard --link` prints another)"
@@ -131,7 +132,7 @@ def _screen(spec: FleetSpec, app: "Celery", *, memory: int) -> Callable[[Mapping
 
 def _some(names: list[str], what: str) -> str:
     """`2 tasks: shop.charge, shop.refund`."""
-    counted = f"{len(names)} {what.removesuffix('s') if len(names) == 1 else what}"
+    counted = many(len(names), what)
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f"{counted}: {', '.join(names[:_MOST_NAMED])}{more}" if names else counted
 

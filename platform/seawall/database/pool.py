@@ -54,7 +54,7 @@ from seawall.database.events import ConnectionAcquired, TransactionRepeated
 from seawall.database.keeper import Keeper
 from seawall.database.sqlstate import Kind, kind_of, repeatable
 from seawall.errors import CommitUnknown, DatabaseUnavailable
-from seawall.later import PREPARED, Block, refuse_later, too_late
+from seawall.later import Block, called, refuse_later
 from seawall.quantity import Whole
 from seawall.sections import DatabaseSettings
 
@@ -206,10 +206,7 @@ class Database:
 
         def once() -> T:
             with self._transaction() as connection:
-                result = work(connection)
-                if PREPARED[type(result)]:
-                    raise too_late(result, "run()", "do it in the function")
-                return result
+                return called("run()", work, connection)
 
         return self._repeat(once, attempts=attempts)
 

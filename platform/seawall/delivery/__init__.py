@@ -8,8 +8,9 @@ within one lease. docs/delivery.md says which guarantee holds where.
 Each name is imported when it is first used: the operator's view of the queues needs no kombu.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
+
+from seawall.lazily import imported
 
 if TYPE_CHECKING:
     from seawall.delivery.bulk import submit_many
@@ -74,6 +75,5 @@ _MODULES: Final = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'seawall.delivery' has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'hooks')}")
-    found = globals()[name] = getattr(module, name)
+    found = globals()[name] = imported(f"{__name__}.{_MODULES.get(name, 'hooks')}", name)
     return found

@@ -35,7 +35,7 @@ from seawall.delivery.channel import Channel
 from seawall.delivery.envelope import SHOWN_ARGUMENTS, SUBMISSION, SUBMITTED, Envelope, Stencil, to_json
 from seawall.delivery.refusal import LONGEST_PAUSE, PERMANENT, submitting, time_is_over
 from seawall.delivery.submission import check_arguments, check_options
-from seawall.policy import DEFAULT
+from seawall.policies import DEFAULT
 from seawall.redaction import ARGUMENTS, redact_arguments
 
 _PER_ROUND_TRIP = 500

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty
 from typing import Any
 
@@ -35,7 +35,7 @@ from seawall.delivery.replies import kept_for, push
 from seawall.delivery.revocation import revoked_by, write_down
 from seawall.delivery.scripts import Keys
 from seawall.delivery.window import Window
-from seawall.errors import AlreadySubmitted, QueueFull
+from seawall.errors import AlreadySubmitted, ConfigError, QueueFull
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Channel(ClaimingChannel):
         self.delivery = Options.from_transport_options(transport.client.transport_options)
         self.collect: Callable[[str, dict[str, Any]], None] | None = None  # see bulk.py
         self._length_limits: dict[str, int] = {}
+        self._found: Collection[str] = ()  # the queues that an exchange has for a message
         self._pid = os.getpid()
         super().__init__(transport, **kwargs)
         self.keys = Keys(self.global_keyprefix)
@@ -90,6 +91,27 @@ class Channel(ClaimingChannel):
         super()._inplace_augment_message(message, exchange, routing_key)
         properties = message["properties"]
         properties.setdefault(SUBMISSION, properties["delivery_tag"])
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        """As kombu's; but a task that no queue gets is no broadcast that nobody happens to hear.
+
+        Raises:
+            ConfigError: no queue is bound to the exchange for this routing key, and the message is a task, or
+                says that it is `mandatory`.
+        """
+        self._found = [exchange]  # unless the exchange is asked for its queues
+        answer = super().basic_publish(message, exchange, routing_key, **kwargs)
+        if not any(self._found) and exchange and _has_to_arrive(message, exchange, kwargs):
+            raise ConfigError(
+                f"exchange={exchange!r} has no queue bound for routing_key={routing_key!r}: name a queue "
+                f"(queue='...'), or bind one, task_queues=[Queue('...', Exchange({exchange!r}, type=...), "
+                f"routing_key={routing_key!r})], here and where its workers are. Nothing was submitted"
+            )
+        return answer
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Any:
+        self._found = super()._lookup(exchange, routing_key, default)
+        return self._found
 
     def _put(self, queue: str, message: dict[str, Any], **_kwargs: Any) -> None:
         if self.connection is None:  # lost in this moment, in another thread: kombu is to connect anew
@@ -314,3 +336,10 @@ class SentinelChannel(Channel, stock.SentinelChannel):
 
     connection_class = silence.bounded(SentinelManagedConnection)
     connection_class_ssl = silence.bounded(stock.SentinelManagedSSLConnection)
+
+
+def _has_to_arrive(message: Mapping[str, Any], exchange: str, options: Mapping[str, Any]) -> bool:
+    """Whether a message must find a queue: a task. Who asked for a reply (pidbox) may have left by now."""
+    if str(exchange).endswith(".pidbox"):
+        return False
+    return bool(options.get("mandatory")) or "task" in (message.get("headers") or {})

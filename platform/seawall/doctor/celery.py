@@ -8,6 +8,8 @@ from kombu import serialization
 from seawall.config import settings
 from seawall.doctor.finding import Finding, error, warning
 from seawall.doctor.routes import destinations
+from seawall.doctor.shapes import Readable, number
+from seawall.redaction import redact_text
 from seawall.urls import REDIS_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
@@ -23,15 +25,19 @@ _UNSAFE: Final = frozenset({"pickle", "application/x-python-serialize", "yaml", 
 
 def audit_celery(app: "Celery", spec: "FleetSpec | None" = None) -> list[Finding]:
     """Everything that `app.conf` says, and how it fits the fleet."""
-    conf: Any = app.conf
+    conf: Any = Readable(app)
     return [
+        *(
+            error("celery.value", f"{redact_text(fault)}: it is left out here", "correct it")
+            for fault in conf.faults
+        ),
         *_times(conf),
         *_acknowledgement(conf),
         *_serialization(conf),
         *_submission(conf),
         *_results(conf),
         *_prefix(conf),
-        *_schedule(app, spec),
+        *_schedule(app, conf.beat_schedule, spec),
         *(_queues(app, spec) if spec is not None else ()),
     ]
 
@@ -52,7 +58,8 @@ def _times(conf: Any) -> Iterator[Finding]:
         )
     if _is_stock_redis(conf):
         options: Mapping[str, Any] = conf.broker_transport_options or {}
-        visible = float(options.get("visibility_timeout", _STOCK_VISIBILITY))
+        said = number(options.get("visibility_timeout"))
+        visible = _STOCK_VISIBILITY if said is None else said
         if hard and visible <= hard:
             yield error(
                 "celery.visibility_timeout",
@@ -81,7 +88,7 @@ def _acknowledgement(conf: Any) -> Iterator[Finding]:
             "worker_prefetch_multiplier=0 lets one worker fetch every task there is",
             "set it to 1",
         )
-    elif ahead > 1 and conf.task_acks_late:
+    elif ahead and ahead > 1 and conf.task_acks_late:
         yield warning(
             "celery.prefetch",
             f"worker_prefetch_multiplier={ahead}: what is fetched waits out of priority order",
@@ -151,7 +158,7 @@ def _results(conf: Any) -> Iterator[Finding]:
 def _prefix(conf: Any) -> Iterator[Finding]:
     prefix = settings().redis_prefix
     for name in ("broker_transport_options", "result_backend_transport_options"):
-        own = (conf.get(name) or {}).get("global_keyprefix", "")
+        own = (getattr(conf, name) or {}).get("global_keyprefix", "")
         if own != prefix:
             yield warning(
                 "celery.key_prefix",
@@ -161,8 +168,10 @@ def _prefix(conf: Any) -> Iterator[Finding]:
             )
 
 
-def _schedule(app: "Celery", spec: "FleetSpec | None") -> Iterator[Finding]:
-    schedule: Mapping[str, Mapping[str, Any]] = app.conf.beat_schedule or {}
+def _schedule(
+    app: "Celery", schedule: Mapping[str, Any] | None, spec: "FleetSpec | None"
+) -> Iterator[Finding]:
+    schedule = schedule or {}
     if schedule and spec is not None and spec.beat.enabled is False:
         yield error(
             "celery.beat",
@@ -170,10 +179,11 @@ def _schedule(app: "Celery", spec: "FleetSpec | None") -> Iterator[Finding]:
             'write enabled = "auto" under [beat]',
         )
     for name, entry in schedule.items():
-        if entry.get("task") not in app.tasks:
+        task = entry.get("task") if isinstance(entry, Mapping) else entry.task
+        if task not in app.tasks:
             yield error(
                 "celery.schedule",
-                f"beat_schedule[{name!r}] names the task {entry.get('task')!r}, which is not there",
+                f"beat_schedule[{name!r}] names the task {task!r}, which is not there",
                 "correct the name, or import its module",
             )
 

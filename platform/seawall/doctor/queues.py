@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from seawall.delivery import Queues, Transport
 from seawall.doctor.finding import Finding, warning
 from seawall.quantity import format_age
+from seawall.text import many
 from seawall.worker.names import advice, name_in
 
 if TYPE_CHECKING:
@@ -31,10 +32,9 @@ def _unknown_names(queues: Queues) -> Iterator[Finding]:
     for queue in queues.names():
         for each in queues.parked(queue):
             if (name := name_in(each.dependency)) is not None:
-                waits = "task waits" if each.many == 1 else "tasks wait"
                 yield warning(
                     "queues.unknown_name",
-                    f"{each.many} {waits} in queue {queue} for a worker that knows {name}, "
-                    f"the oldest for {format_age(each.oldest)}",
+                    f"{many(each.many, 'task waits', 'tasks wait')} in queue {queue} "
+                    f"for a worker that knows {name}, the oldest for {format_age(each.oldest)}",
                     advice(name),
                 )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from seawall.later import called, refuse_later
 from seawall.quantity import parse_duration
 
 BUDGET: Final = 0.04
@@ -103,6 +104,7 @@ class Check:
         critical: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        refuse_later(probe, f"the check {name!r} cannot ask")
         self.name = name
         self.critical = critical
         self._probe = probe
@@ -147,7 +149,7 @@ class Check:
         began = self._clock()
         error: str | None = None
         try:
-            self._probe()
+            called(f"the check {self.name!r}", self._probe)
         except Exception as exc:  # noqa: BLE001 - whatever it raises is the answer
             error = " ".join(str(exc).split()) or type(exc).__name__
         self._last = _Result(error, self._clock() - began)

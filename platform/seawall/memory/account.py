@@ -21,7 +21,7 @@ from seawall.admission import ADMIT, Candidate, Hold, Refuse, Verdict
 from seawall.errors import MemoryBudgetExceeded
 from seawall.memory.board import Board, Busy, Kind, Row
 from seawall.memory.levels import Marks, Pressure
-from seawall.policy import Policy
+from seawall.policies import Policy
 from seawall.quantity import format_bytes
 
 PATIENCE: Final = 2.0

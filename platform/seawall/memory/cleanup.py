@@ -13,7 +13,7 @@ from typing import Final
 
 from seawall import events
 from seawall.errors import ConfigError
-from seawall.later import refuse_later
+from seawall.later import called, refuse_later
 from seawall.memory.events import CleanedUp
 from seawall.memory.levels import Pressure
 from seawall.memory.meter import Own
@@ -104,7 +104,7 @@ class Cleaner:
 
     def _guarded(self, callback: Callback) -> None:
         try:
-            callback.function()
+            called("on_pressure(fn)", callback.function)
         except Exception:
             logger.exception("%s, registered for memory pressure, failed", callback.name)
         finally:

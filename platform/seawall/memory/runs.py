@@ -24,7 +24,7 @@ from seawall.memory.board import Board, Busy, Kind, Row
 from seawall.memory.descendants import clock
 from seawall.memory.learned import Sample
 from seawall.memory.meter import Own
-from seawall.policy import Policy
+from seawall.policies import Policy
 from seawall.quantity import format_bytes
 
 SIGNAL: Final = signal.SIGRTMIN + 1 if hasattr(signal, "SIGRTMIN") else None

@@ -16,9 +16,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from seawall import events
 from seawall.events import Event
+from seawall.failure import message_of
+from seawall.redaction import HIDDEN
 from seawall.sections import AlertSettings
 
 logger = logging.getLogger(__name__)
@@ -102,7 +105,14 @@ class Alerts:
             try:
                 self._post(alert)
             except Exception as exc:  # noqa: BLE001 - a webhook may fail in any way; the alert is in the log
-                logger.warning("an alert did not reach the webhook: %s", exc)
+                logger.warning("an alert did not reach the webhook: %s", self._told(exc))
+
+    def _told(self, exc: Exception) -> str:
+        """What went wrong, without the path of the webhook, which Python names and which is a secret."""
+        said, url = message_of(exc), urlsplit(self._chosen.webhook.get_secret_value())  # type: ignore[union-attr]
+        for part in (url.query, url.path.strip("/")):
+            said = said.replace(part, HIDDEN) if part else said
+        return said
 
     def _post(self, alert: AlertRaised) -> None:
         assert self._chosen.webhook is not None  # noqa: S101 - without one there is no thread

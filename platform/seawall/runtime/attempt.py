@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from seawall.later import called
 from seawall.runtime.declaration import Declaration, Service
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Attempt:
         outcome: Outcome
         try:
             service = self._declaration.factory()
-            value = service.start()
+            value = called(f"service {self.name!r}", service.start)
             outcome = Started(service, service if value is None else value)
         except BaseException as exc:  # noqa: BLE001 - SystemExit too: no start may end without an outcome
             outcome = exc

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seawall.runtime.states import State
+from seawall.text import many
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +35,7 @@ class StartReport:
 
     def lines(self) -> Iterator[str]:
         """For a log: the whole, then one line a service."""
-        plural = "" if len(self.services) == 1 else "s"
-        yield f"{len(self.services)} service{plural} in {self.seconds:.3f} s"
+        yield f"{many(len(self.services), 'service')} in {self.seconds:.3f} s"
         for each in self.services:
             tries = f", {each.attempts} attempts" if each.attempts > 1 else ""
             error = f": {each.error}" if each.error else ""

@@ -9,7 +9,7 @@ import functools
 from typing import Any, Final
 
 from seawall import logs
-from seawall.policy import DEFAULT
+from seawall.policies import DEFAULT
 from seawall.redaction import LINE, MESSAGE, ends, redact, redact_arguments, redact_exception
 
 _MOST: Final = 100

@@ -34,7 +34,7 @@ from celery.worker import state
 from seawall.admission import Account, Admit, Candidate, Hold, Park, Refuse, Verdict, accounts
 from seawall.delivery.refusal import is_outage
 from seawall.delivery.transport import Doorbell
-from seawall.policy import DEFAULT
+from seawall.policies import DEFAULT
 from seawall.priority import Priority
 from seawall.worker import late_endings
 from seawall.worker.deferral import fail, give_back, set_aside

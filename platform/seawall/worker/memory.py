@@ -34,7 +34,7 @@ from seawall.memory.learned import Judged, Learned, Record, Sample
 from seawall.memory.process import group_of, make_board, marks_of, stand_down
 from seawall.memory.recycling import Recycling
 from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
-from seawall.policy import policy_of
+from seawall.policies import policy_of
 from seawall.quantity import format_bytes
 from seawall.sections import MemorySettings
 from seawall.worker import losses

@@ -29,8 +29,8 @@ from seawall.config import settings
 from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded, is_older
 from seawall.failure import found_in
 from seawall.memory.runs import sizes
-from seawall.policy import DEFAULT, Policy, policy_of
-from seawall.policy import Retry as RetryPolicy
+from seawall.policies import DEFAULT, Policy, policy_of
+from seawall.policies import Retry as RetryPolicy
 from seawall.redaction import ARGUMENTS, redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import forks, interruption, lines, memory

@@ -7,7 +7,7 @@ brings along what its call said and nothing else, so that all of this is decided
 
 from typing import Any, Final
 
-from seawall.policy import DEFAULT, HARD_LIMIT_GRACE
+from seawall.policies import DEFAULT, HARD_LIMIT_GRACE
 
 Pair = tuple[float | None, float | None]
 """Soft and hard limit in seconds; None where nothing is said, 0 where there is to be none."""

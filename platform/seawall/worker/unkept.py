@@ -14,6 +14,7 @@ from typing import Any, Final
 from celery import concurrency
 
 from seawall.config import settings
+from seawall.text import many
 from seawall.worker.defaults import LazyDefaults
 from seawall.worker.time_limits import NAMES
 
@@ -87,8 +88,7 @@ def _in_words(worker: Any, limit: str) -> str:
     parts = [f"all tasks ({setting})"] if (setting := _of_application(worker, limit)) else []
     if names:
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        many = "1 task" if len(names) == 1 else f"{len(names):,} tasks"
-        parts.append(f"{many} ({', '.join(names[:_NAMED])}{more})")
+        parts.append(f"{many(len(names), 'task')} ({', '.join(names[:_NAMED])}{more})")
     return " and ".join(parts)
 
 

@@ -17,16 +17,17 @@ from seawall.doctor.adoption.application import Application, read
 from seawall.doctor.adoption.calls import audit_calls
 from seawall.doctor.adoption.commands import audit_commands
 from seawall.doctor.adoption.notice import Group, Notice, fits, look, refused
-from seawall.doctor.adoption.settings import audit_settings
-from seawall.doctor.adoption.tasks import audit_tasks
-from seawall.doctor.adoption.transport import audit_transport
+from seawall.doctor.adoption.settings import SETTINGS
+from seawall.doctor.adoption.tasks import TASKS
+from seawall.doctor.adoption.transport import TRANSPORT
 from seawall.doctor.finding import Severity
+from seawall.failure import message_of
 from seawall.redaction import redact_text
 from seawall.worker.app import Seawall
 
 __all__ = ["Group", "Notice", "examine_application"]
 
-_AUDITS: Final = (audit_settings, audit_transport, audit_tasks, audit_calls, audit_commands)
+_AUDITS: Final = (*SETTINGS, *TRANSPORT, *TASKS, audit_calls, audit_commands)
 
 _SHARED: Final = frozenset({"celery", "kombu", "billiard", "redis"})
 """Packages whose versions both Seawall and what extends Celery ask for."""
@@ -45,6 +46,7 @@ def examine_application(load: Callable[[], Celery]) -> list[Notice]:
         *_apps(application),
         *(notice for audit in _AUDITS for notice in _whatever_it_meets(audit, application)),
     ]
+    found += _unreadable(application)
     found += _rest(application, found)
     groups, severities = list(Group), list(Severity)
     return sorted(found, key=lambda each: (groups.index(each.group), severities.index(each.severity)))
@@ -57,12 +59,23 @@ def _whatever_it_meets(
     try:
         yield from audit(application)
     except Exception as exc:  # noqa: BLE001 - it reads what others wrote
-        fault = redact_text(f"{type(exc).__name__}: {exc}")
+        fault = redact_text(f"{type(exc).__name__}: {message_of(exc)}")
         yield look(
             "doctor",
-            [audit.__name__],
+            [audit.__name__.strip("_")],
             f"this part of the report ends early, by a fault of its own: {fault}",
             "look at what it is about yourself, and report the fault",
+        )
+
+
+def _unreadable(application: Application) -> Iterator[Notice]:
+    """What was left out of the settings, so that the rest of them could be read."""
+    for fault, setting in application.faults.items():
+        yield refused(
+            "settings.value",
+            [application.place(setting)] if setting else ["settings"],
+            f"{redact_text(fault)}: the report leaves it out",
+            "correct it",
         )
 
 

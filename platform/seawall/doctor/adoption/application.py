@@ -20,8 +20,11 @@ from celery.app import defaults
 from celery.app.annotations import resolve_all
 
 from seawall.doctor.adoption.sources import Sources
+from seawall.doctor.shapes import number as seconds
+from seawall.doctor.shapes import readable
 from seawall.errors import ConfigError, SeawallError
-from seawall.policy import Policy, policy_of
+from seawall.policies import Policy, policy_of
+from seawall.quantity import shown
 from seawall.worker.defaults import PLAIN, LazyDefaults
 from seawall.worker.task import SeawallTask
 from seawall.worker.time_limits import Pair
@@ -29,6 +32,12 @@ from seawall.worker.time_limits import Pair
 _celery_defaults: Any = defaults
 _KNOWN: Final[Mapping[str, Any]] = _celery_defaults.DEFAULTS
 _OLD: Final[Mapping[str, str]] = _celery_defaults._TO_NEW_KEY  # noqa: SLF001 - the only list of old names
+_LIKE: Final = {
+    "serializer": "task_serializer",
+    "time_limit": "task_time_limit",
+    "soft_time_limit": "task_soft_time_limit",
+}
+"""Options of tasks that are read as a setting is."""
 _BOUND: Final = "__bound__"
 """Celery's mark on the class of a task; what stands there before was said by the task's author."""
 
@@ -41,6 +50,8 @@ class Application:
     definitions: Mapping[str, list[CodeType]]
     failures: list[str]
     sources: Sources
+    faults: dict[str, str] = field(default_factory=dict, init=False)
+    """What could not be read and is left out, in words, each with the setting that it stands in."""
     _settings: dict[str, Any] | None = field(default=None, init=False)
     _tasks: "list[TaskView] | None" = field(default=None, init=False)
 
@@ -71,6 +82,12 @@ class Application:
                 name = self._setting(key)
                 if name is not None and name not in found and layer[key] is not None:
                     found[name] = layer[key]
+                elif not isinstance(key, str):
+                    self.faults[f"the settings have the key {shown(key)}, no text"] = ""
+        for name, value in list(found.items()):
+            found[name], faults = readable(name, value)
+            self.faults |= dict.fromkeys(faults, name)
+        found = {name: value for name, value in found.items() if value is not None}
         for name, variable in (
             ("broker_url", "CELERY_BROKER_URL"),
             ("result_backend", "CELERY_RESULT_BACKEND"),
@@ -89,7 +106,12 @@ class Application:
         for layer in self._layers():
             plain = isinstance(layer, dict)
             for key in layer:
-                if key.startswith("_") or self._setting(key) is not None or key == "deprecated_settings":
+                if (
+                    not isinstance(key, str)
+                    or key.startswith("_")
+                    or self._setting(key) is not None
+                    or key == "deprecated_settings"
+                ):
                     continue
                 bare = key.removeprefix(prefix or "CELERY_").lower()
                 named = (
@@ -100,7 +122,7 @@ class Application:
 
     def place(self, setting: str) -> str:
         """A setting with its file and line, if the application gives it."""
-        if setting not in self.settings:
+        if setting not in self.settings and setting not in self.faults.values():
             return setting
         conf = self.app.conf
         names = {setting, *conf._to_keys(setting), *(old for old, new in _OLD.items() if new == setting)}  # noqa: SLF001
@@ -133,8 +155,10 @@ class Application:
                 return
             yield from getattr(layer, "maps", (layer,))
 
-    def _setting(self, key: str) -> str | None:
+    def _setting(self, key: Any) -> str | None:
         """The setting that a key of a configuration means, or None."""
+        if not isinstance(key, str):
+            return None
         prefix = self.app.conf.prefix
         if prefix and key.startswith(prefix):
             bare = key.removeprefix(prefix).lower()
@@ -168,15 +192,23 @@ class TaskView:
     def said(self, attribute: str) -> Any:
         """What the task's annotations, its options or a class of its own give; None if they do not."""
         annotated = self.annotated(attribute)
-        return annotated if annotated is not None else self.own(attribute)
+        value = annotated if annotated is not None else self.own(attribute)
+        if value is None or attribute not in _LIKE:
+            return value
+        value, faults = readable(_LIKE[attribute], value, name=f"{attribute} of the task {self.name}")
+        self._application.faults |= dict.fromkeys(faults, "")
+        return value
 
     def annotated(self, attribute: str) -> Any:
         """What `task_annotations` say."""
-        annotations: Iterable[Any] = resolve_all(self._application.app.annotations, self.task)
-        for each in annotations:
-            if each.get(attribute) is not None:
-                return each[attribute]
-        return None
+        try:
+            annotations: Iterable[Any] = resolve_all(self._application.app.annotations, self.task)
+            return next((each[attribute] for each in annotations if each.get(attribute) is not None), None)
+        except Exception as exc:  # noqa: BLE001 - it is code of the application
+            if "task_annotations" not in self._application.faults.values():
+                fault = f"task_annotations cannot be read for {self.name} ({_in_words(exc)})"
+                self._application.faults[fault] = "task_annotations"
+            return None
 
     def own(self, attribute: str) -> Any:
         """What `@app.task(...)` or a class of the application gives."""
@@ -241,7 +273,20 @@ def read(load: Callable[[], Celery]) -> Application:
                 step()
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever modules raise is what is to be said
                 failures.append(_in_words(exc))
+                failures += _import_each(app)
+    failures = list(dict.fromkeys(failures))
     return Application(app=app, definitions=definitions, failures=failures, sources=Sources())
+
+
+def _import_each(app: Any) -> Iterator[str]:
+    """Import the modules of tasks that one before them kept back; yields what they raise."""
+    for setting in ("imports", "include"):
+        modules, _ = readable(setting, app.conf.get(setting))
+        for module in [modules] if isinstance(modules, str) else modules or ():
+            try:
+                app.loader.import_task_module(module)
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - as above
+                yield _in_words(exc)
 
 
 @contextmanager
@@ -275,14 +320,6 @@ def code_of(function: Any) -> CodeType | None:
 def is_of_app(each: type) -> bool:
     """Whether a task class derives from `app.Task`, which is Seawall's after `install(app)`."""
     return any("_app" in vars(base) for base in each.__mro__[1:] if base is not Task)
-
-
-def seconds(value: Any) -> float | None:
-    """A time limit as a number; some come from the environment as text."""
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _written(each: type) -> list[str]:

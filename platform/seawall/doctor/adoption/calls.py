@@ -1,9 +1,11 @@
 """Calls in the application's source whose options mean something else under Seawall; none of them is run."""
 
 import ast
+import math
+import operator
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, Final
 from seawall.doctor.adoption.application import Application
 from seawall.doctor.adoption.notice import Notice, changes, fits, look
 from seawall.doctor.adoption.transport import PRIORITIES, is_redis, queue_names, stays_stock
+from seawall.doctor.shapes import number
 from seawall.priority import HIGHEST
 
 _SUBMITTING: Final = frozenset({"apply_async", "retry", "signature", "set", "send_task"})
@@ -19,6 +22,11 @@ _OF_LISTS: Final = frozenset({"llen", "lrange", "lindex", "lrem", "lpop", "rpop"
 _STOCK_VISIBILITY: Final = 3600.0
 _TIMES: Final = frozenset({"weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds"})
 _UNSAFE: Final = frozenset({"pickle", "yaml"})
+_OPERATORS: Final[Mapping[type[ast.operator], Callable[[float, float], Any]]] = {
+    ast.Mult: operator.mul,
+    ast.Add: operator.add,
+    ast.Pow: operator.pow,
+}
 
 
 def audit_calls(application: Application) -> Iterator[Notice]:
@@ -63,8 +71,8 @@ def _constants(trees: Iterable[ast.Module]) -> dict[str, set[str]]:
 
 def _visibility(application: Application) -> float:
     options = application.said("broker_transport_options")
-    said = options.get("visibility_timeout") if isinstance(options, Mapping) else None
-    return float(said) if isinstance(said, int | float) else _STOCK_VISIBILITY
+    said = number(options.get("visibility_timeout")) if isinstance(options, Mapping) else None
+    return _STOCK_VISIBILITY if said is None else said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,21 +162,32 @@ def _delays(node: ast.expr | None) -> Iterable[float]:
             times = {part.arg: _number(part.value) for part in each.keywords if part.arg in _TIMES}
             if each.args:
                 times["days"] = _number(each.args[0])
-            yield timedelta(
-                **{str(name): value for name, value in times.items() if value is not None}
-            ).total_seconds()
+            given = {str(name): value for name, value in times.items() if value is not None}
+            try:
+                yield timedelta(**given).total_seconds()
+            except (OverflowError, ValueError):
+                yield math.inf
 
 
 def _number(node: ast.expr) -> float | None:
     """What an expression of constants comes to, or None."""
+    try:
+        return _value(node)
+    except OverflowError:
+        return math.inf
+    except ArithmeticError:
+        return None
+
+
+def _value(node: ast.expr) -> float | None:
     value: Any = None
     if isinstance(node, ast.Constant):
         value = node.value
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _number(node.operand)
         return None if inner is None else -inner
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Add):
+    elif isinstance(node, ast.BinOp) and (apply := _OPERATORS.get(type(node.op))) is not None:
         left, right = _number(node.left), _number(node.right)
         if left is not None and right is not None:
-            value = left * right if isinstance(node.op, ast.Mult) else left + right
+            value = apply(left, right)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

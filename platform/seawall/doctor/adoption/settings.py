@@ -46,20 +46,6 @@ _IN_CELLS: Final[Mapping[str, tuple[str, str]]] = {
 """Settings of prefork that mean nothing to cells: what happens instead, and how it stays."""
 
 
-def audit_settings(application: Application) -> Iterator[Notice]:
-    """Everything that the configuration says."""
-    yield from _unknown(application)
-    yield from _pool(application)
-    if application.said("task_reject_on_worker_lost"):
-        where = [application.place("task_reject_on_worker_lost")]
-        yield lost("settings.reject_on_worker_lost", where, *REJECT_ON_WORKER_LOST)
-    yield from _children(application)
-    yield from _serializers(application)
-    yield from _eager(application)
-    yield from _bootsteps(application)
-    yield from _schedule(application)
-
-
 def _unknown(application: Application) -> Iterator[Notice]:
     known = _celery_defaults.SETTING_KEYS
     for key, bare in sorted(set(application.unknown())):
@@ -103,6 +89,12 @@ def _pool(application: Application) -> Iterator[Notice]:
 def runs_in_cells(application: Application) -> bool:
     """Whether the settings leave workers the pool that is Seawall's default."""
     return bool(application.after("worker_pool") == CELLS)
+
+
+def _lost_workers(application: Application) -> Iterator[Notice]:
+    if application.said("task_reject_on_worker_lost"):
+        where = [application.place("task_reject_on_worker_lost")]
+        yield lost("settings.reject_on_worker_lost", where, *REJECT_ON_WORKER_LOST)
 
 
 def _children(application: Application) -> Iterator[Notice]:
@@ -191,8 +183,7 @@ def _bootsteps(application: Application) -> Iterator[Notice]:
 
 
 def _schedule(application: Application) -> Iterator[Notice]:
-    schedule = application.said("beat_schedule")
-    schedule = schedule if isinstance(schedule, Mapping) else {}
+    schedule = application.said("beat_schedule") or {}
     where = [
         application.place(each) for each in ("beat_schedule", "beat_scheduler") if application.said(each)
     ]
@@ -214,3 +205,9 @@ def _schedule(application: Application) -> Iterator[Notice]:
                 f"it names the task {task}, which no imported module defines",
                 "correct the name, or add the module to `include` or to autodiscover_tasks",
             )
+
+
+SETTINGS: Final = (
+    *(_unknown, _pool, _lost_workers, _children, _serializers, _eager, _bootsteps, _schedule),
+)  # fmt: skip
+"""Everything that the configuration says."""

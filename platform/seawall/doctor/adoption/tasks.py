@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from seawall.doctor.adoption.application import Application, TaskView, seconds
+from seawall.doctor.adoption.application import Application, TaskView
 from seawall.doctor.adoption.notice import Notice, changes, fits, look, lost, refused
-from seawall.policy import DEFAULT
+from seawall.doctor.shapes import number as seconds
+from seawall.policies import DEFAULT
 from seawall.worker.time_limits import NOTHING, Pair
 
 _STRATEGY: Final = "celery.worker.strategy:default"
@@ -18,18 +19,6 @@ _SAID_TWICE: Final = {
     "max_retries": "retry",
 }
 """Options of Celery's, and the field of `@policy` that says the same."""
-
-
-def audit_tasks(application: Application) -> Iterator[Notice]:
-    """Everything that the definitions of tasks say, and what they leave out."""
-    yield from _names(application)
-    yield from _coroutines(application)
-    yield from _said_twice(application)
-    yield from _acknowledgement(application)
-    yield from _time_limits(application)
-    yield from _retries(application)
-    yield from _classes(application)
-    yield from _rates(application)
 
 
 def _those(application: Application, wanted: Callable[[TaskView], Any]) -> list[str]:
@@ -256,3 +245,9 @@ def _rates(application: Application) -> Iterator[Notice]:
             "for one limit of the whole cluster: @policy(limit=Limit(...)); where order matters, one queue "
             "with one worker of concurrency 1",
         )
+
+
+TASKS: Final = (
+    *(_names, _coroutines, _said_twice, _acknowledgement, _time_limits, _retries, _classes, _rates),
+)
+"""Everything that the definitions of tasks say, and what they leave out."""

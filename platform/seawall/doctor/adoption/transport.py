@@ -76,15 +76,6 @@ def stays_stock(application: Application) -> bool:
     return application.said("broker_transport") in _STOCK
 
 
-def audit_transport(application: Application) -> Iterator[Notice]:
-    """Everything about the way of a message and its result."""
-    yield from _broker(application)
-    yield from _options(application)
-    yield from _priorities(application)
-    yield from _queues(application)
-    yield from _results(application)
-
-
 def _broker(application: Application) -> Iterator[Notice]:
     url, where = broker(application), [application.place("broker_url")]
     scheme = scheme_of(url)
@@ -260,3 +251,7 @@ def _results(application: Application) -> Iterator[Notice]:
             "for everybody (not rpc, cache+memory)",
             "nothing, or result_backend = 'redis://...'",
         )
+
+
+TRANSPORT: Final = (_broker, _options, _priorities, _queues, _results)
+"""Everything about the way of a message and its result."""
