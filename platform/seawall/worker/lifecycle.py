@@ -28,6 +28,7 @@ from seawall.worker import (
     ending,
     fork_locks,
     forks,
+    late_endings,
     lines,
     memory,
     prefork,
@@ -157,6 +158,7 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     notify("READY=1")
     for warning in getattr(sender.connection.default_channel, "warnings", ()):
         logger.warning(warning)
+    late_endings.come_at_the_end_of(sender.pool)
     processes = getattr(sender.pool, "_pool", None)
     if hasattr(processes, "_active_writers"):  # of Celery's prefork pool
         prefork.end_between_messages(processes)

@@ -34,7 +34,7 @@ from celery.worker import state as worker_state
 
 from seawall import events
 from seawall.delivery.keeper import keeper
-from seawall.worker import ending, unkept
+from seawall.worker import ending, late_endings, unkept
 from seawall.worker.periodic import Periodic
 from seawall.worker.time_limits import limits_of
 
@@ -212,9 +212,11 @@ def _active() -> list[Any]:
     """What runs now; other threads change the set meanwhile."""
     while True:
         try:
-            return list(state.active_requests)
+            active = list(state.active_requests)
         except RuntimeError:
             continue
+        ended = late_endings.have_ended()
+        return [request for request in active if request not in ended] if ended else active
 
 
 class Step(bootsteps.StartStopStep):
