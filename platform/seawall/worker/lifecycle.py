@@ -161,7 +161,7 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     late_endings.come_at_the_end_of(sender.pool)
     processes = getattr(sender.pool, "_pool", None)
     if hasattr(processes, "_active_writers"):  # of Celery's prefork pool
-        prefork.end_between_messages(processes)
+        prefork.end_in_time(sender.pool)
 
 
 def _let_signals_interrupt(told: Any) -> None:
