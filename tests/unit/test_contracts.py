@@ -334,13 +334,14 @@ def test_a_pool_of_prefork_keeps_what_writes_its_messages_and_tells_its_children
 
 def test_a_pool_of_prefork_says_what_its_children_do_or_the_wrong_one_is_killed() -> None:
     pool: Any = AsynPool
-    job = vars(billiard.pool.ApplyResult({}, None))  # type: ignore[attr-defined]
+    job = vars(billiard.pool.ApplyResult({}, None))
     assert {"_accepted", "_time_accepted", "_worker_pid", "_timeout"} <= set(job)
     assert "self.timeout = timeout" in inspect.getsource(billiard.pool.Pool)
     assert "w.inq._reader.fileno()" in inspect.getsource(pool._help_stuff_finish)
     assert parameters(pool.flush) == parameters(pool.terminate) == ["self"]
     assert "self.flush = getattr(P, 'flush', None)" in inspect.getsource(TaskPool.on_start)
     assert "self._pool.terminate()" in inspect.getsource(TaskPool.on_terminate)
+    assert "initializer=process_initializer" in inspect.getsource(TaskPool.on_start)
 
 
 def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown() -> None:

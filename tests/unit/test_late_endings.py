@@ -89,8 +89,12 @@ def owed(method: str, *arguments: Any) -> Any:
 def test_what_a_run_owes_is_paid_before_its_end_is_told_and_again_after_an_outage() -> None:
     told: list[Any] = []
     paid = Ending(outages=1)
-    backend = SimpleNamespace(store=lambda results: (paid(), told.append(results)))
-    task = SimpleNamespace(backend=backend)
+
+    def store(results: list[str]) -> None:
+        paid()
+        told.append(results)
+
+    task = SimpleNamespace(backend=SimpleNamespace(store=store))
     request = SimpleNamespace(name="t", id="1", _connection_errors=(OSError,), task=task)
     callback: Any = late_endings.outlasting({"callback": told.append}, request)["callback"]
     callback(owed("store", ["result"]))

@@ -58,6 +58,7 @@ def connect() -> None:
     # In this order: what is frozen is not found any more.
     signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
+    signals.celeryd_init.connect(forks.begin_worker, dispatch_uid=f"{uid}.forks")
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
     signals.celeryd_init.connect(_spare_the_warning_of_root, dispatch_uid=f"{uid}.root")
     signals.celeryd_init.connect(_hear_typed_limits, dispatch_uid=f"{uid}.limits")
@@ -78,6 +79,7 @@ def connect() -> None:
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
     signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
+    prefork.end_what_hooks_fork()
     forks.connect()
     lines.connect()
 

@@ -20,6 +20,7 @@ The private names of Celery and billiard used here are held by tests/unit/test_c
 import array
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -31,10 +32,14 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
+from celery.concurrency import prefork as celery_prefork
 from celery.worker import state as worker_state
+
+from seawall.worker import forks
 
 logger = logging.getLogger(__name__)
 state: Any = worker_state  # celery-types lacks half of it
+_prefork: Any = celery_prefork
 
 _LOOK_EVERY: Final = 0.1
 _READS_WITHIN: Final = 2.0  # seconds
@@ -42,6 +47,19 @@ _LEAVES_WITHIN: Final = (
     2.5  # seconds, once it was told to, or beyond the last hard limit of what it was given
 )
 _DIES_WITHIN: Final = 2.5  # seconds, of a cold shutdown
+
+
+def end_what_hooks_fork() -> None:
+    """Have no child that a receiver of `worker_process_init` forks go on as a process of the pool."""
+    celerys = _prefork.process_initializer
+    if hasattr(celerys, "__wrapped__"):
+        return
+
+    @functools.wraps(celerys)
+    def process_initializer(*args: Any, **kwargs: Any) -> Any:
+        return forks.alone(celerys, *args, **kwargs)
+
+    _prefork.process_initializer = process_initializer
 
 
 def end_in_time(task_pool: Any) -> None:

@@ -85,7 +85,7 @@ def run_cell(  # noqa: PLR0913 - all that a cell is given
         die_with(supervisor)
         identity.become(worker, token)
         _shed(pool, seat, supervisor)
-        cell = Cell(pool, row=row, channel=channel)
+        cell = forks.alone(Cell, pool, row=row, channel=channel)
         code = hook_points.live_within(cell.live, cell.hostname)
     except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
         boundary.caught(exc, "cell")
