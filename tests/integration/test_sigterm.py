@@ -4,9 +4,13 @@ A test that finds another such state adds its body to `support.overrun`; what a 
 is tried in `test_ruined_cells.py`.
 """
 
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +21,9 @@ from kombu.asynchronous import Hub, set_event_loop
 
 from seawall.delivery import Queues
 from seawall.delivery.queues import Counts
-from seawall.worker.prefork import end_between_messages
+from seawall.worker.prefork import end_in_time
 from support import overrun
-from support.nodes import StartWorker, producer_of
+from support.nodes import StartWorker, processes_of, producer_of
 from support.shop import journal, store
 from support.waiting import busyness, wait_until
 
@@ -59,8 +63,9 @@ def half_written() -> Iterator[tuple[Any, list[int]]]:
 
 def test_prefork_ends_where_a_part_of_a_message_is_written(half_written: tuple[Any, list[int]]) -> None:
     pool, returned = half_written
-    end_between_messages(pool)
-    end_between_messages(pool)
+    tasks = SimpleNamespace(_pool=pool)
+    end_in_time(tasks)
+    end_in_time(tasks)
 
     def end() -> None:
         pool.close()
@@ -148,3 +153,60 @@ def test_a_task_that_ends_while_its_worker_drains_runs_once(
     assert done.get(timeout=5) == "waited"
     counts = counts_of(app)
     assert (counts.ready, counts.held, counts.dead) == (0, 0, 0)
+
+
+TOO_LARGE_FOR_PIPES = "x" * 4_000_000
+
+
+@pytest.fixture
+def stopped() -> Iterator[list[int]]:
+    """Processes that are stopped by a test: they go on at its end, if they are still there."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("size", [10, len(TOO_LARGE_FOR_PIPES)])
+def test_sigterm_ends_a_worker_whose_process_reads_nothing(
+    app: Celery, start_worker: StartWorker, size: int, stopped: list[int]
+) -> None:
+    worker = start_worker("support.overrun", "--concurrency=1", *of("prefork"))
+    app.tasks["overrun.nothing"].delay().get(timeout=20)
+    [child] = processes_of(worker)
+    os.kill(child.pid, signal.SIGSTOP)
+    stopped.append(child.pid)
+    app.tasks["overrun.wait_for"].delay(TOO_LARGE_FOR_PIPES[:size])
+    wait_until(lambda: counts_of(app).ready == 0, timeout=30, what="the message to be taken")
+    began = time.monotonic()
+    worker.kill("SIGTERM")
+    worker.container.wait(60)
+    assert time.monotonic() - began < LATE * busyness()
+    counts = counts_of(app)
+    assert (counts.ready, counts.held, counts.dead) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "body"),
+    [
+        ("prefork", "swallow_everything"),
+        *(
+            pytest.param(pool, body, marks=pytest.mark.slow)
+            for pool in ("cells", "prefork")
+            for body in NEVER_END
+            if (pool, body) != ("prefork", "swallow_everything")
+        ),
+    ],
+)
+def test_sigquit_ends_a_worker_of_processes_whatever_its_task_does(
+    app: Celery, start_worker: StartWorker, pool: str, body: str
+) -> None:
+    worker = start_worker("support.overrun", "--concurrency=1", *of(pool))
+    begin(app, [body], hard=300.0)
+    began = time.monotonic()
+    worker.kill("SIGQUIT")
+    worker.container.wait(60)
+    assert time.monotonic() - began < LATE * busyness()
+    counts = counts_of(app)
+    assert (counts.ready + counts.held, counts.dead) == (1, 0)
