@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,19 +46,40 @@ TOO_LARGE_FOR_A_PIPE = "x" * 20_000_000
 
 
 @pytest.fixture
-def half_written() -> Iterator[tuple[Any, list[int]]]:
-    """A pool of prefork whose loop has written a part of a message, and what its tasks return."""
+def stopped() -> Iterator[list[int]]:
+    """Processes that are stopped by a test: they go on at its end, if they are still there."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def prefork() -> Iterator[tuple[Any, Callable[[Callable[[], object], str], None]]]:
+    """A pool of prefork with one process, and what turns its loop until something is so."""
     hub: Any = set_event_loop(Hub())
     pool: Any = AsynPool(processes=1, threads=False, enable_timeouts=True)
     pool.register_with_event_loop(hub)
     hub.call_repeatedly(0.01, lambda: None)
     loop = hub.create_loop()
-    returned: list[int] = []
-    wait_until(lambda: next(loop) or pool._all_inqueues, timeout=60, what="the child")
-    pool.apply_async(len, (TOO_LARGE_FOR_A_PIPE,), callback=returned.append)
-    wait_until(lambda: next(loop) or pool._active_writers, timeout=60, what="a part to be written")
-    yield pool, returned
+
+    def turn_until(condition: Callable[[], object], what: str) -> None:
+        wait_until(lambda: next(loop) or condition(), timeout=60, what=what)
+
+    turn_until(lambda: pool._all_inqueues, "the child")
+    yield pool, turn_until
     set_event_loop(None)
+
+
+@pytest.fixture
+def half_written(prefork: tuple[Any, Any]) -> tuple[Any, list[int]]:
+    """Such a pool whose loop has written a part of a message, and what its tasks return."""
+    pool, turn_until = prefork
+    returned: list[int] = []
+    pool.apply_async(len, (TOO_LARGE_FOR_A_PIPE,), callback=returned.append)
+    turn_until(lambda: pool._active_writers, "a part to be written")
+    return pool, returned
 
 
 def test_prefork_ends_where_a_part_of_a_message_is_written(half_written: tuple[Any, list[int]]) -> None:
@@ -76,6 +97,27 @@ def test_prefork_ends_where_a_part_of_a_message_is_written(half_written: tuple[A
     ending.join(40)
     assert not ending.is_alive()
     assert returned == [len(TOO_LARGE_FOR_A_PIPE)]
+
+
+def test_prefork_hears_of_what_a_process_has_got_and_not_begun_when_the_pool_is_flushed(
+    prefork: tuple[Any, Any], stopped: list[int]
+) -> None:
+    """Celery forgets it, and the process runs it, so it ran again."""
+    pool, turn_until = prefork
+    tasks = SimpleNamespace(_pool=pool)
+    end_in_time(tasks)
+    [child] = pool._pool
+    os.kill(child.pid, signal.SIGSTOP)
+    stopped.append(child.pid)
+    returned: list[int] = []
+    job = pool.apply_async(len, ("four",), callback=returned.append)
+    turn_until(lambda: job._write_to and not pool._active_writers, "it to be written")
+    tasks.flush()
+    os.kill(child.pid, signal.SIGCONT)
+    turn_until(lambda: returned, "its end")
+    assert returned == [len("four")]
+    pool.close()
+    pool.join()
 
 
 def of(pool: str) -> list[str]:
@@ -156,16 +198,6 @@ def test_a_task_that_ends_while_its_worker_drains_runs_once(
 
 
 TOO_LARGE_FOR_PIPES = "x" * 4_000_000
-
-
-@pytest.fixture
-def stopped() -> Iterator[list[int]]:
-    """Processes that are stopped by a test: they go on at its end, if they are still there."""
-    pids: list[int] = []
-    yield pids
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("size", [10, len(TOO_LARGE_FOR_PIPES)])

@@ -87,15 +87,26 @@ class _Watch:
         self._killed: set[int] = set()
 
     def flush(self, celerys: Callable[[], None]) -> None:
-        """As Celery's, which forgets what no child has accepted; some may be about to run it all the same."""
+        """As Celery's, but what a child has got is not forgotten, although it has not said so: it runs it.
+
+        Celery would not hear of that end, so the message would come back and run once more.
+        """
+        pool = self._pool
         self._given = []
         self._note()
         flushed = threading.Event()
         self._start(flushed)
+        given = {number: job for number, job in pool._cache.items() if _given(job)}  # noqa: SLF001
+        for number in given:
+            del pool._cache[number]  # noqa: SLF001
         try:
             celerys()
         finally:
             flushed.set()
+            for number, job in given.items():
+                if _lives(job._write_to.pid):  # noqa: SLF001
+                    pool._cache[number] = job  # noqa: SLF001
+                    pool._busy_workers.add(job._write_to.inqW_fd)  # noqa: SLF001
 
     def told(self) -> None:
         """The children are about to be told to end."""
@@ -115,7 +126,7 @@ class _Watch:
         self._given += [
             (job._write_to, now + self._hard(job))  # noqa: SLF001
             for job in list(self._pool._cache.values())  # noqa: SLF001
-            if not job._accepted and job._write_to is not None  # noqa: SLF001
+            if _given(job)
         ]
         self._unread = {child.pid: (now, many) for child in self._pool._pool if (many := _unread(child))}  # noqa: SLF001
 
@@ -160,6 +171,11 @@ class _Watch:
         if given := [until for to, until in self._given if to is child]:
             return max(given) + _LEAVES_WITHIN
         return float("inf") if self._told_at is None else self._told_at + _LEAVES_WITHIN
+
+
+def _given(job: Any) -> bool:
+    """Whether a child has got it, or a part of it, and has not said that it has begun."""
+    return not job._accepted and job._write_to is not None  # noqa: SLF001
 
 
 def _unread(child: Any) -> int:
