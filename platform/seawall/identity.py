@@ -69,8 +69,17 @@ def is_gone(pid: int) -> bool:
 
 def process_of(name: str) -> str:
     """The token of the process that made a name; empty if it is no such name."""
+    return _part(name, 1)
+
+
+def worker_of(name: str) -> str:
+    """The token of that process's worker; empty if it is no such name."""
+    return _part(name, 0)
+
+
+def _part(name: str, place: int) -> str:
     parts = name.rpartition(":")[2].split(".")
-    return parts[1] if len(parts) == _PARTS else ""
+    return parts[place] if len(parts) == _PARTS else ""
 
 
 _PARTS = 3

@@ -4,9 +4,12 @@
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
 
 from support.suspects import MOST_RUNS, Fleet, Storm, neighbours, own_fleet, storm
 
@@ -69,6 +72,64 @@ def test_at_its_last_strike_a_suspect_runs_alone_in_its_worker_and_other_workers
     fleet.until(lambda: fleet.ended("hold") == 1, "its end")
     fleet.until(lambda: fleet.queues.counts("celery").held == 0, "its acknowledgement")
     assert fleet.queues.counts("celery").dead == 0
+
+
+LATER = 3600.0  # seconds
+UNBEGUN = ("gathered", "rated", "held", "of protocol 1", "without an offset")
+
+
+def submit_unbegun(fleet: Fleet, kind: str) -> int:
+    """What a worker takes in and does not begin, each ahead of the suspect; how many."""
+    if kind in ("gathered", "rated", "held"):
+        names = [(f"{kind}-{number}",) for number in range(3 if kind != "held" else 1)]
+        fleet.submit(kind, names, application="unbegun", priority=9)
+        return len(names)
+    eta = datetime.now(UTC) + timedelta(seconds=LATER)
+    with Celery("stock", broker=fleet.place.url) as stock:
+        stock.conf.update(broker_transport="redis", task_protocol=1 if kind == "of protocol 1" else 2)
+        naive = {"headers": {"eta": eta.replace(tzinfo=None).isoformat()}}
+        where: dict[str, Any] = naive if kind == "without an offset" else {"eta": eta}
+        stock.send_task("support.unbegun.plain", (kind.replace(" ", "-"),), priority=9, **where)
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "kinds"),
+    [
+        *((pool, UNBEGUN) for pool in POOLS),
+        *(pytest.param(pool, UNBEGUN, marks=pytest.mark.slow) for pool in ("threads", "solo", "gevent")),
+        *(pytest.param("prefork", (kind,), marks=pytest.mark.slow) for kind in UNBEGUN),
+    ],
+)
+def test_a_suspect_that_is_to_run_alone_waits_for_nothing_that_has_not_begun(
+    fleet: Fleet, tmp_path: Path, pool: str, kinds: tuple[str, ...]
+) -> None:
+    gate, room, flush = (tmp_path / name for name in ("gate", "room", "flush"))
+    fleet.submit("hold", [("hold", str(gate))])
+    fleet.lose(strikes=2)
+    fleet.environment |= {"UNBEGUN_FLUSH": str(flush), "UNBEGUN_ROOM": str(room)}
+    submitted = sum(submit_unbegun(fleet, kind) for kind in kinds)
+    worker = fleet.worker(pool, 2, application="support.unbegun")
+    fleet.until(lambda: fleet.started("hold") == 1, "the suspect's turn", 15)
+    ran = fleet.place.marks.counts("end")
+    assert {name.partition("-")[0] for name in ran} <= {"rated"}, "each process has a token"
+    flush.touch()
+    if pool != "solo":  # where nothing else turns
+        fleet.until(lambda: fleet.place.marks.counts("flush"), "a strategy to begin what it has")
+    assert fleet.ended("gathered") == 0
+    gate.touch()
+    fleet.until(lambda: fleet.ended("hold") == 1, "its end")
+    room.touch()
+    if "held" in kinds:
+        fleet.until(lambda: fleet.ended("held") == 1, "what had no room")
+    if "gathered" in kinds:
+        fleet.until(lambda: fleet.ended("gathered") == 3, "the batches")
+    fleet.until(lambda: fleet.queues.counts("celery").ready == 0, "the others to be taken in")
+    fleet.place.stop(worker)
+    counts, ended = fleet.queues.counts("celery"), fleet.place.marks.counts("end")
+    assert (counts.dead, counts.held) == (0, 0)
+    assert counts.ready + counts.delayed + ended.total() == 1 + submitted
+    assert set(ended.values()) == {1}
 
 
 @pytest.mark.timeout(240)

@@ -69,17 +69,48 @@ def test_a_child_of_a_task_is_as_one_of_a_plain_script(
     assert worker.container.wait(20) == 0
 
 
-@pytest.mark.parametrize("where", ["before_start", "after_return", "task_postrun"])
+HOOKS = ("task_prerun", "before_start", "after_return", "task_postrun")
+
+
+@pytest.mark.parametrize(
+    "pool",
+    ["cells", "prefork", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("threads", "solo"))],
+)
 def test_a_child_of_a_hook_or_a_receiver_does_not_settle_its_parents_task(
-    app: Celery, start_worker: StartWorker, where: str
+    app: Celery, start_worker: StartWorker, pool: str
 ) -> None:
-    worker = start_worker("support.offspring", "--concurrency=1")
-    before = wait_until(lambda: of_pool(worker), what="a process that runs tasks")
-    hooked: Any = app.tasks["offspring.hooked"]
-    for each in (where, "plain"):
-        assert hooked.delay(each).get(timeout=60) == each
-    assert Counter(journal(app)) == Counter([where, "plain"])
+    worker = start_worker("support.offspring", "--concurrency=1", *([] if pool == "cells" else ["-P", pool]))
+    before = of_pool(worker)
+    if pool in ("cells", "prefork"):
+        before = wait_until(lambda: of_pool(worker), what="a process that runs tasks")
+    plain, ours = (app.tasks[f"offspring.{name}"] for name in ("hooked", "hooked_too"))
+    forms: Any = [(plain, each) for each in (*HOOKS, "plain")]
+    forms += [(ours, each + how) for each in HOOKS for how in ("", " returns")]
+    for task, each in forms:
+        assert task.delay(each).get(timeout=60) == each
+    assert Counter(journal(app)) == Counter(each for _, each in forms)
     assert of_pool(worker) == before, "none is left, and none was replaced"
+    worker.kill("SIGTERM")
+    assert worker.container.wait(20) == 0
+
+
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize("signal", ["worker_process_init", "worker_init", "worker_ready"])
+@pytest.mark.parametrize("pool", ["cells", "prefork", pytest.param("threads", marks=pytest.mark.slow)])
+def test_a_child_of_what_starts_a_worker_is_no_second_one(
+    app: Celery, start_worker: StartWorker, pool: str, signal: str, *, returns: bool
+) -> None:
+    starts = f"{signal} returns" if returns else signal
+    options = [] if pool == "cells" else ["-P", pool]
+    worker = start_worker("support.offspring", "--concurrency=2", *options, env={"OFFSPRING_STARTS": starts})
+    if pool != "threads":
+        wait_until(lambda: len(of_pool(worker)) == 2, what="two processes that run tasks")
+    hooked: Any = app.tasks["offspring.hooked"]
+    assert [hooked.delay(f"plain {each}").get(timeout=60) for each in range(5)] == [
+        f"plain {each}" for each in range(5)
+    ]
+    assert Counter(journal(app)) == Counter(f"plain {each}" for each in range(5))
+    assert len(of_pool(worker)) == (0 if pool == "threads" else 2)
     worker.kill("SIGTERM")
     assert worker.container.wait(20) == 0
 

@@ -3,6 +3,7 @@
 A worker is started with `celery -A support.offspring worker`; a test submits through `create()`.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -232,34 +233,71 @@ class Plain(Task):  # type: ignore[type-arg]
         return next(each for each in FORMS if each.__name__ == form)(self)
 
 
-def ends_its_child() -> None:
+def fork_and_wait(*, returns: bool) -> None:
+    """A child that leaves by `sys.exit`, or goes on where it was forked; it is waited for."""
     if (pid := os.fork()) == 0:
+        if returns:
+            return
         sys.exit(0)
     os.waitpid(pid, 0)  # for ever, if it goes on as a second worker
 
 
-class Hooked(Task):  # type: ignore[type-arg]
-    """A hook of it forks, which its argument names, or a receiver of `task_postrun`."""
+def fork_in(where: str, said: Any) -> None:
+    if list(said) in ([where], [f"{where} returns"]):
+        fork_and_wait(returns="returns" in said[0])
 
-    name = "offspring.hooked"
+
+class Hooking(Task):  # type: ignore[type-arg]
+    """A hook of it forks, which its argument names, or a receiver of a signal."""
+
+    abstract = True
 
     def before_start(self, *said: Any) -> None:
-        if said[1] == ["before_start"]:
-            ends_its_child()
+        fork_in("before_start", said[1])
 
     def after_return(self, *said: Any) -> None:
-        if said[3] == ["after_return"]:
-            ends_its_child()
+        fork_in("after_return", said[3])
+
+
+class Hooked(Hooking):
+    """One of Celery's own classes."""
+
+    name = "offspring.hooked"
 
     def run(self, where: str) -> str:
         note(self, where)
         return where
 
 
+def hooked(self: "Task[Any, Any]", where: str) -> str:
+    note(self, where)
+    return where
+
+
+@signals.task_prerun.connect(weak=False)
+def fork_before(sender: Any = None, args: Any = None, **_: Any) -> None:
+    if isinstance(sender, Hooking):
+        fork_in("task_prerun", args)
+
+
 @signals.task_postrun.connect(weak=False)
 def fork_after(sender: Any = None, args: Any = None, **_: Any) -> None:
-    if sender.name == Hooked.name and list(args) == ["task_postrun"]:
-        ends_its_child()
+    if isinstance(sender, Hooking):
+        fork_in("task_postrun", args)
+
+
+STARTS = ("worker_init", "worker_process_init", "worker_ready")
+
+
+def fork_at_start(name: str, **_: Any) -> None:
+    """Where OFFSPRING_STARTS names this signal, or that and "returns"."""
+    wanted = os.environ.get("OFFSPRING_STARTS", "").split()
+    if wanted[:1] == [name]:
+        fork_and_wait(returns="returns" in wanted)
+
+
+for _name in STARTS:
+    getattr(signals, _name).connect(functools.partial(fork_at_start, _name), weak=False)
 
 
 def create(broker_url: str | None = None) -> Celery:
@@ -271,6 +309,7 @@ def create(broker_url: str | None = None) -> Celery:
         app.task(bind=True, shared=False, name=f"offspring.{function.__name__}")(function)
     app.register_task(Plain())
     app.register_task(Hooked())
+    app.task(bind=True, shared=False, base=Hooking, name="offspring.hooked_too")(hooked)
     return app
 
 

@@ -18,8 +18,10 @@ import redis
 from celery import Celery
 
 from seawall import delivery
-from seawall.delivery import Queues
+from seawall.cluster import micros
+from seawall.delivery import Queues, scripts
 from seawall.delivery.options import Options
+from seawall.delivery.scripts import Keys
 from support.delivery import ROOT, Site, own_server, site
 from support.processes import Proc
 from support.waiting import busyness, lease, wait_until
@@ -30,6 +32,7 @@ MOST_RUNS = 2 * _LIMIT - 1
 """Of a killer whose first starts never came on record."""
 
 _PATIENCE = 120.0
+_A_MOMENT = 0.01  # seconds that a worker lives that is lost
 
 
 class Fleet:
@@ -41,10 +44,18 @@ class Fleet:
         self._serial = itertools.count(1)
         self.environment = place.environment
 
-    def worker(self, pool: str, concurrency: int, *, wait: bool = True, inside: tuple[str, ...] = ()) -> Proc:
+    def worker(
+        self,
+        pool: str,
+        concurrency: int,
+        *,
+        wait: bool = True,
+        inside: tuple[str, ...] = (),
+        application: str = "support.marked",
+    ) -> Proc:
         """A worker; `inside` is a command that begins it, such as one that enters a control group."""
         number = next(self._serial)
-        argv = [*inside, sys.executable, "-m", "seawall.worker", "-A", "support.marked", "worker"]
+        argv = [*inside, sys.executable, "-m", "seawall.worker", "-A", application, "worker"]
         argv += ["-c", str(concurrency), "-l", "INFO", "-n", f"suspects{number}@test"]
         argv += ["--without-gossip", "--without-mingle", *([] if pool == "cells" else ["-P", pool])]
         log = self.place.folder / f"suspects-{number}.log"
@@ -66,13 +77,34 @@ class Fleet:
             yield app
             gc.collect()  # a chord's results are a cycle, and let go of the server while there is one
 
-    def submit(self, name: str, many: list[tuple[Any, ...]], **options: Any) -> None:
+    def submit(
+        self, name: str, many: list[tuple[Any, ...]], *, application: str = "marked", **options: Any
+    ) -> None:
         with self.client() as app:
-            task = app.signature(f"support.marked.{name}")
+            task = app.signature(f"support.{application}.{name}")
             delivery.submit_many((task.clone(arguments).set(**options) for arguments in many), app=app)
 
     def until(self, condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         wait_until(condition, timeout=timeout, what=what)
+
+    def lose(self, strikes: int) -> None:
+        """Have the one message that waits start in workers that die, until it has so many strikes."""
+        keys, limit = Keys(), Options().delivery_limit
+        base = keys.base("celery")
+        with redis.Redis.from_url(self.place.url) as client:
+            for life in range(strikes + 1):  # the first one makes it a suspect
+                worker = f"lost{life}"
+                name = f"lost:0:{worker}.process.1"
+
+                def claimed(worker: str = worker, name: str = name) -> Any:
+                    of = [keys.paused, keys.revoked, keys.aboard(worker), base]
+                    return scripts.claim(client, of, [name, micros(_A_MOMENT), limit, 1, 0, 10, 10, "", 0])[
+                        3
+                    ][0]
+
+                self.until(claimed, "the lease of the one before to end")
+                [tag, *_] = client.hkeys(f"{base}:held:{name}")
+                scripts.settle(client, [base], [name, limit, b"s" + tag])
 
     def started(self, name: str) -> int:
         return self.place.marks.counts("start")[name]

@@ -28,6 +28,7 @@ from celery.app.routes import Router
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
 from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerLostError
 from celery.fixups import django as celerys_django
 from celery.worker import request as celerys_request
@@ -329,6 +330,18 @@ def test_a_pool_of_prefork_keeps_what_writes_its_messages_and_tells_its_children
     assert "proc.inq.put(None)" in inspect.getsource(pool._stop_task_handler)
     assert "self._stop_task_handler(self._task_handler)" in inspect.getsource(billiard.pool.Pool.join)
     assert "self._cache" in inspect.getsource(billiard.pool.Pool)
+
+
+def test_a_pool_of_prefork_says_what_its_children_do_or_the_wrong_one_is_killed() -> None:
+    pool: Any = AsynPool
+    job = vars(billiard.pool.ApplyResult({}, None))
+    assert {"_accepted", "_time_accepted", "_worker_pid", "_timeout"} <= set(job)
+    assert "self.timeout = timeout" in inspect.getsource(billiard.pool.Pool)
+    assert "w.inq._reader.fileno()" in inspect.getsource(pool._help_stuff_finish)
+    assert parameters(pool.flush) == parameters(pool.terminate) == ["self"]
+    assert "self.flush = getattr(P, 'flush', None)" in inspect.getsource(TaskPool.on_start)
+    assert "self._pool.terminate()" in inspect.getsource(TaskPool.on_terminate)
+    assert "initializer=process_initializer" in inspect.getsource(TaskPool.on_start)
 
 
 def test_a_second_ctrl_c_may_interrupt_the_first_while_it_tells_of_the_shutdown() -> None:

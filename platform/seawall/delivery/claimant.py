@@ -18,7 +18,8 @@ Who is a suspect, how suspects are served and who is charged is decided by the s
 worker together: the rules stand in `lua/layout.lua`. Two things are left to this side. A start of a message
 that ever came back is written down, and confirmed, before it runs: one that kills its worker at once would
 otherwise leave no record and run for ever. And while nothing may be taken for the sake of a suspect that is
-to run alone, the line waits without taking other workers' tokens.
+to run alone, the line waits without taking other workers' tokens, and what has not begun gives way
+(`Aboard`).
 
 Locking: `_lock` guards the three tables and is never held over a round trip.
 """
@@ -29,7 +30,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import IntEnum
 from functools import partial
 from itertools import count
 from typing import Any, ClassVar
@@ -48,6 +50,15 @@ from seawall.delivery.scripts import Keys
 logger = logging.getLogger(__name__)
 
 _serial = count(1)
+
+
+class Aboard(IntEnum):
+    """What a process is told of a suspect that is to run alone in its worker, in the scripts' numbers."""
+
+    NOTHING = 0
+    ALONE = 2  # it is there, and nothing else begins
+    DRAINS = 3  # it comes when the worker holds nothing that may begin
+
 
 Settlements = dict[str, dict[str, str]]
 """By queue, by message id: the settlement as the scripts read it."""
@@ -104,6 +115,8 @@ class Claimant:
         self.distance = Distance()
         self.work = Work(clock)
         self._under_way = 0  # settlements that were taken to be sent, until they are confirmed
+        self.aboard = Aboard.NOTHING
+        self.alone = ""  # the message that runs alone, if it is here
         self.clock_ahead = 0.0  # seconds by which the server's clock is ahead of this machine's
         self.nudge_at: float | None = None  # when to interrupt our own wait: a delay ends then
 
@@ -243,6 +256,16 @@ class Claimant:
                 self.work.rest()
         return True
 
+    def gathered(self, tag: str) -> None:
+        """It is kept for a batch, which does not begin while a suspect is to run alone (`may_begin`)."""
+        with self._lock:
+            if (queue := self._held.get(tag)) is not None and tag not in self._outbox.get(queue, {}):
+                self._put(queue, tag, f"g{tag}")
+
+    def may_begin(self, tags: Collection[str]) -> bool:
+        """Whether work on these may begin: not while another message is to run alone in this worker."""
+        return self.aboard is Aboard.NOTHING or self.alone in tags
+
     def let_go(self, queue: str, dependency: str) -> bool:
         """Have one more message go that is parked for `dependency`; False if others have to see to it."""
         with self._lock:
@@ -352,8 +375,9 @@ class Claimant:
         """Extend the lease on everything held."""
         queues = self.queues
         if queues:
-            keys = [self.keys.base(queue) for queue in queues]
-            scripts.renew(self.client, keys, [micros(self.options.lease), self.name])
+            keys = [self.keys.aboard(self.identity.worker), *map(self.keys.base, queues)]
+            told: Any = scripts.renew(self.client, keys, [micros(self.options.lease), self.name])
+            self.aboard = Aboard(told)
         self.renewed()
 
     def renewed(self) -> None:
@@ -417,6 +441,7 @@ class Claimant:
     def abandon(self, messages: Mapping[str, Any]) -> None:
         """The channel is lost: live on for those `messages` that somebody still works on."""
         self.busy = False
+        self.aboard = Aboard.NOTHING  # it will not hear any more of that
         self.give_back(lambda _waited, _message: True)
         for tag, message in messages.items():
             watch = weakref.ref(message, partial(self._forgotten, tag))

@@ -19,7 +19,7 @@ from seawall.delivery.claimed import Claimed
 from seawall.delivery.envelope import unwrap
 from seawall.delivery.messages import tell_poisoned
 from seawall.delivery.window import REQUEUED
-from seawall.identity import process_of
+from seawall.identity import process_of, worker_of
 
 
 class Guardian:
@@ -45,7 +45,7 @@ class Guardian:
         """Extend the leases of processes that are known to live, by their tokens."""
         for queue in queues:
             if names := self._of(queue, processes):
-                keys = [self.channel.keys.base(queue)]
+                keys = [self.channel.keys.aboard(worker_of(names[0])), self.channel.keys.base(queue)]
                 scripts.renew(self.channel.redis, keys, [micros(self.lease), *names])
 
     def recall(

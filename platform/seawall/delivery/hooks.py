@@ -6,12 +6,14 @@ return False: the caller falls back to what that broker can do.
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from seawall.cluster import micros
 from seawall.delivery.channel import Channel
+from seawall.delivery.claimant import Aboard, Claimant
 from seawall.delivery.guardian import Estate
 from seawall.delivery.keeper import keeper
 
@@ -67,6 +69,36 @@ def limit_of(message: Any, otherwise: int) -> int:
 def defer(message: Any, seconds: float) -> bool:
     """Put the message back to become due in so many seconds. No retry and no strike is spent."""
     return _settle(message, "d", str(micros(seconds)))
+
+
+def delay(message: Any, seconds: float) -> bool:
+    """Put a message back that was taken in before its moment, which comes in so many seconds."""
+    return _settle(message, "t", str(micros(seconds)))
+
+
+def gives_way(channel: Any) -> bool:
+    """Whether all that a worker has in its hands and has not begun is to go back.
+
+    A suspect that is to run alone waits until the worker of this channel holds nothing that may begin.
+    """
+    claimant = channel.claimant if isinstance(channel, Channel) else None
+    return claimant is not None and claimant.aboard is Aboard.DRAINS
+
+
+def gathered(message: Any) -> None:
+    """The message is kept for a batch, which begins only when that is allowed (`may_begin`)."""
+    if isinstance(message.channel, Channel) and message.channel.claimant is not None:
+        message.channel.claimant.gathered(message.delivery_tag)
+
+
+def may_begin(messages: Iterable[Any]) -> bool:
+    """Whether a batch of these messages may begin: not beside a suspect that is to run alone."""
+    by_claimant: dict[Claimant, list[str]] = {}
+    for message in messages:
+        claimant = message.channel.claimant if isinstance(message.channel, Channel) else None
+        if claimant is not None:
+            by_claimant.setdefault(claimant, []).append(message.delivery_tag)
+    return all(claimant.may_begin(tags) for claimant, tags in by_claimant.items())
 
 
 def park(message: Any, dependency: str, *, at_most: float | None = None) -> bool:

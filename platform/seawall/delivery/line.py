@@ -29,7 +29,7 @@ from redis.exceptions import NoScriptError
 
 from seawall.cluster import MICROSECONDS, Argument, micros
 from seawall.delivery import scripts
-from seawall.delivery.claimant import Claimant, Settlements
+from seawall.delivery.claimant import Aboard, Claimant, Settlements
 from seawall.delivery.claimed import Claimed
 from seawall.delivery.revocation import tell_worker
 from seawall.delivery.scripts import WAKE
@@ -39,7 +39,7 @@ _LONGEST_WAIT = 1.0  # a token given to a consumer that died in the same moment 
 _UNLIMITED = 1_000_000
 _MIN_WAIT = 0.001
 _ANY_LEVEL = 10
-_MORE, _HELD_BACK = 1, 2  # see claim.lua
+_MORE = 1  # see claim.lua; what is more than that is an `Aboard`
 _ASK_AGAIN_AFTER = 1.0  # seconds, where a server answers that it can do nothing now
 _STANDSTILL = 2.0  # seconds between two turns of the loop, which has one each second at least
 _EARLY = 0.6  # of `settle_within`: the loop settles before the keeper does
@@ -257,7 +257,8 @@ class Line:
         self._carried = {}
         self.refusals = 0
         self.may_have_more = more == _MORE
-        self._held_back = more == _HELD_BACK
+        self._held_back = more > _MORE
+        self._hear_of_suspect(Aboard(more if self._held_back else 0), by_queue)
         self._change_at = None if until_change < 0 else self._clock() + until_change / MICROSECONDS
         if set(self.claimant.queues) <= set(self._asked):
             self.claimant.renewed()
@@ -268,6 +269,14 @@ class Line:
             self.claimant.claimed(Claimed(queue, tag.decode(), body, past) for tag, body, past in triples)
             if dead:
                 self.claimant.on_dead(queue, [tag.decode() for tag in dead])
+
+    def _hear_of_suspect(self, aboard: Aboard, by_queue: Sequence[Any]) -> None:
+        taken = [tag.decode() for messages, *_ in by_queue for tag in messages[::3]]
+        if aboard is not Aboard.ALONE:
+            self.claimant.alone = ""
+        elif taken:
+            self.claimant.alone = taken[0]
+        self.claimant.aboard = aboard
 
     def drop(self) -> None:
         """The connection is gone, with the answer: whatever was carried goes again."""

@@ -36,6 +36,7 @@ _CONSUMER_STEPS: Final = (
     "seawall.worker.gate:Gate",
     "seawall.worker.rates:Rates",
     "seawall.worker.strategies:Strategies",
+    "seawall.worker.unbegun:GivingWay",
     "seawall.worker.strays:Strays",
     "seawall.worker.strays:Broadcasts",
 )

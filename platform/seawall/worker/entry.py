@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from seawall.delivery.refusal import is_outage
 from seawall.delivery.submission import LONGEST_ID, fits
+from seawall.worker.unbegun import goes_back_until_due
 
 _LARGEST: Final = 1e12
 _MOST_URGENT: Final = 255
@@ -229,7 +230,7 @@ def guarded(create: Callable[..., Any], consumer: Any, bury: Callable[[Any, Base
         def on_task_received(message: Any) -> Any:
             try:
                 check(message)
-                return take_in(message)
+                return None if goes_back_until_due(message) else take_in(message)
             except Exception as exc:
                 if is_outage(exc, consumer.connection_errors):
                     raise

@@ -5,6 +5,8 @@ run at exit. While it is in the task's code it may do as it likes; it may import
 connections of its own. When it leaves that code by returning, raising or `sys.exit`, it ends, as a script
 would: exit status, traceback, functions registered with `atexit` since the fork. It never reaches the code
 around the task, which would settle the parent's message and go on as a second worker on the same sockets.
+So does what is forked by a hook of a task, or by a receiver of a signal that starts a worker or one of its
+processes: no such child becomes a second one of those.
 
 SIGINT and SIGQUIT stay ignored, also in programs that a task starts: a terminal sends them to every process,
 and what a task has begun may end before its worker does.
@@ -56,6 +58,9 @@ descriptors: list[Callable[[], Iterable[int]]] = []
 
 class _Here:
     runs_tasks = False
+    forgot_exits = False  # what is to be run at exit is this process's own
+    run: int | None = None  # `depth` where a run began
+    worker: int | None = None  # `depth` where a worker began
 
 
 _blocked: Final = threading.local()
@@ -101,7 +106,8 @@ def leave(exc: BaseException | None) -> NoReturn:
     try:
         status = _status(exc)
         _threading._shutdown()  # noqa: SLF001 - as multiprocessing does: threads of its own may go on
-        _atexit._run_exitfuncs()  # noqa: SLF001
+        if _Here.forgot_exits:
+            _atexit._run_exitfuncs()  # noqa: SLF001
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -110,10 +116,49 @@ def leave(exc: BaseException | None) -> NoReturn:
         os._exit(status)
 
 
+def leave_if_forked_on_the_way() -> None:
+    """End this process if it was forked since the run began, before its task's own code."""
+    if _Here.run is not None:
+        leave_since(_Here.run)
+
+
 def leave_since(before: int, exc: BaseException | None = None) -> None:
     """End this process if it was forked since `depth` was `before`: by a hook or a receiver of a signal."""
     if depth != before:
         leave(exc)
+
+
+def alone(function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    """Call `function`; a child that is forked within, by a hook or a receiver, ends where it leaves that."""
+    forked = _Here.run = depth
+    try:
+        result = function(*args, **kwargs)
+    except BaseException as exc:
+        leave_since(forked, exc)
+        raise
+    leave_since(forked)
+    return result
+
+
+def begin_worker(**_: Any) -> None:
+    """A worker begins in this process."""
+    _Here.worker = depth
+
+
+def end_second_worker() -> None:
+    """End this process if it is a child of a receiver of `worker_init`, or of one before that."""
+    if _Here.worker is not None:
+        leave_since(_Here.worker)
+
+
+def end_children_of(pool: Any) -> None:
+    """Have whatever `pool`, of Celery's, runs end alone, also tasks whose request is none of ours."""
+    apply = pool.apply_async
+
+    def apply_async(target: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return apply(functools.partial(alone, target), *args, **options)
+
+    pool.apply_async = apply_async
 
 
 def _status(exc: BaseException | None) -> int:
@@ -148,6 +193,7 @@ def _after_in_child() -> None:
         _Here.runs_tasks = False
         _forget_handlers()
         _atexit._clear()  # noqa: SLF001 - as multiprocessing does from Python 3.13 on
+        _Here.forgot_exits = True
         interruption.nobody()
         _close_inherited()
     finally:

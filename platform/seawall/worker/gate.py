@@ -36,7 +36,7 @@ from seawall.delivery.refusal import is_outage
 from seawall.delivery.transport import Doorbell
 from seawall.policies import DEFAULT
 from seawall.priority import Priority
-from seawall.worker import late_endings
+from seawall.worker import forks, late_endings
 from seawall.worker.deferral import fail, give_back, set_aside
 from seawall.worker.entry import give_up, reported
 from seawall.worker.strays import bury
@@ -75,6 +75,7 @@ class Gate(bootsteps.StartStopStep):
         self._clock = clock
         self._run: Callable[[Any], Any] = c.on_task_request
         self._waits = isinstance(c.pool, Solo)  # what it runs has ended when it returns
+        forks.end_children_of(c.pool)
         if not isinstance(c.pool, Processes):
             c.pool.on_apply = reported(c.pool.on_apply)
         self._held: list[Held] = []

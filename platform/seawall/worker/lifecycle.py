@@ -28,6 +28,7 @@ from seawall.worker import (
     ending,
     fork_locks,
     forks,
+    late_endings,
     lines,
     memory,
     prefork,
@@ -57,6 +58,7 @@ def connect() -> None:
     # In this order: what is frozen is not found any more.
     signals.worker_before_create_process.connect(fork_locks.find, dispatch_uid=f"{uid}.locks")
     signals.worker_before_create_process.connect(memory.freeze, dispatch_uid=uid)
+    signals.celeryd_init.connect(forks.begin_worker, dispatch_uid=f"{uid}.forks")
     signals.celeryd_init.connect(_name_process, dispatch_uid=uid)
     signals.celeryd_init.connect(_spare_the_warning_of_root, dispatch_uid=f"{uid}.root")
     signals.celeryd_init.connect(_hear_typed_limits, dispatch_uid=f"{uid}.limits")
@@ -77,6 +79,7 @@ def connect() -> None:
     signals.worker_shutting_down.connect(_announce_stopping, dispatch_uid=uid)
     signals.worker_process_init.connect(_die_with_parent, dispatch_uid=uid)
     signals.worker_process_init.connect(leave_in_time, dispatch_uid=f"{uid}.leave")
+    prefork.end_what_hooks_fork()
     forks.connect()
     lines.connect()
 
@@ -157,9 +160,10 @@ def _announce_ready(sender: Any = None, **_: Any) -> None:
     notify("READY=1")
     for warning in getattr(sender.connection.default_channel, "warnings", ()):
         logger.warning(warning)
+    late_endings.come_at_the_end_of(sender.pool)
     processes = getattr(sender.pool, "_pool", None)
     if hasattr(processes, "_active_writers"):  # of Celery's prefork pool
-        prefork.end_between_messages(processes)
+        prefork.end_in_time(sender.pool)
 
 
 def _let_signals_interrupt(told: Any) -> None:

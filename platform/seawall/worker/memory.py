@@ -37,7 +37,7 @@ from seawall.memory.runs import SIGNAL, Arguments, Reports, Runs, exceeded
 from seawall.policies import policy_of
 from seawall.quantity import format_bytes
 from seawall.sections import MemorySettings
-from seawall.worker import losses
+from seawall.worker import losses, unbegun
 
 logger = logging.getLogger(__name__)
 
@@ -369,8 +369,7 @@ class Flow(bootsteps.StartStopStep):
         paused = _watch.account.paused() or losses.all_wait()
         if paused and any(map(c.task_consumer.consuming_from, c.task_consumer.queues)):
             c.task_consumer.cancel()  # not only once: Celery's loop consumes as it begins, and what is added
-            c.gate.give_back()
-            c.rates.give_back()
+            unbegun.give_back(c)
         elif self._paused and not paused:
             c.task_consumer.consume()
         self._paused = paused

@@ -20,6 +20,7 @@ what overran.
 """
 
 import faulthandler
+import functools
 import logging
 import os
 import sys
@@ -34,7 +35,7 @@ from celery.worker import state as worker_state
 
 from seawall import events
 from seawall.delivery.keeper import keeper
-from seawall.worker import ending, unkept
+from seawall.worker import ending, forks, late_endings, unkept
 from seawall.worker.periodic import Periodic
 from seawall.worker.time_limits import limits_of
 
@@ -212,9 +213,11 @@ def _active() -> list[Any]:
     """What runs now; other threads change the set meanwhile."""
     while True:
         try:
-            return list(state.active_requests)
+            active = list(state.active_requests)
         except RuntimeError:
             continue
+        ended = late_endings.have_ended()
+        return [request for request in active if request not in ended] if ended else active
 
 
 class Step(bootsteps.StartStopStep):
@@ -229,6 +232,8 @@ class Step(bootsteps.StartStopStep):
 
     def create(self, worker: Any) -> None:
         """Before anything has started."""
+        forks.end_second_worker()
+        worker.ready_callback = functools.partial(forks.alone, worker.ready_callback)
         unkept.check(worker)
 
     def start(self, worker: Any) -> None:

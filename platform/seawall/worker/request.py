@@ -130,6 +130,7 @@ class Request(CeleryRequest):
             if self.delivery_info["redelivered"]:
                 wanted = not older.ignores_result(self.task, self._context)
                 trace = partial(repeats.traced, trace, wanted)
+            trace = partial(late_endings.owing, trace)
             return pool.apply_async(trace, *args, **late_endings.outlasting(options, self))
 
         ours: Any = SimpleNamespace(apply_async=apply_async)

@@ -23,9 +23,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from celery import Task, signals, states
+from celery.app.task import Context
 from celery.backends.base import BaseKeyValueStoreBackend
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError
@@ -35,7 +37,7 @@ from seawall import silence
 from seawall.cluster import Argument, Script, away, makes_room
 from seawall.delivery.refusal import is_outage
 from seawall.text import to_bytes
-from seawall.worker import repeats, result_clients
+from seawall.worker import late_endings, repeats, result_clients
 
 logger = logging.getLogger(__name__)
 _Backend: Any = RedisBackend
@@ -55,6 +57,10 @@ _TRY_AGAIN_AFTER: Final = 1.0
 _AT_ONCE: Final = 0.001  # seconds; to Celery, 0 means without end
 _HOOKS: Final = ("on_success", "after_return")
 _OURS: Final = ("seawall.", "celery.")
+_STATES_OF_RUNS: Final = states.READY_STATES | {states.STARTED, states.RETRY}
+_OF_CHORDS: Final = ("id", "group", "group_index", "chord", "root_id", "parent_id", "delivery_info")
+"""What a chord is counted by, of a request."""
+
 _TOLD: Final = (signals.task_success, signals.task_postrun)
 
 
@@ -161,30 +167,33 @@ class Batch:
         Raises:
             RedisError, OSError: not now, in another thread or while the worker stops; it is kept.
         """
+        self.insist(self._send)
+
+    def insist(self, store: Callable[[], None]) -> None:
+        """Call `store` until its server is there. See `flush` for who waits, and what it raises."""
         for attempt in itertools.count(1):
             try:
-                with self._sending:
-                    return self._send()
+                return store()
             except (RedisError, OSError) as exc:
-                if threading.get_ident() != self._owner or self._stopping():
+                if threading.get_ident() != self._owner or self._stopping() or not is_outage(exc):
                     raise
                 if attempt.bit_count() == 1:  # 1, 2, 4, 8: each cell would say it every second
-                    waiting = len(self._waiting)
-                    logger.error("%d results cannot be stored, attempt %d: %s", waiting, attempt, exc)  # noqa: TRY400
+                    logger.error("results cannot be stored, attempt %d: %s", attempt, exc)  # noqa: TRY400
                 time.sleep(_TRY_AGAIN_AFTER)
         return None
 
     def _send(self) -> None:
-        with self._lock:
-            sent = list(self._waiting)
-        if not sent:
-            return
-        self._store(sent)
-        with self._lock:
-            del self._waiting[: len(sent)]
-            self._since = self._clock()  # what came meanwhile waits a moment for others again
-            if not self._waiting:
-                self._shelf.results_stored()
+        with self._sending:
+            with self._lock:
+                sent = list(self._waiting)
+            if not sent:
+                return
+            self._store(sent)
+            with self._lock:
+                del self._waiting[: len(sent)]
+                self._since = self._clock()  # what came meanwhile waits a moment for others again
+                if not self._waiting:
+                    self._shelf.results_stored()
 
     def _store(self, results: list[Result]) -> None:
         if self._stores(results):
@@ -283,13 +292,28 @@ class Stored:
             lifetime = self.expires
         stored = Result(self.get_key_for_task(task_id), int(lifetime or 0), value)
         if state != states.SUCCESS or batch is None or not batch.put(self, stored):
-            try:
-                self.ensure(self.store, ([stored],))
-            except Exception as exc:
-                if state != states.STARTED or not is_outage(exc):
-                    raise
-                logger.warning("%s has started, which cannot be stored: %s", task_id, exc)
+            self._store_at_once(stored, state)
         return result
+
+    def _store_at_once(self, stored: Result, state: str) -> None:
+        """Or owe it, in a pool that stores it later; what is said before the end is done without."""
+        if state not in _STATES_OF_RUNS:
+            self.ensure(self.store, ([stored],))
+            return
+        try:
+            if batch is not None and state in states.READY_STATES:
+                batch.insist(partial(self.store, [stored]))
+                return
+            with late_endings.briefly():
+                self.ensure(self.store, ([stored],))
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+            if state in states.READY_STATES:
+                if not late_endings.owe("store", [stored]):
+                    raise
+                return
+            logger.warning("that %s is %s cannot be stored: %s", stored.key, state, exc)
 
     def store(self, results: Sequence[Result]) -> None:
         """Store results; what has succeeded already is left alone, as in Celery.
@@ -402,10 +426,17 @@ class Stored:
     def _chord_cleanup_script(self) -> Any:
         return makes_room(super()._chord_cleanup_script)  # type: ignore[misc]
 
-    def on_chord_part_return(self, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's: a result is stored before it is counted."""
+    def on_chord_part_return(self, request: Any, state: str, result: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's: a result is stored before it is counted. It may be counted later too."""
         _flush()
-        return super().on_chord_part_return(*args, **kwargs)  # type: ignore[misc]
+        try:
+            with late_endings.briefly():
+                return super().on_chord_part_return(request, state, result, *args, **kwargs)  # type: ignore[misc]
+        except Exception as exc:
+            part = Context({name: getattr(request, name, None) for name in _OF_CHORDS})
+            if not is_outage(exc) or not late_endings.owe("on_chord_part_return", part, state, result):
+                raise
+            return None
 
 
 def _forget() -> None:

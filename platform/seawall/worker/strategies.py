@@ -6,19 +6,24 @@ and would give it one message at a time. So each message that a strategy keeps h
 up to `wanted_by`, as a request has that waits for its rate: all other tasks keep their order and their small
 window.
 
-What is kept stays leased. It goes back when the worker ends, at no charge.
+What is kept stays leased. It goes back when the worker ends, at no charge. Before that nobody can take it
+from its strategy, which would run it all the same. So a suspect that is to run alone in the worker does not
+wait for what is kept, and a batch that a strategy begins meanwhile waits until that one has ended.
 """
 
 import itertools
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from celery import bootsteps
+from celery.app.trace import build_tracer
 from celery.worker import state as worker_state
 
+from seawall import delivery
 from seawall.delivery.channel import Channel as LeasedChannel
 from seawall.worker.defaults import LazyDefaults
 
@@ -67,6 +72,8 @@ class Kept:
     queue: str
     message: "weakref.ref[Any]"  # a strategy that drops one gives it back, when its connection is lost
     widened: bool = False
+    begun: bool = False
+    gave_way: bool = False
     noted: bool = False  # that it was settled
 
     @property
@@ -90,6 +97,7 @@ class Strategies(bootsteps.StartStopStep):
         self._numbers = itertools.count()
         self._wanted: dict[str, float] = {}
         self._widened: Counter[str] = Counter()  # places beside the window, by task
+        self._waiting: deque[Callable[[], Any]] = deque()  # batches that may not begin now
         self._timer: Any = None
         c.own_strategies = self
         if self.include_if(c):
@@ -100,15 +108,20 @@ class Strategies(bootsteps.StartStopStep):
         return bool(getattr(c, "runs_tasks", True))
 
     def _attach(self, c: Any) -> None:
-        start_all: Callable[[], None] = c.update_strategies
-
         def update_strategies() -> None:
-            start_all()
             for name, task in c.app.tasks.items():
-                if has_own_strategy(task):
-                    c.strategies[name] = self.counted(task, c.strategies[name])
+                c.strategies[name] = self.start_strategy(task)
+                task.__trace__ = build_tracer(name, task, c.app.loader, c.hostname, app=c.app)
 
         c.update_strategies = update_strategies
+
+    def start_strategy(self, task: Any) -> Callable[..., Any]:
+        """What takes a message of `task` in."""
+        c = self._consumer
+        if not has_own_strategy(task):
+            handle: Callable[..., Any] = task.start_strategy(c.app, c)
+            return handle
+        return self.counted(task, task.start_strategy(c.app, Seen(c, SeenPool(self, task.name, c.pool))))
 
     def start(self, c: Any) -> None:
         """A connection is there."""
@@ -119,6 +132,7 @@ class Strategies(bootsteps.StartStopStep):
         for kept in self._kept.values():
             kept.widened = False
         self._widened.clear()
+        self._waiting.clear()  # whose messages go back
         if self._timer is not None:
             c.timer.cancel(self._timer)
             self._timer = None
@@ -156,6 +170,26 @@ class Strategies(bootsteps.StartStopStep):
 
         return handle
 
+    def begins(self, name: str, begin: Callable[[], Any]) -> bool:
+        """Whether a batch of all that is kept of a task begins; otherwise `begin` is called when it may."""
+        batch = self.of(name)
+        messages = [message for kept in batch if (message := kept.message()) is not None]
+        if not delivery.may_begin(messages):
+            self._waiting.append(begin)
+            return False
+        for kept in batch:
+            kept.begun = True
+            if kept.gave_way and (message := kept.message()) is not None:
+                delivery.started(message)
+        return True
+
+    def give_way(self) -> None:
+        """A suspect is to run alone here, and does not wait for what has not begun."""
+        for kept in self._kept.values():
+            if not kept.begun and (message := kept.message()) is not None:
+                kept.gave_way = True
+                delivery.gathered(message)
+
     def _add(self, name: str, message: Any) -> int:
         number, tag = next(self._numbers), str(message.delivery_tag)
         queue = _queue_of(message) or str((message.delivery_info or {}).get("routing_key") or "")
@@ -179,7 +213,9 @@ class Strategies(bootsteps.StartStopStep):
             self._consumer.qos.increment_eventually()
 
     def look(self) -> None:
-        """Forget what was settled."""
+        """Forget what was settled, and begin what had to wait."""
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft()()
         gone = [number for number, kept in self._kept.items() if kept.settled]
         for number in gone:
             kept = self._kept.pop(number)
@@ -197,6 +233,35 @@ class Strategies(bootsteps.StartStopStep):
 
     def changed(self) -> None:
         """Some are kept no longer."""
+
+
+class Seen:
+    """The consumer as a strategy sees it: with a pool of its own."""
+
+    def __init__(self, consumer: Any, pool: Any) -> None:
+        self.pool = pool
+        self._consumer = consumer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+class SeenPool:
+    """The pool as a strategy sees it."""
+
+    def __init__(self, strategies: Strategies, name: str, pool: Any) -> None:
+        self._strategies = strategies
+        self._name = name
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """As the pool's; None if the batch has to wait."""
+        if not self._strategies.begins(self._name, partial(self.apply_async, *args, **options)):
+            return None
+        return self._pool.apply_async(*args, **options)
 
 
 def _is_celerys(message: Any) -> bool:

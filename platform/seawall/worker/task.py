@@ -267,6 +267,8 @@ class SeawallTask(Task):  # type: ignore[type-arg]
 
     def _run(self, args: Any, kwargs: Any) -> Any:
         eager = self.request.is_eager
+        if not eager:
+            forks.leave_if_forked_on_the_way()
         forked, outer = forks.depth, holdings.begin(within=eager)
         before = interruption.mark(1)  # an eager task may run within the code of another
         run = self._own_call or self.run

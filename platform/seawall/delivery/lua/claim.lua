@@ -6,7 +6,8 @@
 --       in line (10 = none does), then per queue: the stock transport's list to import from ('' = do not,
 --       '-' = only settle here), number of settlements, the settlements.
 -- Returns {us until something may change by itself (-1 = nothing known), 1 if more is ready, 2 if nothing may be
---          taken for the sake of a suspect, the server's time (us),
+--          taken beside the suspect that runs alone in this worker, 3 if nothing may before one does, the server's
+--          time (us),
 --          per queue {{id, body, history or "", ...}, {ids that became dead letters}, {revoked task ids},
 --          {ids that had been put aside}}}.
 local consumer, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -17,7 +18,6 @@ local SUSPECTS_LOOKED_AT = 10
 local BASE64_LOOKED_AT = 1024
 local NORMAL = 5 -- Priority.NORMAL
 local LOOK_AGAIN_AFTER = 250000 -- us, while nothing may be taken for the sake of a suspect
-local ABOARD_FOR = 86400000 -- ms without a claim after which a worker's suspect is forgotten
 
 local first_base, worker, aboard, passed_over = 4, worker_of(consumer), nil, false
 
@@ -178,34 +178,14 @@ local function note_aboard(word, base, id)
   redis.call('SET', KEYS[3], table.concat({ base, consumer, id, word }, '\n'), 'PX', ABOARD_FOR)
 end
 
--- Which suspect this worker has: "beside", "alone", "drains", or nil for none.
-local function look_aboard()
-  local noted = redis.call('GET', KEYS[3])
-  if not noted then
-    return nil
-  end
-  local base, holder, id, word = string.match(noted, '^(.*)\n(.*)\n(.*)\n(.*)$')
-  local valid
-  if word == 'drains' then
-    valid = redis.call('ZSCORE', base .. ':suspects', id)
-      and redis.call('GET', base .. ':alone:' .. id) == worker
-  else
-    valid = redis.call('HEXISTS', base .. ':held:' .. holder, id) == 1
-  end
-  if not valid then
-    redis.call('DEL', KEYS[3])
-    return nil
-  end
-  redis.call('PEXPIRE', KEYS[3], ABOARD_FOR)
-  return word
-end
-
--- True if no process of this worker holds anything.
+-- True if no process of this worker holds anything that it may begin.
 local function is_empty()
   for i = first_base, #KEYS do
     for _, name in ipairs(redis.call('ZRANGE', KEYS[i] .. ':consumers', 0, -1)) do
-      if worker_of(name) == worker and redis.call('EXISTS', KEYS[i] .. ':held:' .. name) == 1 then
-        return false
+      for _, mark in ipairs(worker_of(name) == worker and redis.call('HVALS', KEYS[i] .. ':held:' .. name) or {}) do
+        if string.sub(mark, 1, 1) ~= '=' then
+          return false
+        end
       end
     end
   end
@@ -409,7 +389,7 @@ for i = first_base, #KEYS do
 end
 
 -- Only now is it known what this worker holds.
-aboard = some_of_these and look_aboard() or nil
+aboard = some_of_these and look_aboard(KEYS[3], worker) or nil
 for i = first_base, #KEYS do
   local base, list, taken = KEYS[i], lists[i], {}
   local paused = list == '-' or all_paused or special[base] and redis.call('EXISTS', base .. ':paused') == 1
@@ -437,8 +417,8 @@ for i = first_base, #KEYS do
     used(base)
   end
 end
-if aboard == 'drains' or aboard == 'alone' and more == 1 then
-  more, soonest = 2, math.min(soonest or math.huge, NOW + LOOK_AGAIN_AFTER)
+if HELD_BACK[aboard] then
+  more, soonest = HELD_BACK[aboard], math.min(soonest or math.huge, NOW + LOOK_AGAIN_AFTER)
 end
 if soonest then
   reply[1] = math.max(soonest - NOW, 0)

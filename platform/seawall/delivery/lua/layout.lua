@@ -15,7 +15,8 @@
 --   base:last        string  the place given last
 --   base:delayed     zset    id by the moment it becomes due
 --   base:consumers   zset    consumer by the moment its lease ends
---   base:held:<c>    hash    id -> score to return to; a leading "+" says the task has started
+--   base:held:<c>    hash    id -> score to return to; a leading "+" says the task has started, a leading "=" that it
+--                            was gathered and does not begin while a suspect is to run alone
 --   base:history     hash    id -> {"strikes": n, "events": [[seconds, consumer, reason], ...], "lost": n,
 --                            "suspect": true}, present once a message came back from a lost worker or was
 --                            rejected by its task. "lost" counts workers lost before its start was on record;
@@ -57,7 +58,8 @@
 --      the suspect is charged, whether its start is on record or not: that is a strike.
 --   3. At its last strike but one a suspect runs alone, so that nobody else can be blamed on it. The worker
 --      that is to run it takes nothing new until it is empty (one word: "drains"), then takes the suspect
---      and nothing beside it ("alone"); other workers go on. An empty worker takes it without waiting.
+--      and nothing beside it ("alone"); other workers go on. An empty worker takes it without waiting. What
+--      the worker has in its hands and has not begun goes back; what was gathered is marked and waits.
 --   4. To end clears: what was acknowledged is forgotten, what was deferred or parked after its start is no
 --      suspect any more, nor is one that its consumer still runs (reconcile.lua).
 --
@@ -67,6 +69,7 @@ local FIRST = 1735689600000000
 local LEVEL = 562949953421312
 local EVENTS_KEPT = 20
 local STOCK_STEPS = { '', '\6\0223', '\6\0226', '\6\0229' } -- what ends the names of the stock transport's lists
+local ABOARD_FOR = 86400000 -- ms without a claim after which a worker's suspect is forgotten
 local REMEMBERED_FOR = 20000 -- ms for which a submission is known at least: twice as long as a producer tries
 
 local time = redis.call('TIME')
@@ -180,6 +183,37 @@ local function unpark_some(base, dependency, most)
   return popped
 end
 
+-- What stands for a message among those that a consumer holds: the score to return to, and whether it had started.
+local function read_mark(mark)
+  local first = string.sub(mark, 1, 1)
+  return (first == '+' or first == '=') and string.sub(mark, 2) or mark, first == '+'
+end
+
+-- Which suspect the worker has whose note this is: "beside", "alone", "drains", or nil for none.
+local function look_aboard(key, worker)
+  local noted = redis.call('GET', key)
+  if not noted then
+    return nil
+  end
+  local base, holder, id, word = string.match(noted, '^(.*)\n(.*)\n(.*)\n(.*)$')
+  local valid
+  if word == 'drains' then
+    valid = redis.call('ZSCORE', base .. ':suspects', id)
+      and redis.call('GET', base .. ':alone:' .. id) == worker
+  else
+    valid = redis.call('HEXISTS', base .. ':held:' .. holder, id) == 1
+  end
+  if not valid then
+    redis.call('DEL', key)
+    return nil
+  end
+  redis.call('PEXPIRE', key, ABOARD_FOR)
+  return word
+end
+
+-- What a process of that worker is told of it: nothing may be taken there.
+local HELD_BACK = { alone = 2, drains = 3 }
+
 -- Removes `id` from what `consumer` holds. Returns the score to return to and whether it had started, or
 -- nil if the consumer does not hold it: then somebody else decided about it already.
 local function let_go(base, consumer, id)
@@ -189,8 +223,7 @@ local function let_go(base, consumer, id)
     return nil
   end
   redis.call('HDEL', held, id)
-  local started = string.sub(mark, 1, 1) == '+'
-  return started and string.sub(mark, 2) or mark, started
+  return read_mark(mark)
 end
 
 -- Adds one event to a message's history and returns its strikes. `note` may change the history.
@@ -223,8 +256,7 @@ end
 
 -- Takes one message back from a consumer that is gone with its worker: only a suspect is charged.
 local function take_one_back(base, consumer, id, mark, limit, dead)
-  local started = string.sub(mark, 1, 1) == '+'
-  local score = started and string.sub(mark, 2) or mark
+  local score, started = read_mark(mark)
   if is_suspect(base, id) then
     strike(base, id, score, consumer, 'worker lost', limit, dead)
   elseif redis.call('HEXISTS', base .. ':messages', id) == 1 then
@@ -277,8 +309,16 @@ local settle_one = {
   s = function(base, consumer, id)
     local held = base .. ':held:' .. consumer
     local mark = redis.call('HGET', held, id)
+    if mark then
+      redis.call('HSET', held, id, '+' .. read_mark(mark))
+    end
+  end,
+  -- gathered: it does not begin while a suspect is to run alone in its worker
+  g = function(base, consumer, id)
+    local held = base .. ':held:' .. consumer
+    local mark = redis.call('HGET', held, id)
     if mark and string.sub(mark, 1, 1) ~= '+' then
-      redis.call('HSET', held, id, '+' .. mark)
+      redis.call('HSET', held, id, '=' .. read_mark(mark))
     end
   end,
   -- returned: back to its old place; a reason is remembered, and makes the next delivery a repeated one
@@ -309,6 +349,13 @@ local settle_one = {
       end
       redis.call('ZADD', base .. ':delayed', digits(NOW + tonumber(delay)), id)
       redis.call('SADD', base .. ':aside', id)
+      wake(base)
+    end
+  end,
+  -- delayed: it was taken in before its moment, which comes in so many microseconds
+  t = function(base, consumer, id, delay)
+    if let_go(base, consumer, id) then
+      redis.call('ZADD', base .. ':delayed', digits(NOW + tonumber(delay)), id)
       wake(base)
     end
   end,

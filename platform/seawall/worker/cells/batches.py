@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from seawall import delivery
 from seawall.delivery.channel import Channel as LeasedChannel
 from seawall.worker import forks
 from seawall.worker.cells.deaths import describe_all
-from seawall.worker.strategies import Kept, Strategies, has_own_strategy
+from seawall.worker.strategies import Kept, Seen, Strategies, has_own_strategy
 from seawall.worker.time_limits import NOTHING, limits_of
 
 if TYPE_CHECKING:
@@ -55,26 +56,13 @@ class CellStrategies(Strategies):
         if not has_own_strategy(task):
             handle: Callable[..., Any] = task.start_strategy(self._cell.app, self._consumer)
             return handle
-        take_in = task.start_strategy(
-            self._cell.app, _Seen(self._consumer, BatchPool(self._cell, self, task))
-        )
+        take_in = task.start_strategy(self._cell.app, Seen(self._consumer, BatchPool(self._cell, self, task)))
 
         def settled_here(message: Any, body: Any, _ack: Any, _reject: Any, *rest: Any, **options: Any) -> Any:
             # Celery's would settle a turn of the loop later, when the batch is long over.
             return take_in(message, body, message.ack_log_error, message.reject_log_error, *rest, **options)
 
         return self.counted(task, settled_here)
-
-
-class _Seen:
-    """The consumer as a strategy sees it: with a pool of its own."""
-
-    def __init__(self, consumer: Any, pool: "BatchPool") -> None:
-        self.pool = pool
-        self._consumer = consumer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
 
 
 class BatchPool:
@@ -89,12 +77,15 @@ class BatchPool:
         return getattr(self._cell.pool, name)
 
     def apply_async(self, target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """As Celery's pool in the same thread; it returns when the batch has ended.
+        """As Celery's pool in the same thread; it returns when the batch has ended, or has to wait.
 
         Nothing runs once the cell was told to end: what is kept goes back when it does.
         """
         cell, row = self._cell, self._cell.row
         if not cell.may_start():
+            return None
+        again = partial(self.apply_async, target, args, kwargs, **options)
+        if not self._strategies.begins(self._task.name, again):
             return None
         batch = self._strategies.of(self._task.name)
         messages = [message for kept in batch if (message := kept.message()) is not None]

@@ -38,7 +38,7 @@ from seawall.delivery import Transport
 from seawall.delivery.claimant import Claimant
 from seawall.memory.meter import Own
 from seawall.tether import die_with
-from seawall.worker import forks, memory, older, recoveries, results
+from seawall.worker import forks, memory, older, recoveries, results, unbegun
 from seawall.worker.cells import diagnosis, hook_points
 from seawall.worker.cells.batches import CellStrategies
 from seawall.worker.cells.channel import Channel
@@ -53,6 +53,7 @@ from seawall.worker.gate import Gate
 from seawall.worker.rates import Rates
 from seawall.worker.strategies import has_own_strategy
 from seawall.worker.strays import Strays
+from seawall.worker.unbegun import GivingWay
 
 if TYPE_CHECKING:
     from seawall.worker.cells.pool import Pool
@@ -84,7 +85,7 @@ def run_cell(  # noqa: PLR0913 - all that a cell is given
         die_with(supervisor)
         identity.become(worker, token)
         _shed(pool, seat, supervisor)
-        cell = Cell(pool, row=row, channel=channel)
+        cell = forks.alone(Cell, pool, row=row, channel=channel)
         code = hook_points.live_within(cell.live, cell.hostname)
     except BaseException as exc:  # noqa: BLE001 - whatever it was, this is the end of the process
         boundary.caught(exc, "cell")
@@ -305,8 +306,7 @@ class Cell:
             time.sleep(_DOOMED_WAIT)
         if row.recalled == row.generation:
             request.message.channel.give_back()
-            self.consumer.gate.give_back()
-            self.consumer.rates.give_back()
+            unbegun.give_back(self.consumer)
         if row.done >= self._most_tasks or self._too_large():
             state.should_stop = 0
 
@@ -392,6 +392,7 @@ class Consumer(CeleryConsumer):
             Gate,
             Rates,
             CellStrategies,
+            GivingWay,
             Strays,
             memory.Flow,
             "celery.worker.consumer.consumer:Evloop",
