@@ -5,7 +5,6 @@ itself reads (priority, time limits, max_retries), so that `task_annotations`, `
 keep their meaning and their precedence.
 """
 
-import inspect
 import itertools
 import logging
 import time
@@ -28,6 +27,7 @@ from seawall.classification import verdict_of
 from seawall.config import settings
 from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded, is_older
 from seawall.failure import found_in
+from seawall.later import kind_of
 from seawall.memory.runs import sizes
 from seawall.policies import DEFAULT, Policy, policy_of
 from seawall.policies import Retry as RetryPolicy
@@ -373,10 +373,8 @@ def refuse_coroutines(function: Any, name: str | None = None) -> None:
     Raises:
         ConfigError: `function` is a coroutine function or an asynchronous generator function.
     """
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may have an async one
-    for each in (function, called):
-        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
-            raise ConfigError(_never_awaited(str(name or getattr(function, "__qualname__", repr(function)))))
+    if kind_of(function) in {"a coroutine function", "an asynchronous generator function"}:
+        raise ConfigError(_never_awaited(str(name or getattr(function, "__qualname__", repr(function)))))
 
 
 def _never_awaited(name: str) -> str:
