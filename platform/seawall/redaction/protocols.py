@@ -1,11 +1,13 @@
 """Secrets in what clients say to servers: SQL, Redis, mail and FTP, as drivers and logs show it."""
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from seawall.redaction.names import is_secret
-from seawall.redaction.rules import Rule, applied
+from seawall.redaction.rules import Rule, applied, holds_secret_name
 from seawall.redaction.urls import HIDDEN
+from seawall.redaction.words import is_ordinary
 
 _SQL: Final = re.compile(
     r"\b((?:(?:password|secret)[ \t]{1,4}+E?"
@@ -43,6 +45,55 @@ _MAIL: Final = re.compile(
     r"|\ALOGIN[ ]\"[^\"\n]{0,128}+\"[ ]"
     r"|\bPASS[ ](?=[^\s'\"\\]{1,256}+(?:['\"]|\\r|\r))|\bUSERPASS[ ])(?:\"[^\"\n]*+\"?|[^\s'\"\\]++)"
 )
+
+
+_PAIRED: Final = {
+    "HSET": 2, "HMSET": 2, "HSETNX": 2, "XADD": 3, "CONFIG": 2, "SET": 1, "SETNX": 1, "GETSET": 1,
+    "APPEND": 1, "MSET": 1, "MSETNX": 1,
+}  # fmt: skip
+"""Where in a command of Redis names and their values begin, one after the other."""
+_KEYED: Final = {
+    "HSET": 3, "HMSET": 3, "HSETNX": 3, "SETEX": 3, "PSETEX": 3, "SETRANGE": 3, "LPUSH": 2, "RPUSH": 2,
+    "SADD": 2, "PUBLISH": 2,
+}  # fmt: skip
+"""Where what a key holds begins: all of it is secret if the key is called so."""
+_ADMITTING: Final = {"HELLO": 2, "MIGRATE": 1}
+"""Commands that may hold an AUTH of their own, and how far behind it the secret stands."""
+_RULES_OF_USERS: Final = frozenset({">", "<", "#", "!"})
+COMMANDS: Final = frozenset({*_PAIRED, *_KEYED, *_ADMITTING, "AUTH", "ACL"})
+
+
+def secrets_of_redis(words: Sequence[object]) -> dict[int, str]:
+    """What is shown instead of which words of a command of Redis; nothing in another list."""
+    said = [word if isinstance(word, str) else "" for word in words]
+    command = said[0].upper() if said else ""
+    if command not in COMMANDS:
+        return {}
+    if command == "ACL":
+        rules = [
+            (place, word[:1]) for place, word in enumerate(said) if place >= len(("ACL", "SETUSER", "ann"))
+        ]
+        return {place: f"{sign}{HIDDEN}" for place, sign in rules if sign in _RULES_OF_USERS}
+    places = _of_auth(said) if command == "AUTH" else _of_redis(command, said)
+    return {place: HIDDEN for place in places if place < len(said)}
+
+
+def _of_auth(said: Sequence[str]) -> Iterator[int]:
+    """`AUTH S` and `AUTH ann S`; in small letters that may be other words."""
+    sure = said[0].isupper() or not is_ordinary(said[-1])
+    if sure and len(said) in {2, 3}:
+        yield len(said) - 1
+
+
+def _of_redis(command: str, said: Sequence[str]) -> Iterator[int]:
+    if len(said) > 1 and command in _KEYED and holds_secret_name(said[1]):
+        yield from range(_KEYED[command], len(said), 2 if command in _PAIRED else 1)
+    if command in _PAIRED:
+        names = range(_PAIRED[command], len(said) - 1, 2)
+        yield from (place + 1 for place in names if holds_secret_name(said[place]))
+    if command in _ADMITTING:
+        behind = {"AUTH": _ADMITTING[command], "AUTH2": 2}
+        yield from (place + behind[word.upper()] for place, word in enumerate(said) if word.upper() in behind)
 
 
 def without_said(text: str, seen: str) -> str:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from seawall.redaction import commands, messages, protocols, sentences
+from seawall.redaction import commands, escapes, messages, protocols, sentences
 from seawall.redaction.forms import KEYS, MARKED, QUERIES, without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.rules import first_looks
@@ -185,9 +185,7 @@ def _without_margin(text: str, found: str, most: int) -> str:
 
 
 def _searched(text: str, values: Iterable[str]) -> str:
-    for value in values:
-        if value in text:
-            text = text.replace(value, HIDDEN)
+    text = escapes.hidden(text, values)
     seen = text.lower()
     owned = _may_have_own_name(seen)
     if owned or _is_suspicious(seen):
@@ -215,10 +213,16 @@ def _may_have_own_name(seen: str) -> bool:
     return bool(own()) and _holds(seen, [name[:2] for name in own()])
 
 
+def may_hold_name(text: str) -> bool:
+    """Whether there may be a secret name in `text`: a quick look, rather True."""
+    seen = text.lower()
+    return _holds(seen, _HINTS) or _may_have_own_name(seen)
+
+
 def is_plain(text: str, values: Iterable[str] = ()) -> bool:
     """Whether no part of `text` can hold a secret that `redact_text` knows: a quick look, rather False."""
     seen = text.lower()
-    return not (_is_suspicious(seen) or _holds(text, values) or _may_have_own_name(seen))
+    return not (_is_suspicious(seen) or escapes.holds(text, values) or _may_have_own_name(seen))
 
 
 def hide_passwords(text: str) -> str:

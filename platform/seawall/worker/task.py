@@ -29,13 +29,12 @@ from seawall.config import settings
 from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded, is_older
 from seawall.failure import found_in
 from seawall.memory.runs import sizes
-from seawall.policy import DEFAULT, Policy, policy_of
+from seawall.policy import DEFAULT, Policy, policy_of, secrecy_of
 from seawall.policy import Retry as RetryPolicy
 from seawall.redaction import ARGUMENTS, redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import forks, interruption, lines, memory
 from seawall.worker.defaults import LazyDefaults
-from seawall.worker.discretion import secrecy_of
 from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, limits_of, pair
 
 if TYPE_CHECKING:
