@@ -1,8 +1,8 @@
 """Which members of a mapping or a list are secret: one rule to show values, and to find the secrets in them.
 
 A name says it (`names`): a key, the field of a named tuple, the parameter of a function. Or what stands
-beside it does: a `name` beside a `value`, a flag, a command of Redis, `kind: Secret`, `kty`. The arguments in a
-signature, as chains, groups and chords have them, are called as its own task calls them.
+beside it does: a `name` beside a `value`, a flag, a command of Redis, `kind: Secret`, `kty`. The arguments in
+a signature, as chains, groups and chords have them, are called as its own task calls them.
 """
 
 import functools

@@ -15,9 +15,39 @@ _KEY: Final = re.compile(r"(Key \(([^)\n]{0,512}+)\)=\()([^\n]*+)")
 _BAD_URL: Final = re.compile(
     r"((?:\bnonnumeric port: ['\"]|\bint\(\) with base 10: \\{0,2}['\"]"
     r"|\b(?:Invalid URL|adapters were found for|unknown url type:|URL\()[ ]?['\"]?[^\s:'\"/]{1,64}+:"
+    r"|\b(?:from (?:given )?(?:URL )?string|Failed to parse:|invalid (?:DSN|URI):?)[ ]?['\"]?"
+    r"(?:[\w+]{1,32}+(?::/(?!/)|//))?[^\s:'\"/]{0,64}+:(?!//)"
     r"|\A(?!(?:e.?mail|mailto|mail|user|to|from|cc|image):)[^\s:'\"/@]{1,64}+:(?=[^\s/@]{1,256}+@(?!sha\d)\S{1,256}+\Z)))"
     r"[^'\" ]{1,256}?(?=@)"
 )
+_BAD_PORT: Final = re.compile(
+    r"(\b(?:(?:non-?numeric|invalid|bad|illegal)[ ]port(?:[ ](?:number|value|component))?+"
+    r"|port[ ](?:could not be cast to integer value as|(?:must be|contains)[ ][^\n'\":]{1,64}?)"
+    r"|invalid integer value(?=[ ]\\?\"[^\n]{0,512}?[ ]for connection option)|invalid percent-encoded token"
+    r"|in URI \(expected[^\n)]{0,32}+\))(?::|,? not|,? got)?[ ]?\\{0,15}+(['\"`]):?)"
+    r"(?!\d{1,5}\\{0,15}+['\"`])[^\n]{1,512}?(?=\\{0,15}+\2)",
+    re.IGNORECASE,
+)
+"""A password with a slash in it: what stands before the slash is taken for the port."""
+_BAD_HOST: Final = re.compile(
+    r"((?:\b(?:host(?:[ ]?name)?|(?:fail\w{0,3}|could not|cannot|unable)[ ](?:to[ ])?resolve"
+    r"(?:[ ]host\w{0,4}+)?|dial tcp: lookup|ENOTFOUND|EAI_AGAIN|Error -?\d{1,5}+ connecting to"
+    r"|connect to(?:[ ]host|[ ]\w{1,16}+[ ]server on)|UnknownHostException)(?:[=:][ ]?|[ ]))\\{0,15}+['\"]?)(?![^\s'\"]{0,32}://)[^\s'\"(]{1,256}(?=@[\w.\[-])"
+    r"|(?<!\S)[^\s'\"@/]{1,256}+(?=@[\w.-]{1,128}+(?::\d{1,5}+)?: \[Errno )",
+    re.IGNORECASE,
+)
+"""A password with an `@` in it: what stands behind that is taken for the host."""
+_PART: Final = re.compile(
+    r"(\bname=\\{0,15}+['\"]?([\w.\[\]-]{1,64}+)[^\r\n]{0,256}?"
+    r"(?:(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n)[^\r\n\\]{1,256}+){0,4}+(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n){2})"
+    r"(?:(?!(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n)--).)++",
+    re.DOTALL,
+)
+"""Of a form's body in several parts: the name in a header, and below an empty line the value."""
+_TEMPLATE: Final = re.compile(r"(\bexpected token [^\n]{0,128}?, got )'[^'\n]*+'")
+_WORD: Final = re.compile(r"[\w-]{2,64}+")
+_LINE: Final = 512
+"""Characters before a message of a template's parser in which a secret name is looked for."""
 _HEADER_VALUE: Final = re.compile(
     r"(\bheader value:?[ ]b?|\bin header value:[ ]b?)(?:'[^'\n]*+'?|\"[^\"\n]*+\"?)"
 )
@@ -51,7 +81,7 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 _VALUE_FIRST: Final = re.compile(
-    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key)['"]:\s?['"]([\w.-]{1,64}+)['"])""",
+    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key|id|field|path)['"]:\s?['"]([\w./-]{1,128}+)['"])""",
     re.IGNORECASE,
 )
 _DEFAULT: Final = re.compile(
@@ -118,6 +148,12 @@ def _from_last_bracket(text: str) -> str:
     return bracket + after if bracket else ""
 
 
+def _template(found: re.Match[str]) -> str:
+    """Hidden if something before it in these lines has a secret name."""
+    before = found.string[max(0, found.start() - _LINE) : found.start()].rsplit("\n", 3)[-3:]
+    return f"{found[1]}'{HIDDEN}'" if any(map(is_secret, _WORD.findall(" ".join(before)))) else found[0]
+
+
 RULES: Final = (
     Rule(("input_value=",), _INPUT, _input),
     Rule(("key (",), _KEY, _columns, named=True),
@@ -127,6 +163,10 @@ RULES: Final = (
     Rule(("invalid value for",), _SUBMITTED, if_named, named=True),
     Rule(("variable",), _DEFAULT, _defaulted, named=True),
     Rule(("@",), _BAD_URL),
+    Rule((" port", "port ", "integer value", "-encoded token", "in uri ("), _BAD_PORT, rf"\1{HIDDEN}"),
+    Rule(("@",), _BAD_HOST, lambda each: f"{each[1] or ''}{HIDDEN}"),
+    Rule(("name=",), _PART, if_named, named=True),
+    Rule(("expected token",), _TEMPLATE, _template, named=True),
     Rule(("header part (",), _HEADER_PART, if_named, named=True),
     Rule(("header value",), _HEADER_VALUE, rf"\1'{HIDDEN}'"),
     Rule(("in connection info",), _CONNINFO, rf'\1"{HIDDEN}"'),

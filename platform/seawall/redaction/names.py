@@ -48,7 +48,7 @@ _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
     r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac|server|aes?)_?key|pass_word|auth_header|session_?id|client_?assertion|code_?verifier"
     r"|auth_ident|saml_?response|(?:device|user|auth|access|authorization|verification|login|recovery|backup|security|mfa|sms|confirmation)_?code|(?:otp|pin)_?code"
-    r"|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
+    r"|connect_sid|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
 """What a signature that opens something begins with, or, in `SignatureProvided`, is."""

@@ -9,6 +9,20 @@ from seawall.redaction.rules import Rule, applied, holds_secret_name
 from seawall.redaction.urls import HIDDEN
 from seawall.redaction.words import is_ordinary
 
+_PAIRED: Final = {
+    "HSET": 2, "HMSET": 2, "HSETNX": 2, "XADD": 3, "CONFIG": 2, "SET": 1, "SETNX": 1, "GETSET": 1,
+    "APPEND": 1, "MSET": 1, "MSETNX": 1,
+}  # fmt: skip
+"""Where in a command of Redis names and their values begin, one after the other."""
+_KEYED: Final = {
+    "HSET": 3, "HMSET": 3, "HSETNX": 3, "SETEX": 3, "PSETEX": 3, "SETRANGE": 3, "LPUSH": 2, "RPUSH": 2,
+    "SADD": 2, "PUBLISH": 2,
+}  # fmt: skip
+"""Where what a key holds begins: all of it is secret if the key is called so."""
+_ADMITTING: Final = {"HELLO": 2, "MIGRATE": 1}
+"""Commands that may hold an AUTH of their own, and how far behind it the secret stands."""
+_RULES_OF_USERS: Final = frozenset({">", "<", "#", "!"})
+COMMANDS: Final = frozenset({*_PAIRED, *_KEYED, *_ADMITTING, "AUTH", "ACL"})
 _SQL: Final = re.compile(
     r"\b((?:(?:password|secret)[ \t]{1,4}+E?"
     r"|identified[ \t]{1,4}+(?:with[ \t]{1,4}+[\w'\"]{1,64}+[ \t]{1,4}+)?(?:by|as)[ \t]{1,4}+"
@@ -24,7 +38,13 @@ _INSERT: Final = re.compile(
     r"((?:[^'()]|\((?:[^()']){0,128}+\)|'(?:[^']|'')*+')*+)",
     re.IGNORECASE,
 )
-_PARAMETERS: Final = re.compile(r"(\[parameters:[ ])[^\n]*+")
+_PARAMETERS: Final = re.compile(
+    r"(\[parameters:[ ]|\[(?:generated|cached|raw sql|no key|caching|dialect)[^\]\n]{0,64}+\][ ]|;[ ]args="
+    r"|\bparameters:[ ](?=\$1)|\bwith[ ](?:parameters|params|args):?[ ]|['\"],[ ](?=[\[({]))[^\n]*+",
+    re.IGNORECASE,
+)
+"""What a driver has sent, below or behind the statement."""
+_VERBS: Final = ("insert into ", "update ", "replace into ", "merge into ")
 _COLUMN: Final = re.compile(r"[A-Za-z_]\w{2,63}+")
 _STATEMENT: Final = 4096
 """Characters before parameters in which names of columns are looked for."""
@@ -38,6 +58,13 @@ _REDIS: Final = re.compile(
     r"[^\s'\")][^\n'\")]{0,512}+",
     re.IGNORECASE,
 )
+_SPOKEN: Final = re.compile(
+    rf"(?:b?(['\"])(?:{'|'.join(sorted(COMMANDS))})\1"
+    r"(?:,?[ ]b?(?:'[^'\n]{0,512}+'|\"[^\"\n]{0,512}+\"|\d{1,16}+)){1,64}+"
+    r"|(?<![\w'\"])(?:H(?:M?SET|SETNX)|MSET(?:NX)?|P?SETEX|XADD)(?:[ ][^\s'\"]{1,512}+){2,64}+)"
+)
+"""A command of Redis, as clients and MONITOR show its words."""
+_SPOKEN_WORD: Final = re.compile(r"(b?)(?:'([^'\n]*+)'|\"([^\"\n]*+)\"|([^\s'\",]++))")
 _MAIL: Final = re.compile(
     r"(\bAUTH(?:ENTICATE)?[ ](?:PLAIN|LOGIN|XOAUTH2|CRAM-MD5|NTLM)[ ]"
     r"(?!PLAIN\b|LOGIN\b|XOAUTH2|CRAM|NTLM|SCRAM|DIGEST)"
@@ -45,22 +72,6 @@ _MAIL: Final = re.compile(
     r"|\ALOGIN[ ]\"[^\"\n]{0,128}+\"[ ]"
     r"|\bPASS[ ](?=[^\s'\"\\]{1,256}+(?:['\"]|\\r|\r))|\bUSERPASS[ ])(?:\"[^\"\n]*+\"?|[^\s'\"\\]++)"
 )
-
-
-_PAIRED: Final = {
-    "HSET": 2, "HMSET": 2, "HSETNX": 2, "XADD": 3, "CONFIG": 2, "SET": 1, "SETNX": 1, "GETSET": 1,
-    "APPEND": 1, "MSET": 1, "MSETNX": 1,
-}  # fmt: skip
-"""Where in a command of Redis names and their values begin, one after the other."""
-_KEYED: Final = {
-    "HSET": 3, "HMSET": 3, "HSETNX": 3, "SETEX": 3, "PSETEX": 3, "SETRANGE": 3, "LPUSH": 2, "RPUSH": 2,
-    "SADD": 2, "PUBLISH": 2,
-}  # fmt: skip
-"""Where what a key holds begins: all of it is secret if the key is called so."""
-_ADMITTING: Final = {"HELLO": 2, "MIGRATE": 1}
-"""Commands that may hold an AUTH of their own, and how far behind it the secret stands."""
-_RULES_OF_USERS: Final = frozenset({">", "<", "#", "!"})
-COMMANDS: Final = frozenset({*_PAIRED, *_KEYED, *_ADMITTING, "AUTH", "ACL"})
 
 
 def secrets_of_redis(words: Sequence[object]) -> dict[int, str]:
@@ -98,7 +109,9 @@ def _of_redis(command: str, said: Sequence[str]) -> Iterator[int]:
 
 def without_said(text: str, seen: str) -> str:
     """`text` without those; `seen` is `text` in lower case."""
-    return applied(RULES, _without_parameters(text) if "[parameters:" in seen else text, seen)
+    if "[parameters:" in seen or any(verb in seen for verb in _VERBS):
+        text = _without_parameters(text)
+    return applied(RULES, text, seen)
 
 
 def _inserted(found: re.Match[str]) -> str:
@@ -108,15 +121,36 @@ def _inserted(found: re.Match[str]) -> str:
 
 
 def _without_parameters(text: str) -> str:
-    """SQLAlchemy shows what it has sent below the statement; nothing is looked at twice."""
+    """Drivers show what they have sent below the statement, or behind it; nothing is looked at twice."""
     pieces: list[str] = []
     end = 0
     for found in _PARAMETERS.finditer(text):
-        statement = text[max(end, found.start() - _STATEMENT) : found.start()].rpartition("[SQL:")[2]
-        hidden = any(map(is_secret, _COLUMN.findall(statement)))
+        before = text[max(end, found.start() - _STATEMENT) : found.start()]
+        hidden = any(map(is_secret, _COLUMN.findall(_statement(before, found[1]))))
         pieces += (text[end : found.start()], f"{found[1]}{HIDDEN}]" if hidden else found[0])
         end = found.end()
     return "".join((*pieces, text[end:]))
+
+
+def _statement(before: str, mark: str) -> str:
+    """The statement to which parameters belong."""
+    if mark.lower().startswith("[parameters"):
+        return before.rpartition("[SQL:")[2]
+    seen = before.lower()
+    begin = max(map(seen.rfind, _VERBS))
+    return before[begin:] if begin >= 0 else ""
+
+
+def _spoken(found: re.Match[str]) -> str:
+    """A command of Redis by the rule for lists of words."""
+    words = list(_SPOKEN_WORD.finditer(found[0]))
+    shown = secrets_of_redis([word[word.lastindex or 0] for word in words])
+    pieces, end = [], 0
+    for place in sorted(shown):
+        begin, upto = words[place].span(words[place].lastindex or 0)
+        pieces += [found[0][end:begin], shown[place]]
+        end = upto
+    return "".join((*pieces, found[0][end:]))
 
 
 def _duplicated(found: re.Match[str]) -> str:
@@ -124,6 +158,12 @@ def _duplicated(found: re.Match[str]) -> str:
 
 
 RULES: Final = (
+    Rule(
+        tuple(f"{command.lower()}{end}" for command in sorted(COMMANDS) for end in (" ", "'", '"')),
+        _SPOKEN,
+        _spoken,
+        named=True,
+    ),
     Rule(("insert into ",), _INSERT, _inserted, named=True),
     Rule(("duplicate entry ",), _DUPLICATE, _duplicated, named=True),
     Rule(

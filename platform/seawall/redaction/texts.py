@@ -27,6 +27,7 @@ _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
     "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "saml", "psk",
     "hmac", "ticket", "kennwort", "code", "contrase", "mnemonic", "phrase", "pem", "ssn", "srf",
+    "t.sid", "t_sid", "t-sid", "tsid",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
@@ -39,7 +40,7 @@ def _needed(hints: Iterable[str]) -> tuple[str, ...]:
     return tuple(hint for hint in each if not any(other in hint for other in each if other != hint))
 
 
-_SUSPICIOUS: Final = _needed((*_HINTS, "://", *commands.HINTS, *_OTHERS))
+_SUSPICIOUS: Final = _needed((*_HINTS, "://", ":\\", "%3a%2f", *commands.HINTS, *_OTHERS))
 """One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
 
@@ -112,13 +113,21 @@ _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion",
 """Secret as a field of a query, where a text of its own would rather speak of something else."""
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
 
-_BLOCK: Final = re.compile(r"(?:[|>][0-9+-]{0,2})?[ \t]{0,8}+\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)")
+_BLOCK: Final = re.compile(
+    r"(?:[!&][^\s#]{0,64}+[ \t]{0,8}+){0,2}+(?:[|>][0-9+-]{0,2}+)?+[ \t]{0,8}+(?:#[^\n]{0,512}+)?+"
+    r"\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)"
+)
+"""Tags, anchors and a comment may stand in the line of YAML's key."""
 _NEXT_LINE: Final = re.compile(r"\n")
 _NEXT_BLOCK: Final = re.compile(r"\n(?=[^\s\]})'\"])")
 """Where a line begins that is no part of what is written deeper above it."""
 _INDENTED: Final = 256
 """Characters before a name in which its line may begin."""
 
+
+_COLOURS: Final = ("\x1b[", "1b[", "1B[", "033[", "\\e[")
+_COLOUR: Final = re.compile(r"(?:\x1b|\\{1,15}+(?:[xX]1[bB]|u001[bB]|033|e))\[[0-9;]{0,32}+[A-Za-z]")
+"""As it is, or escaped, as JSON and a shell have it."""
 
 LONGEST: Final = 131_072
 """Characters of a text that are searched: of a longer one only the beginning and the end are left."""
@@ -185,6 +194,17 @@ def _without_margin(text: str, found: str, most: int) -> str:
 
 
 def _searched(text: str, values: Iterable[str]) -> str:
+    plain = without_colours(text)
+    shown = _in_plain(plain, values)
+    return text if shown == plain else shown
+
+
+def without_colours(text: str) -> str:
+    """What a terminal shows of `text`: colours stand between a name and its value."""
+    return _COLOUR.sub("", text) if _holds(text, _COLOURS) else text
+
+
+def _in_plain(text: str, values: Iterable[str]) -> str:
     text = escapes.hidden(text, values)
     seen = text.lower()
     owned = _may_have_own_name(seen)
@@ -221,6 +241,7 @@ def may_hold_name(text: str) -> bool:
 
 def is_plain(text: str, values: Iterable[str] = ()) -> bool:
     """Whether no part of `text` can hold a secret that `redact_text` knows: a quick look, rather False."""
+    text = without_colours(text)
     seen = text.lower()
     return not (_is_suspicious(seen) or escapes.holds(text, values) or _may_have_own_name(seen))
 
