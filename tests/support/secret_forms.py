@@ -196,7 +196,7 @@ def _filled(form: str, secret: str, name: str = "N") -> str:
     """`form` with the secret for each S that stands alone, and the name for each such N."""
     put_in = {"S": secret, "N": name}
     return re.sub(
-        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\[35m)S|(?<=%3A)S|(?<=\\n)S|(?<=/bot|MTI-)S|(?<=private-)S|(?<=:-)S|(?<=cli -a)S",
+        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\[35m)S|(?<=3A)S|(?<=\\n)S|(?<=/bot|MTI-)S|(?<=private-)S|(?<=:-)S|(?<=cli -a)S",
         lambda found: put_in[found[0]],
         form,
     )

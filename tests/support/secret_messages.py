@@ -24,6 +24,12 @@ URLS: Final = (
     "Could not parse SQLAlchemy URL from string 'postgres//u:S@h'", "Failed to parse: https://user:S@h:port/", "Failed to parse: user:S@h",
     "invalid DSN: u:S@h", "https:\\/\\/u:S@h", '{"url":"postgres:\\/\\/u:S@h\\/d"}', '"{\\"url\\": \\"https:\\\\\\/\\\\\\/u:S@h\\\\\\/d\\"}"',
     "https://h.example/?next=https%3A%2F%2Fu%3AS%40h%2Fx",
+    "socket.gaierror: [Errno -2] Name or service not known: 'S@db'", "[Errno 8] nodename nor servname provided, or not known: S@db", "Name or service not known (S@db:5432)",
+    "Temporary failure in name resolution: S@db:6379", "lookup S@db: no such host", "Error while reading from S@h:6379 : (104, 'Connection reset by peer')",
+    "<ServerDescription ('S@h', 27017) server_type: Unknown, error=AutoReconnect('S@h:27017: [Errno -2]')>", "Invalid IPv6 URL: u:S@[h",
+    "Request URL is missing an 'http://' or 'https://' protocol: 'u:S@h'", "Invalid IPv4 address: 'S@1.2.3'", "aiohttp.client_exceptions.InvalidURL: u:S@h",
+    "Codepoint U+0040 at position 3 of 'S@h' not allowed", "encoding with 'idna' codec failed (UnicodeError: label empty or too long) S@db", "unparseable port 'S'",
+    'Illegal character in port: "S"', "https%253A%252F%252Fu%253AS%2540h",
 )  # fmt: skip
 BODIES: Final = (
     "\x1b[36mpassword\x1b[0m=\x1b[35mS\x1b[0m", "\x1b[1;31mpin\x1b[0m: \x1b[35mS\x1b[0m", "\\x1b[36mapi_key\\x1b[0m=\\x1b[35mS\\x1b[0m",
@@ -44,6 +50,14 @@ BODIES: Final = (
     '{\\"kty\\":\\"oct\\",\\"k\\":\\"S\\"}', '"HSET" "user:1" "password" "S"', "HSET user:1 name ann password S", "['HSET', 'user:1', 'password', 'S']",
     "['AUTH', 'ann', 'S']", "(b'AUTH', b'ann', b'S')", '1339518083.107412 [0 127.0.0.1:60866] "AUTH" "ann" "S"', '["ACL", "SETUSER", "ann", "on", ">S"]',
     "['HELLO', '3', 'AUTH', 'ann', 'S']", "['CONFIG', 'SET', 'requirepass', 'S']", "('SETEX', 'user:1:token', 60, 'S')",
+    '{"op": "replace", "path": "/spec/password", "value": {"x": "S"}}', "{'value': 'S', 'op': 'add', 'path': '/password'}",
+    '{"op":"test","value":"S","path":"\\/password"}', '{"name": "password", "type": "text", "value": "S"}', '{"value": "S", "type": "text", "name": "password"}',
+    '{"name": "password", "value": "a b S"}', '{"kind":"Secret","data":{"a":{"b":"c"},"x":"S"}}', "\x9b36mpassword\x9b0m=S", "password\x1b(B\x1b[m=S",
+    "INSERT INTO users (name, password) VALUES ($1, $2) params=('a', 'S')", "INSERT INTO users (name, password) VALUES ($1, $2) args: ('a', 'S')",
+    'INSERT INTO users (name, password) VALUES (?, ?) -- ["ann", "S"]', "select 1 where name = ? and password = ? [generated in 1s] ('a', 'S')",
+    "unnamed portal with parameters: $1 = 'S'\nSTATEMENT:  UPDATE users SET password = $1", "wordpress_logged_in_0123abc=S",
+    "Could not parse the remainder: 'S' from 'password=x'", 'HSET "u" "password" "S"', "*2\r\n$4\r\nAUTH\r\n$12\r\nS\r\n",
+    "b'*3\\r\\n$4\\r\\nAUTH\\r\\n$3\\r\\nann\\r\\n$12\\r\\nS\\r\\n'",
 )  # fmt: skip
 
 HARMLESS: Final = (
@@ -56,4 +70,7 @@ HARMLESS: Final = (
     "account_sid=AC0123456789abcdef", '{"op":"add","path":"/name","value":"ann"}', "['HSET', 'user:1', 'name', 'ann']",
     '"SET" "order:17" "paid"', "HSET user:1 name ann age 5", "SET search_path TO shop", "https:\\/\\/h.example\\/x", "{'p': 'x', 'd': 'y'}", "C:\\:\\/x",
     "select 1", "update users set name = 'x' with params", "config set to 5",
+    '{"name": "password", "x": 1}, {"name": "size", "value": "5 m"}', "order 17 at position 3 of the list", "args: ('ann', 5)", "Name or service not known",
+    "Could not parse the remainder: '17' from 'order=17'", "*2\r\n$3\r\nGET\r\n$3\r\nann\r\n", "select name from users where id = ? [generated in 1s] (17,)",
+    "protocol: https, mail ann@example.org", "host: db.example.org, owner ann@example.org",
 )  # fmt: skip

@@ -15,12 +15,14 @@ from seawall.redaction import (
     ARGUMENTS,
     FIELD,
     STORED,
+    ends,
     escapes,
     is_plain,
     redact,
     redact_arguments,
     redact_text,
     secret_values,
+    shortened,
     values,
 )
 from support import secret_forms as corpus
@@ -318,3 +320,16 @@ def test_the_signature_of_a_task_that_nobody_knows_is_shown_by_its_keys(app: Any
         (value, {"task": None}, {"task": "shop.pay", "args": None}), {}, **secrecy_of(app.tasks["shop.plan"])
     )
     assert shown[0][0] == {**value, "kwargs": {"password": "***"}}
+
+
+@pytest.mark.parametrize("size", [100, 5_000, 60_000])
+def test_no_half_of_a_known_secret_is_left_at_a_cut(size: int) -> None:
+    secret = "".join(f"{number:x}q" for number in range(size))[:size]
+    known = secret_values((), {"password": secret})
+    for before in (0, 10, 1000, 3000, 4090, 10_000):
+        for after in (0, 10, 1000, 3000, 4090, 200_000):
+            text = f"{'y ' * before}{secret}{' y' * after}"
+            for shown in (ends(text, 4096, known), shortened(text, 4096, known), redact_text(text, known)):
+                assert secret[:70] not in shown
+                assert secret[-70:] not in shown
+                assert secret[size // 2 : size // 2 + 70] not in shown

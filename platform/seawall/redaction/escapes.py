@@ -18,6 +18,8 @@ _SIGNS: Final = ("\\", "%", "&", "+")
 """One of these is in everything that is escaped."""
 _LONGEST: Final = 4096
 """Characters of a secret up to which it is looked for in other spellings than its own."""
+_PIECE: Final = 64
+"""Characters of a longer secret by which half of it is known."""
 _LETTERS: Final = {"\n": "n", "\r": "r", "\t": "t", "\0": "0", "\b": "b", "\f": "f", "\v": "v", "\x1b": "e"}
 _ASCII: Final = 128
 _BYTE: Final = 256
@@ -29,9 +31,20 @@ def hidden(text: str, values: Iterable[str]) -> str:
     for value in values:
         if value in text:
             text = text.replace(value, HIDDEN)
+        elif len(value) > _PIECE:
+            text = _without_half(text, value)
         if _may_be_escaped(text, value):
             text = _escaped(value).sub(HIDDEN, text)
     return text
+
+
+def _without_half(text: str, value: str) -> str:
+    """`text` without a long value in which it begins or ends, as a text that was cut may."""
+    begin = text.rfind(value[:_PIECE])
+    if begin >= 0 and value.startswith(text[begin:]):
+        text = text[:begin] + HIDDEN
+    end = text.find(value[-_PIECE:]) + _PIECE
+    return HIDDEN + text[end:] if end >= _PIECE and value.endswith(text[:end]) else text
 
 
 def holds(text: str, values: Iterable[str]) -> bool:

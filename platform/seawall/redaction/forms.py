@@ -46,7 +46,8 @@ _QUERY: Final = re.compile(
 )
 """Fields of a query that are secret if what they hold is no word and no number."""
 _SESSION: Final = re.compile(
-    r"((?<![\w.-])(?:[\w.-]{0,64}?sess(?:ion)?|(?:[a-z]{2,16}+\.)?sid)=)([^\s;,&'\"<>%]{8,}+)", re.IGNORECASE
+    r"((?<![\w.-])(?:[\w.-]{0,64}?sess(?:ion)?|wordpress_\w{1,64}+|(?:[a-z]{2,16}+\.)?sid)=)([^\s;,&'\"<>%]{8,}+)",
+    re.IGNORECASE,
 )
 """A cookie of a session, whatever the framework calls it: `laravel_session=...`."""
 _GRANT: Final = re.compile(r"((?<![\w.-])code['\"]?\s?[=:]\s?['\"]?)[^\s&,'\"}]{4,}+")
@@ -70,7 +71,7 @@ _PLIST: Final = re.compile(
 )
 _MANIFEST: Final = re.compile(r"\bkind['\"]?:\s?['\"]?secret\b|\bpatch secret\b", re.IGNORECASE)
 _DATA: Final = re.compile(
-    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{[^{}]*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
+    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{(?:[^{}]|\{[^{}]*+\})*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
     re.IGNORECASE,
 )
 _CALLS: Final = (
@@ -143,7 +144,7 @@ def _called(found: re.Match[str]) -> str:
 KEYS: Final = (Rule(("private", "static key"), _PEM, HIDDEN),)
 QUERIES: Final = (
     Rule(("=", "%3d"), _QUERY, _unless_ordinary, sign=re.compile(rf"[?&#;6f](?:{_FIELDS})(?:=|%3d)")),
-    Rule(("sess=", "session=", "sid="), _SESSION, _unless_ordinary),
+    Rule(("sess=", "session=", "sid=", "wordpress_"), _SESSION, _unless_ordinary),
     Rule(("grant_type",), _GRANT, beside=_GRANTED),
 )
 MARKED: Final = (

@@ -40,11 +40,13 @@ _INSERT: Final = re.compile(
 )
 _PARAMETERS: Final = re.compile(
     r"(\[parameters:[ ]|\[(?:generated|cached|raw sql|no key|caching|dialect)[^\]\n]{0,64}+\][ ]|;[ ]args="
-    r"|\bparameters:[ ](?=\$1)|\bwith[ ](?:parameters|params|args):?[ ]|['\"],[ ](?=[\[({]))[^\n]*+",
+    r"|\bparameters:[ ](?=\$1)|\b(?:with[ ])?(?:parameters|params|args)(?:=|:[ ]|[ ](?=[\[({]))"
+    r"|['\"],[ ](?=[\[({])|[ ]--[ ](?=\[)|[ ]{2}(?=\[\[))[^\n]*+",
     re.IGNORECASE,
 )
 """What a driver has sent, below or behind the statement."""
-_VERBS: Final = ("insert into ", "update ", "replace into ", "merge into ")
+_WRITING: Final = ("insert into ", "update ", "replace into ", "merge into ")
+_VERBS: Final = (*_WRITING, "select ", "delete from ")
 _COLUMN: Final = re.compile(r"[A-Za-z_]\w{2,63}+")
 _STATEMENT: Final = 4096
 """Characters before parameters in which names of columns are looked for."""
@@ -61,10 +63,18 @@ _REDIS: Final = re.compile(
 _SPOKEN: Final = re.compile(
     rf"(?:b?(['\"])(?:{'|'.join(sorted(COMMANDS))})\1"
     r"(?:,?[ ]b?(?:'[^'\n]{0,512}+'|\"[^\"\n]{0,512}+\"|\d{1,16}+)){1,64}+"
-    r"|(?<![\w'\"])(?:H(?:M?SET|SETNX)|MSET(?:NX)?|P?SETEX|XADD)(?:[ ][^\s'\"]{1,512}+){2,64}+)"
+    r"|(?<![\w'\"])(?:H(?:M?SET|SETNX)|MSET(?:NX)?|P?SETEX|XADD)"
+    r"(?:[ ](?:'[^'\n]{0,512}+'|\"[^\"\n]{0,512}+\"|[^\s'\"]{1,512}+)){2,64}+)"
 )
 """A command of Redis, as clients and MONITOR show its words."""
 _SPOKEN_WORD: Final = re.compile(r"(b?)(?:'([^'\n]*+)'|\"([^\"\n]*+)\"|([^\s'\",]++))")
+_WIRE: Final = re.compile(
+    r"(\$4(EOL)AUTH(?:EOL)\$\d{1,6}+(?:EOL)(?:[^\r\n\\]{1,512}+(?:EOL)\$\d{1,6}+(?:EOL))?)".replace(
+        "EOL", r"\r?\n|(?:\\{1,15}+r)?\\{1,15}+n"
+    )
+    + r"[^\r\n\\]++"
+)
+"""`AUTH` as it goes over the wire."""
 _MAIL: Final = re.compile(
     r"(\bAUTH(?:ENTICATE)?[ ](?:PLAIN|LOGIN|XOAUTH2|CRAM-MD5|NTLM)[ ]"
     r"(?!PLAIN\b|LOGIN\b|XOAUTH2|CRAM|NTLM|SCRAM|DIGEST)"
@@ -126,7 +136,11 @@ def _without_parameters(text: str) -> str:
     end = 0
     for found in _PARAMETERS.finditer(text):
         before = text[max(end, found.start() - _STATEMENT) : found.start()]
-        hidden = any(map(is_secret, _COLUMN.findall(_statement(before, found[1]))))
+        statement = _statement(before, found[1])
+        if text.startswith("$1", found.end(1)):  # a server's own log has it below
+            after = text[found.end() : found.end() + _STATEMENT].partition("STATEMENT:")[2]
+            statement += " " + after.partition("\n")[0]
+        hidden = any(map(is_secret, _COLUMN.findall(statement)))
         pieces += (text[end : found.start()], f"{found[1]}{HIDDEN}]" if hidden else found[0])
         end = found.end()
     return "".join((*pieces, text[end:]))
@@ -137,7 +151,9 @@ def _statement(before: str, mark: str) -> str:
     if mark.lower().startswith("[parameters"):
         return before.rpartition("[SQL:")[2]
     seen = before.lower()
-    begin = max(map(seen.rfind, _VERBS))
+    begin = max(map(seen.rfind, _WRITING))
+    if begin < 0:
+        begin = max(map(seen.find, _VERBS))
     return before[begin:] if begin >= 0 else ""
 
 
@@ -169,6 +185,7 @@ RULES: Final = (
     Rule(
         ("auth ", "requirepass", "setuser", " >", " #", "'>", "'#", '">', '"#', "with args beginning"), _REDIS
     ),
+    Rule(("$4",), _WIRE),
     Rule(("auth", "login ", "pass "), _MAIL),
     Rule(("password", "secret", "identified", "crypt"), _SQL, rf"\1'{HIDDEN}'"),
 )

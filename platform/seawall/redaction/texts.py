@@ -40,7 +40,9 @@ def _needed(hints: Iterable[str]) -> tuple[str, ...]:
     return tuple(hint for hint in each if not any(other in hint for other in each if other != hint))
 
 
-_SUSPICIOUS: Final = _needed((*_HINTS, "://", ":\\", "%3a%2f", *commands.HINTS, *_OTHERS))
+_SUSPICIOUS: Final = _needed(
+    (*_HINTS, "://", ":\\", "%3a%2f", "%253a%25", "%2525", *commands.HINTS, *_OTHERS)
+)
 """One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
 
@@ -125,8 +127,10 @@ _INDENTED: Final = 256
 """Characters before a name in which its line may begin."""
 
 
-_COLOURS: Final = ("\x1b[", "1b[", "1B[", "033[", "\\e[")
-_COLOUR: Final = re.compile(r"(?:\x1b|\\{1,15}+(?:[xX]1[bB]|u001[bB]|033|e))\[[0-9;]{0,32}+[A-Za-z]")
+_COLOURS: Final = ("\x1b", "\x9b", "1b[", "1B[", "033[", "\\e[")
+_COLOUR: Final = re.compile(
+    r"(?:(?:\x1b|\\{1,15}+(?:[xX]1[bB]|u001[bB]|033|e))\[|\x9b)[0-9;:]{0,64}+[A-Za-z]|\x1b\([A-Z0-9]"
+)
 """As it is, or escaped, as JSON and a shell have it."""
 
 LONGEST: Final = 131_072

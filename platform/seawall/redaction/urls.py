@@ -21,7 +21,8 @@ _URL: Final = re.compile(
 _ESCAPED: Final = re.compile(r":(\\{1,15}+/)(?:\\{0,15}+/)((?:(?!:\\)[^\s\"<>])*+)")
 """As JSON may have it: `https:\\/\\/u:S@h`."""
 _QUOTED: Final = re.compile(
-    r"(%3A(?:%2F){2}(?:(?!%40|%3A|%2F)[^\s&'\"]){0,128}+%3A)(?:(?!%40)[^\s&'\"]){1,512}+(?=%40)",
+    r"(%(?:25){0,3}+3A(?:%(?:25){0,3}+2F){2}(?:(?!%(?:25){0,3}+(?:40|3A|2F))[^\s&'\"]){0,128}+%(?:25){0,3}+3A)"
+    r"(?:(?!%(?:25){0,3}+40)[^\s&'\"]){1,512}+(?=%(?:25){0,3}+40)",
     re.IGNORECASE,
 )
 """As the field of a query has it."""
@@ -58,7 +59,7 @@ def hide_in_text(text: str) -> str:
         text = _URL.sub(_shown, text)
     if ":\\" in text:
         text = _ESCAPED.sub(_shown_escaped, text)
-    return _QUOTED.sub(rf"\1{HIDDEN}", text) if "%3" in text else text
+    return _QUOTED.sub(rf"\1{HIDDEN}", text) if "%3" in text or "%25" in text else text
 
 
 def _shown_escaped(found: re.Match[str]) -> str:
