@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from seawall.redaction.commands import hide_in_words
 from seawall.redaction.names import JWK, MANIFEST, NAMING, VALUES, is_secret
-from seawall.redaction.protocols import secrets_of_redis
+from seawall.redaction.protocols import is_about_secrets, secrets_of_redis
 from seawall.redaction.rules import holds_secret_name
 from seawall.redaction.texts import may_hold_name
 from seawall.redaction.urls import HIDDEN
@@ -43,7 +43,10 @@ _NAMING: Final = _spelt(NAMING)
 _VALUES: Final = _spelt(VALUES)
 _JWK: Final = _spelt(JWK)
 _MANIFEST: Final = _spelt(MANIFEST)
-_MARKS: Final = _VALUES | {"loc", "kty", b"kty", "kind", "Kind"}
+_STATEMENTS: Final = _spelt(("sql", "query", "statement"))
+_PARAMETERS: Final = _spelt(("params", "parameters", "args", "values"))
+_LONGEST_PATH: Final = 512
+_MARKS: Final = _VALUES | _STATEMENTS | {"loc", "kty", b"kty", "kind", "Kind"}
 """One of these is in every mapping in which one key says something of another."""
 _NOTHING: Final[frozenset[str | bytes]] = frozenset()
 
@@ -143,6 +146,8 @@ class Members:
         hidden = dict.fromkeys(self._named_places(value, part, min(most, len(value))), HIDDEN)
         if len(value) > 1 and isinstance(value[0], str | bytes):
             hidden |= self._in_command(value[:_WORDS])
+            if isinstance(value[1], list | tuple | Mapping) and is_about_secrets(value[0]):
+                hidden[1] = HIDDEN
         if len(value) > 1:
             hidden |= self._behind_names(value, part.names, min(most, len(value) - 1))
         within = part.within()
@@ -162,8 +167,11 @@ class Members:
             return keys
         if not _VALUES.isdisjoint(value):
             by_name = any(self.secret(value[key], names) for key in _NAMING if key in value)
-            patched = "op" in value and isinstance(path := value.get("path"), str) and holds_secret_name(path)
-            keys |= _VALUES if by_name or patched else _NOTHING
+            patched = "op" in value and holds_secret_name(str(value.get("path"))[:_LONGEST_PATH])
+            typed = str(value.get("type")).lower() == "password"
+            keys |= _VALUES if by_name or patched or typed else _NOTHING
+        if any(is_about_secrets(value[key]) for key in _STATEMENTS if key in value):
+            keys |= _PARAMETERS
         if isinstance(where := value.get("loc"), list | tuple) and any(
             self.secret(each, names) for each in where
         ):

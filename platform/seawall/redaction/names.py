@@ -72,13 +72,15 @@ _CODE: Final = re.compile(r"[\w-]{1,128}\.(?:py|java|kt|scala|go|rs|rb|php|cs|js
 
 NAMING: Final = (
     "name", "key", "id", "field", "header", "property", "parameterKey", "parameterName", "optionName",
-    "label", "ParameterKey", "ParameterName", "OptionName", "param", "variable",
+    "label", "attribute", "fieldName", "ParameterKey", "ParameterName", "OptionName", "param", "variable",
 )  # fmt: skip
 """Keys that say what the `VALUES` beside them are: of forms, environments of containers, stacks."""
-VALUES: Final = ("value", "parameterValue", "ParameterValue", "optionValue", "OptionValue")
+VALUES: Final = (
+    "value", "values", "fieldValue", "parameterValue", "ParameterValue", "optionValue", "OptionValue",
+)  # fmt: skip
 JWK: Final = ("d", "p", "q", "dp", "dq", "qi", "k", "oth")
 """Members of a JSON Web Key that only its owner may know; `kty` says that it is one."""
-MANIFEST: Final = ("data", "stringData")
+MANIFEST: Final = ("data", "stringData", "string_data")
 """Members of what is of the `kind` Secret."""
 
 _own: set[str] = set()

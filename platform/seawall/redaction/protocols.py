@@ -47,6 +47,7 @@ _PARAMETERS: Final = re.compile(
 """What a driver has sent, below or behind the statement."""
 _WRITING: Final = ("insert into ", "update ", "replace into ", "merge into ")
 _VERBS: Final = (*_WRITING, "select ", "delete from ")
+_LONGEST_VERB: Final = 16
 _COLUMN: Final = re.compile(r"[A-Za-z_]\w{2,63}+")
 _STATEMENT: Final = 4096
 """Characters before parameters in which names of columns are looked for."""
@@ -144,6 +145,14 @@ def _without_parameters(text: str) -> str:
         pieces += (text[end : found.start()], f"{found[1]}{HIDDEN}]" if hidden else found[0])
         end = found.end()
     return "".join((*pieces, text[end:]))
+
+
+def is_about_secrets(statement: object) -> bool:
+    """Whether that is a statement of SQL with a secret column, whose parameters are not shown therefore."""
+    if not isinstance(statement, str):
+        return False
+    begin = statement[:_STATEMENT].lstrip()
+    return begin[:_LONGEST_VERB].lower().startswith(_VERBS) and any(map(is_secret, _COLUMN.findall(begin)))
 
 
 def _statement(before: str, mark: str) -> str:
