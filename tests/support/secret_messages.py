@@ -72,5 +72,6 @@ HARMLESS: Final = (
     "select 1", "update users set name = 'x' with params", "config set to 5",
     '{"name": "password", "x": 1}, {"name": "size", "value": "5 m"}', "order 17 at position 3 of the list", "args: ('ann', 5)", "Name or service not known",
     "Could not parse the remainder: '17' from 'order=17'", "*2\r\n$3\r\nGET\r\n$3\r\nann\r\n", "select name from users where id = ? [generated in 1s] (17,)",
+    "https%3A%2F%2Fh.example%3A8080%2Fann%40x", "host ann@example.org", "failed to resolve ann@example.org",
     "protocol: https, mail ann@example.org", "host: db.example.org, owner ann@example.org",
 )  # fmt: skip

@@ -167,6 +167,7 @@ HARMLESS: Final[tuple[Any, ...]] = (
     {"d": "1", "p": "2", "k": "3"},
     {"task": "shop.charge", "args": [1, "x"], "kwargs": {}, "options": {}},
     ["get", "set", "token", "name"],
+    ["migrate", "auth", "users"],
     ("user", "ann@example.org", 17),
     [17, "token", 5],
     ("INSERT INTO users (name) VALUES (?)", ("ann",)),

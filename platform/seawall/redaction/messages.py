@@ -32,9 +32,10 @@ _BAD_PORT: Final = re.compile(
 )
 """A password with a slash in it: what stands before the slash is taken for the port."""
 _BAD_HOST: Final = re.compile(
-    r"((?:\b(?:host(?:[ ]?name)?|(?:fail\w{0,3}|could not|cannot|unable)[ ](?:to[ ])?resolve"
-    r"(?:[ ]host\w{0,4}+)?|dial tcp: lookup|lookup(?=[ ][^\s:]{1,256}+: no such)|ENOTFOUND|EAI_AGAIN"
-    r"|Error -?\d{1,5}+ connecting to|connect to(?:[ ]host|[ ]\w{1,16}+[ ]server on)|UnknownHostException"
+    r"((?:\b(?:host(?:[ ]?name)?(?=[=:]|[ ]\\{0,15}+['\"])|(?:fail\w{0,3}|could not|cannot|unable)[ ]"
+    r"(?:to[ ])?resolve(?:[ ]host\w{0,4}+|(?=[ ]\\{0,15}+['\"]))|dial tcp: lookup"
+    r"|lookup(?=[ ][^\s:]{1,256}+: no such)|ENOTFOUND|EAI_AGAIN|Error -?\d{1,5}+ connecting to"
+    r"|connect to(?:[ ]host|[ ]\w{1,16}+[ ]server on)|UnknownHostException"
     r"|not known(?:[ ]for)?+|name resolution|label empty or too long\)?+|invalid IPv[46] (?:URL|address)"
     r"|at position \d{1,4}+ of|error while (?:reading from|writing to)|ServerDescription)(?:[=:][ ]?|[ ])\(?)"
     r"\\{0,15}+['\"]?)(?![^\s'\"]{0,32}://)[^\s'\"(]{1,256}(?=@[\w.\[-])"

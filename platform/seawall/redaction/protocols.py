@@ -22,6 +22,8 @@ _KEYED: Final = {
 _ADMITTING: Final = {"HELLO": 2, "MIGRATE": 1}
 """Commands that may hold an AUTH of their own, and how far behind it the secret stands."""
 _RULES_OF_USERS: Final = frozenset({">", "<", "#", "!"})
+_OTHER_WORDS: Final = frozenset({*_ADMITTING, "ACL"})
+"""In small letters those are hardly commands."""
 COMMANDS: Final = frozenset({*_PAIRED, *_KEYED, *_ADMITTING, "AUTH", "ACL"})
 _SQL: Final = re.compile(
     r"\b((?:(?:password|secret)[ \t]{1,4}+E?"
@@ -89,7 +91,7 @@ def secrets_of_redis(words: Sequence[object]) -> dict[int, str]:
     """What is shown instead of which words of a command of Redis; nothing in another list."""
     said = [word if isinstance(word, str) else "" for word in words]
     command = said[0].upper() if said else ""
-    if command not in COMMANDS:
+    if command not in COMMANDS or (command in _OTHER_WORDS and said[0] != command):
         return {}
     if command == "ACL":
         rules = [
