@@ -41,7 +41,7 @@ def _needed(hints: Iterable[str]) -> tuple[str, ...]:
 
 
 _SUSPICIOUS: Final = _needed(
-    (*_HINTS, "://", ":\\", "%3a%2f", "%253a%25", "%2525", *commands.HINTS, *_OTHERS)
+    (*_HINTS, "://", ":\\", "3a%2", *commands.HINTS, *_OTHERS)
 )
 """One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
