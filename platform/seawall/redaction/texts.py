@@ -40,9 +40,7 @@ def _needed(hints: Iterable[str]) -> tuple[str, ...]:
     return tuple(hint for hint in each if not any(other in hint for other in each if other != hint))
 
 
-_SUSPICIOUS: Final = _needed(
-    (*_HINTS, "://", ":\\", "3a%2", *commands.HINTS, *_OTHERS)
-)
+_SUSPICIOUS: Final = _needed((*_HINTS, "://", ":\\", "3a%2", *commands.HINTS, *_OTHERS))
 """One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
 
