@@ -50,6 +50,7 @@ _PART: Final = re.compile(
     re.DOTALL,
 )
 """Of a form's body in several parts: the name in a header, and below an empty line the value."""
+_EMPTY_LINE: Final = re.compile(r"\n\r?\n|n\\{1,15}+(?:r\\{1,15}+)?n")
 _TEMPLATE: Final = re.compile(
     r"(\bexpected token [^\n]{0,128}?, got |\bnot parse the remainder: )'[^'\n]*+'([^\n]{0,256}+)"
 )
@@ -179,9 +180,9 @@ RULES: Final = (
     Rule(("@",), _BAD_URL),
     Rule((" port", "port ", "integer value", "-encoded token", "in uri ("), _BAD_PORT, rf"\1{HIDDEN}"),
     Rule(("@",), _BAD_HOST, lambda each: f"{each[1] or ''}{HIDDEN}"),
-    Rule(("name=",), _PART, if_named, named=True),
+    Rule(("name=",), _PART, if_named, named=True, beside=_EMPTY_LINE),
     Rule(("expected token", "the remainder"), _TEMPLATE, _template, named=True),
-    Rule(("header part (",), _HEADER_PART, if_named, named=True),
+    Rule(("header part (",), _HEADER_PART, if_named, named=True, beside=_EMPTY_LINE),
     Rule(("header value",), _HEADER_VALUE, rf"\1'{HIDDEN}'"),
     Rule(("in connection info",), _CONNINFO, rf'\1"{HIDDEN}"'),
     Rule(("[line", "raw value: ", "must be "), _PLACE, _placed, named=True),
