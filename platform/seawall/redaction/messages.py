@@ -182,7 +182,7 @@ RULES: Final = (
     Rule(("@",), _BAD_HOST, lambda each: f"{each[1] or ''}{HIDDEN}"),
     Rule(("name=",), _PART, if_named, named=True, beside=_EMPTY_LINE),
     Rule(("expected token", "the remainder"), _TEMPLATE, _template, named=True),
-    Rule(("header part (",), _HEADER_PART, if_named, named=True, beside=_EMPTY_LINE),
+    Rule(("header part (",), _HEADER_PART, if_named, named=True),
     Rule(("header value",), _HEADER_VALUE, rf"\1'{HIDDEN}'"),
     Rule(("in connection info",), _CONNINFO, rf'\1"{HIDDEN}"'),
     Rule(("[line", "raw value: ", "must be "), _PLACE, _placed, named=True),
