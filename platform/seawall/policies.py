@@ -18,6 +18,7 @@ from seawall.errors import ConfigError
 from seawall.failure import Category
 from seawall.priority import Priority, parse_priority
 from seawall.quantity import Bytes, Count, Duration, Number, Seconds, check_fields, quantity_of, shown
+from seawall.redaction import Secrecy
 
 HARD_LIMIT_GRACE: Final = 10.0
 """Seconds between the soft time limit, which a task may handle, and the hard one, which kills it."""
@@ -238,3 +239,21 @@ def _check_limit(limit: Limit, function: Callable[..., Any]) -> None:
             f"limit.key={limit.key!r} uses {unknown[0]!r}, which {function.__name__}() does not take: "
             f"use its arguments ({', '.join(parameters) or 'it has none'})"
         )
+
+
+def secrecy_of(task: Any) -> dict[str, Any]:
+    """What redaction must know of a task: its function, for its arguments' names, and which are secret.
+
+    And the same of each other task of its application, whose signatures it may be given.
+    """
+    function, names = getattr(task, "run", None), getattr(task, "policy", DEFAULT).redact
+    return {
+        "function": function,
+        "names": names,
+        "tasks": partial(_secrecy_by_name, getattr(task, "app", None)),
+    }
+
+
+def _secrecy_by_name(app: Any, name: str) -> Secrecy | None:
+    found = None if app is None else app.tasks.get(name)
+    return None if found is None else Secrecy(found.run, getattr(found, "policy", DEFAULT).redact)

@@ -13,7 +13,8 @@ PIECES: Final = (
     "ghp_", "sk_live_", "input_value=", "[type=", '\\"', '{\\"token\\":\\"', "x-amz-signature=", "sig=",
     "hooks.slack.com/", "%3D", "password:\n", "password:\n - ", " password:\n  ", "password: |\n  ", "<a b='", "<token>",
     "<a name='token' ", "'loc': ('token'", "name='token' ", "token=f(", "token='a'b", "-u a:", "mysql -p", "a:b@tcp(",
-    "é", "\ud800", "İ", "\0",
+    "\x1b[3", "\x1b[1m", ":\\/", "%3a%2f%2f", "name=a\r\n", "host a@", "port 'a", "path': '/token', 'value': {", "'AUTH' 'a' ", "HSET a ",
+    "update token', [", "args=", "expected token a, got '", "password: !a #", "sess=", "kty 'd': '", "$4\r\nAUTH\r\n", "é", "\ud800", "İ", "\0",
 )  # fmt: skip
 """What patterns look for, and its parts."""
 

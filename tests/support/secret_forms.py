@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from support import secret_tokens
+from support import secret_messages, secret_tokens
 from support.secret_lines import SAID, TYPED
 from support.secret_sentences import ASKED, KEPT, RUN, SPOKEN
 
@@ -140,7 +140,19 @@ PRINTED: Final = (
 )  # fmt: skip
 """The same, as clouds sign, keys are stored, shells are used, and pydantic, requests, httpx and aiohttp print."""
 
-UNNAMED: Final = (*WHOLE, *PRINTED, *TYPED, *SAID, *ASKED, *SPOKEN, *RUN, *KEPT, *secret_tokens.CALLED)
+UNNAMED: Final = (
+    *WHOLE,
+    *PRINTED,
+    *TYPED,
+    *SAID,
+    *ASKED,
+    *SPOKEN,
+    *RUN,
+    *KEPT,
+    *secret_tokens.CALLED,
+    *secret_messages.URLS,
+    *secret_messages.BODIES,
+)
 """The forms that have no name of their own to be put in."""
 
 TOKENS: Final = (
@@ -184,7 +196,7 @@ def _filled(form: str, secret: str, name: str = "N") -> str:
     """`form` with the secret for each S that stands alone, and the name for each such N."""
     put_in = {"S": secret, "N": name}
     return re.sub(
-        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\\n)S|(?<=/bot|MTI-)S|(?<=private-)S|(?<=:-)S|(?<=cli -a)S",
+        r"(?<![A-Za-z])(?<![^-]-)[SN](?![A-Za-z])|(?<=%3D|03d|x3d)S|(?<=u0022)S|(?<=-[pPw])S|(?<=-hp)S|(?<=\[35m)S|(?<=3A)S|(?<=\\n)S|(?<=/bot|MTI-)S|(?<=private-)S|(?<=:-)S|(?<=cli -a)S",
         lambda found: put_in[found[0]],
         form,
     )
@@ -261,6 +273,7 @@ HARMLESS: Final = (
     "unknown command 'FOO', with args beginning with: 'a' 'b'", "AUTH failed", "the api key was rotated", "'x' is not of type 'integer'",
     "No connection adapters were found for 'htp://h.example/x'", "env FOO=1 run", "vault status", "cargo build --release",
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", "Traceback (most recent call last):", "x == 5 and y != 6", *secret_tokens.HARMLESS,
+    *secret_messages.HARMLESS,
 )  # fmt: skip
 """Texts that are shown as they are."""
 

@@ -260,6 +260,12 @@ CUT_FORMS: Final = {
     "piped": f"echo {S} | docker login --password-stdin",
     "pydantic": f"1 validation error for L\npassword\n  x [type=x, input_value='{S}', input_type=str]",
     "sql": f"ALTER ROLE u PASSWORD '{S}'",
+    "colours": f"\x1b[36mpassword\x1b[0m=\x1b[35m{S}\x1b[0m",
+    "form": f'form-data; name="password"\r\n\r\n{S}\r\n--b--',
+    "redis": f"['AUTH', 'ann', '{S}']",
+    "patch": f'{{"value": "{S}", "op": "add", "path": "/password"}}',
+    "host": f'could not translate host name "{S}@db"',
+    "port": f"Invalid port: '{S}'",
     "pem": f"-----BEGIN PRIVATE KEY-----\n{S}\n-----END PRIVATE KEY-----",
 }
 

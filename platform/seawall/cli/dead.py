@@ -281,8 +281,8 @@ def _summary(queue: str, letter: "DeadLetter") -> dict[str, Any]:
 def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
     """The message as it may be shown: its arguments by their names, everything else by what it looks like."""
     from seawall.cli.application import current_app
+    from seawall.policies import secrecy_of
     from seawall.redaction import redact, redact_arguments
-    from seawall.worker.discretion import secrecy_of
 
     message = dict(letter.message)
     task = None
@@ -290,8 +290,9 @@ def _without_secrets(letter: "DeadLetter") -> dict[str, Any]:
         task = current_app(with_tasks=True).tasks.get(letter.task)
     with contextlib.suppress(LookupError, ValueError, TypeError, RecursionError):  # of a stranger
         args, kwargs, *more = json.loads(message["body"])
-        shown = redact_arguments(args, kwargs, **secrecy_of(task))
-        message["body"] = [*shown, *more]
+        secrecy = secrecy_of(task)
+        shown = redact_arguments(args, kwargs, **secrecy)
+        message["body"] = [*shown, *redact(more, tasks=secrecy["tasks"])]
     found: dict[str, Any] = redact(message)
     return found
 

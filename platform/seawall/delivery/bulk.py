@@ -35,7 +35,7 @@ from seawall.delivery.channel import Channel
 from seawall.delivery.envelope import SHOWN_ARGUMENTS, SUBMISSION, SUBMITTED, Envelope, Stencil, to_json
 from seawall.delivery.refusal import LONGEST_PAUSE, PERMANENT, submitting, time_is_over
 from seawall.delivery.submission import check_arguments, check_options
-from seawall.policies import DEFAULT
+from seawall.policies import secrecy_of
 from seawall.redaction import ARGUMENTS, redact_arguments
 
 _PER_ROUND_TRIP = 500
@@ -267,8 +267,7 @@ def _kind_of(app: Celery, batch: _Batch, signature: Any) -> _Kind | None:
 
 
 def _shown(task: Any, args: Any, kwargs: Any) -> dict[str, str]:
-    function, names = getattr(task, "run", None), getattr(task, "policy", DEFAULT).redact
-    shown = redact_arguments(args, kwargs, function=function, names=names, bound=ARGUMENTS)
+    shown = redact_arguments(args, kwargs, bound=ARGUMENTS, **secrecy_of(task))
     return {"argsrepr": saferepr(shown[0], _REPR_LENGTH), "kwargsrepr": saferepr(shown[1], _REPR_LENGTH)}
 
 

@@ -5,9 +5,10 @@ names (`names`), and by value, wherever the secret arguments of a call turn up a
 task receives is never changed, only what is shown of it, and that is bounded (`bounds`).
 """
 
-from seawall.redaction.bounds import ARGUMENTS, FIELD, KEPT, LINE, MESSAGE, Bound, shortened
+from seawall.redaction.bounds import ARGUMENTS, FIELD, KEPT, LINE, MESSAGE, STORED, Bound, shortened
 from seawall.redaction.exceptions import redact_exception
 from seawall.redaction.lines import RedactingFilter
+from seawall.redaction.members import Secrecy, Tasks
 from seawall.redaction.names import add, is_secret
 from seawall.redaction.texts import LONGEST, ends, hide_passwords, is_plain, redact_text
 from seawall.redaction.urls import HIDDEN
@@ -21,8 +22,11 @@ __all__ = [
     "LINE",
     "LONGEST",
     "MESSAGE",
+    "STORED",
     "Bound",
     "RedactingFilter",
+    "Secrecy",
+    "Tasks",
     "add",
     "ends",
     "hide_passwords",

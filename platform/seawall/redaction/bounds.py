@@ -20,15 +20,18 @@ LINE: Final = 65_536
 
 
 class Bound(NamedTuple):
-    """How much of a value is looked at: elements, however deep, and characters of each text."""
+    """How much of a value is looked at: elements, however deep, characters of each text, and of all texts."""
 
     nodes: int
     characters: int
+    total: int
 
 
-ARGUMENTS: Final = Bound(NODES, SHOWN)
-MESSAGE: Final = Bound(NODES, KEPT)
-FIELD: Final = Bound(NODES, LINE)
+ARGUMENTS: Final = Bound(NODES, SHOWN, 8 * SHOWN)
+MESSAGE: Final = Bound(NODES, KEPT, 8 * KEPT)
+FIELD: Final = Bound(NODES, LINE, 4 * LINE)
+STORED: Final = Bound(10 * NODES, LINE, 16 * LINE)
+"""Arguments that are stored with a result: their reader wants all of them, if they are not huge."""
 
 
 def shortened(text: str, most: int, values: Iterable[str] = ()) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from seawall.redaction import tokens
 from seawall.redaction.commands import without_typed
 from seawall.redaction.messages import without_messages
-from seawall.redaction.names import is_secret
+from seawall.redaction.names import JWK, is_secret
 from seawall.redaction.protocols import without_said
 from seawall.redaction.rules import Rule, applied
 from seawall.redaction.sentences import without_sentences
@@ -27,11 +27,11 @@ _PEM: Final = re.compile(
     r"|(?<=Private-Lines: )\d(?:(?!Private-MAC|\n\n|\\n\\n).)*+",
     re.DOTALL | re.IGNORECASE,
 )
-_JWK: Final = re.compile(r'("(?:d|p|q|dp|dq|qi|k)"\s?:\s?)"[^"]*+"?')
+_JWK: Final = re.compile(rf"(['\"](?:{'|'.join(JWK)})\\{{0,15}}+['\"]\s?:\s?b?\\{{0,15}}+['\"])[^'\"\\]*+")
 _COOKIE: Final = re.compile(
     r"(<(?:Cookie|Morsel:)[ ][^\s=>]{1,128}+=)[^\s>]++|(\bCookie\('[^'\n]{1,128}+', ')[^'\n]++"
 )
-_KTY: Final = re.compile('"kty')
+_KTY: Final = re.compile("['\"]kty")
 """In it are the other fields' meanings."""
 _SCHEME: Final = re.compile(
     r"\b(?:(bearer)[ \t]{1,4}+(?!tokens?\b|auth)[\w.~+/=-]{6,}+"
@@ -45,6 +45,11 @@ _QUERY: Final = re.compile(
     re.IGNORECASE,
 )
 """Fields of a query that are secret if what they hold is no word and no number."""
+_SESSION: Final = re.compile(
+    r"((?<![\w.-])(?:[\w.-]{0,64}?sess(?:ion)?|wordpress_\w{1,64}+|(?:[a-z]{2,16}+\.)?sid)=)([^\s;,&'\"<>%]{8,}+)",
+    re.IGNORECASE,
+)
+"""A cookie of a session, whatever the framework calls it: `laravel_session=...`."""
 _GRANT: Final = re.compile(r"((?<![\w.-])code['\"]?\s?[=:]\s?['\"]?)[^\s&,'\"}]{4,}+")
 _GRANTED: Final = re.compile("grant_type", re.IGNORECASE)
 """Beside that the code of OAuth stands."""
@@ -66,7 +71,7 @@ _PLIST: Final = re.compile(
 )
 _MANIFEST: Final = re.compile(r"\bkind['\"]?:\s?['\"]?secret\b|\bpatch secret\b", re.IGNORECASE)
 _DATA: Final = re.compile(
-    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{[^{}]*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
+    r"((?<![\w-])(?:string)?data['\"]?:\s?)(?:\{(?:[^{}]|\{[^{}]*+\})*+\}?|\n(?:[ \t]{1,16}+[^\n]*+(?:\n|\Z))++)",
     re.IGNORECASE,
 )
 _CALLS: Final = (
@@ -139,12 +144,13 @@ def _called(found: re.Match[str]) -> str:
 KEYS: Final = (Rule(("private", "static key"), _PEM, HIDDEN),)
 QUERIES: Final = (
     Rule(("=", "%3d"), _QUERY, _unless_ordinary, sign=re.compile(rf"[?&#;6f](?:{_FIELDS})(?:=|%3d)")),
+    Rule(("sess=", "session=", "sid=", "wordpress_"), _SESSION, _unless_ordinary),
     Rule(("grant_type",), _GRANT, beside=_GRANTED),
 )
 MARKED: Final = (
     Rule(('response="',), _DIGEST, rf'\1"{HIDDEN}"'),
     Rule(("signature=",), _SIGNED),
-    Rule(('"kty',), _JWK, rf'\1"{HIDDEN}"', beside=_KTY),
+    Rule(("kty",), _JWK, beside=_KTY),
     Rule(("<cookie", "<morsel", "cookie("), _COOKIE, _cookie),
     Rule(("<",), _TAG, _tag, named=True),
     Rule(("<key>", "<name>", "<value>"), _PLIST, _plist, named=True),

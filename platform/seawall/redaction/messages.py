@@ -15,9 +15,48 @@ _KEY: Final = re.compile(r"(Key \(([^)\n]{0,512}+)\)=\()([^\n]*+)")
 _BAD_URL: Final = re.compile(
     r"((?:\bnonnumeric port: ['\"]|\bint\(\) with base 10: \\{0,2}['\"]"
     r"|\b(?:Invalid URL|adapters were found for|unknown url type:|URL\()[ ]?['\"]?[^\s:'\"/]{1,64}+:"
+    r"|\b(?:from (?:given )?(?:URL )?string"
+    r"|Failed to parse:|[Ii]nvalid ?(?:DSN|URI|URL):?|protocol:)[ ]?['\"]?"
+    r"(?:[\w+]{1,32}+(?::/(?!/)|//))?[^\s:'\"/]{0,64}+:(?!//)"
     r"|\A(?!(?:e.?mail|mailto|mail|user|to|from|cc|image):)[^\s:'\"/@]{1,64}+:(?=[^\s/@]{1,256}+@(?!sha\d)\S{1,256}+\Z)))"
     r"[^'\" ]{1,256}?(?=@)"
 )
+_BAD_PORT: Final = re.compile(
+    r"(\b(?:(?:non-?numeric|invalid|bad|illegal|unparseable|character in)[ ]port"
+    r"(?:[ ](?:number|value|component))?+"
+    r"|port[ ](?:could not be cast to integer value as|(?:must be|contains)[ ][^\n'\":]{1,64}?)"
+    r"|invalid integer value(?=[ ]\\?\"[^\n]{0,512}?[ ]for connection option)|invalid percent-encoded token"
+    r"|in URI \(expected[^\n)]{0,32}+\))(?::|,? not|,? got)?[ ]?\\{0,15}+(['\"`]):?)"
+    r"(?!\d{1,5}\\{0,15}+['\"`])[^\n]{1,512}?(?=\\{0,15}+\2)",
+    re.IGNORECASE,
+)
+"""A password with a slash in it: what stands before the slash is taken for the port."""
+_BAD_HOST: Final = re.compile(
+    r"((?:\b(?:host(?:[ ]?name)?(?=[=:]|[ ]\\{0,15}+['\"])|(?:fail\w{0,3}|could not|cannot|unable)[ ]"
+    r"(?:to[ ])?resolve(?:[ ]host\w{0,4}+|(?=[ ]\\{0,15}+['\"]))|dial tcp: lookup"
+    r"|lookup(?=[ ][^\s:]{1,256}+: no such)|ENOTFOUND|EAI_AGAIN|Error -?\d{1,5}+ connecting to"
+    r"|connect to(?:[ ]host|[ ]\w{1,16}+[ ]server on)|UnknownHostException"
+    r"|not known(?:[ ]for)?+|name resolution|label empty or too long\)?+|invalid IPv[46] (?:URL|address)"
+    r"|at position \d{1,4}+ of|error while (?:reading from|writing to)|ServerDescription)(?:[=:][ ]?|[ ])\(?)"
+    r"\\{0,15}+['\"]?)(?![^\s'\"]{0,32}://)[^\s'\"(]{1,256}(?=@[\w.\[-])"
+    r"|(?<![^\s'\"(])[^\s'\"@/(]{1,256}+(?=@[\w.-]{1,128}+(?::\d{1,5}+)?: \[Errno )",
+    re.IGNORECASE,
+)
+"""A password with an `@` in it: what stands behind that is taken for the host."""
+_PART: Final = re.compile(
+    r"(\bname=\\{0,15}+['\"]?([\w.\[\]-]{1,64}+)[^\r\n]{0,256}?"
+    r"(?:(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n)[^\r\n\\]{1,256}+){0,4}+(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n){2})"
+    r"(?:(?!(?:\r?\n|(?:\\{1,15}+r)?\\{1,15}+n)--).)++",
+    re.DOTALL,
+)
+"""Of a form's body in several parts: the name in a header, and below an empty line the value."""
+_EMPTY_LINE: Final = re.compile(r"\n\r?\n|n\\{1,15}+(?:r\\{1,15}+)?n")
+_TEMPLATE: Final = re.compile(
+    r"(\bexpected token [^\n]{0,128}?, got |\bnot parse the remainder: )'[^'\n]*+'([^\n]{0,256}+)"
+)
+_WORD: Final = re.compile(r"[\w-]{2,64}+")
+_LINE: Final = 512
+"""Characters before a message of a template's parser in which a secret name is looked for."""
 _HEADER_VALUE: Final = re.compile(
     r"(\bheader value:?[ ]b?|\bin header value:[ ]b?)(?:'[^'\n]*+'?|\"[^\"\n]*+\"?)"
 )
@@ -47,12 +86,16 @@ _FIELD: Final = re.compile(
     r"""(['"]loc['"]:\s?[(\[]([^)\]\n]{0,512}+)[)\]][^{}\n]{0,512}?['"]input['"]:\s?)[^}\n]*+"""
 )
 _NAMED: Final = re.compile(
-    r"""(\b(?:parameter)?(?:name|key|id|field|header)(?:=['"]?|:\s{0,4}['"]?)([\w.-]{1,64}+)['"]?[^\n>]{0,64}?[\s,](?:\s{0,20}|parameter)value(?:=|:\s?)['"]?)[^\s'">]++""",
+    r"""(\b(?:parameter)?(?:name|key|id|field|header)(?:=['"]?|['"]?:\s{0,4}['"]?)([\w.-]{1,64}+)['"]?[^\n>{}]{0,64}?"""
+    r"""[\s,](?:\s{0,20}|parameter)['"]?value['"]?(?:=|:\s?)['"]?)(?:(?<=['"])[^'"\n]++|[^\s'">]++)""",
     re.IGNORECASE,
 )
 _VALUE_FIRST: Final = re.compile(
-    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],\s?['"](?:name|key)['"]:\s?['"]([\w.-]{1,64}+)['"])""",
+    r"""(['"]value['"]:\s?['"])[^'"\n]{1,512}+(?=['"],[^{}\n]{0,64}?['"](?:name|key|id|field|path)['"]:\s?['"]([\w./\\-]{1,128}+)['"])""",
     re.IGNORECASE,
+)
+_PATCH: Final = re.compile(
+    r"""(['"]path['"]:\s?['"](/[\w./~-]{1,128}+)['"],\s?['"]value['"]:\s?)(?:\{[^{}\n]*+\}?|\[[^\[\]\n]*+\]?)"""
 )
 _DEFAULT: Final = re.compile(
     r"""(\bvariable\s"([\w-]{1,64}+)"\s\{[^}]{0,512}?\bdefault\s{0,8}=\s{0,8})"[^"]*+\"?"""
@@ -118,15 +161,27 @@ def _from_last_bracket(text: str) -> str:
     return bracket + after if bracket else ""
 
 
+def _template(found: re.Match[str]) -> str:
+    """Hidden if something beside it in these lines has a secret name."""
+    before = found.string[max(0, found.start() - _LINE) : found.start()].rsplit("\n", 3)[-3:]
+    names = _WORD.findall(" ".join((*before, found[2])))
+    return f"{found[1]}'{HIDDEN}'{found[2]}" if any(map(is_secret, names)) else found[0]
+
+
 RULES: Final = (
     Rule(("input_value=",), _INPUT, _input),
     Rule(("key (",), _KEY, _columns, named=True),
     Rule(("value",), _NAMED, if_named, named=True),
     Rule(("input",), _FIELD, if_named, named=True),
+    Rule(("path",), _PATCH, if_named, named=True),
     Rule(("value",), _VALUE_FIRST, if_named, named=True),
     Rule(("invalid value for",), _SUBMITTED, if_named, named=True),
     Rule(("variable",), _DEFAULT, _defaulted, named=True),
     Rule(("@",), _BAD_URL),
+    Rule((" port", "port ", "integer value", "-encoded token", "in uri ("), _BAD_PORT, rf"\1{HIDDEN}"),
+    Rule(("@",), _BAD_HOST, lambda each: f"{each[1] or ''}{HIDDEN}"),
+    Rule(("name=",), _PART, if_named, named=True, beside=_EMPTY_LINE),
+    Rule(("expected token", "the remainder"), _TEMPLATE, _template, named=True),
     Rule(("header part (",), _HEADER_PART, if_named, named=True),
     Rule(("header value",), _HEADER_VALUE, rf"\1'{HIDDEN}'"),
     Rule(("in connection info",), _CONNINFO, rf'\1"{HIDDEN}"'),

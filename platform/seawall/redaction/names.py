@@ -48,7 +48,7 @@ _PAIRS: Final = re.compile(
     r"(?:^|_)(?:(?:api|access|private|secret|auth|account|signing|encryption|master|shared|session|license|app"
     r"|client|functions?|application|preshared|pre_shared|wep|wpa|authentication|instrumentation|service|storage|webhook|deploy|ssh|subscription|hmac|server|aes?)_?key|pass_word|auth_header|session_?id|client_?assertion|code_?verifier"
     r"|auth_ident|saml_?response|(?:device|user|auth|access|authorization|verification|login|recovery|backup|security|mfa|sms|confirmation)_?code|(?:otp|pin)_?code"
-    r"|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
+    r"|connect_sid|private_pem|(?:seed|recovery)_phrase)(?:_|$)"
 )
 _SIGNING: Final = frozenset({"x", "q", "oauth", "stripe", "signature"})
 """What a signature that opens something begins with, or, in `SignatureProvided`, is."""
@@ -69,6 +69,19 @@ _COUNTED: Final = frozenset(
 """Words before `tokens` that say how many: `max_tokens`, but not `input_token` or `prompt_password`."""
 _CODE: Final = re.compile(r"[\w-]{1,128}\.(?:py|java|kt|scala|go|rs|rb|php|cs|js|ts)")
 """A file that is called so in a trace: `Token.java:12`."""
+
+NAMING: Final = (
+    "name", "key", "id", "field", "header", "property", "parameterKey", "parameterName", "optionName",
+    "label", "attribute", "fieldName", "ParameterKey", "ParameterName", "OptionName", "param", "variable",
+)  # fmt: skip
+"""Keys that say what the `VALUES` beside them are: of forms, environments of containers, stacks."""
+VALUES: Final = (
+    "value", "values", "fieldValue", "parameterValue", "ParameterValue", "optionValue", "OptionValue",
+)  # fmt: skip
+JWK: Final = ("d", "p", "q", "dp", "dq", "qi", "k", "oth")
+"""Members of a JSON Web Key that only its owner may know; `kty` says that it is one."""
+MANIFEST: Final = ("data", "stringData", "string_data")
+"""Members of what is of the `kind` Secret."""
 
 _own: set[str] = set()
 

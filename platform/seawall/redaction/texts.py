@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from seawall.redaction import commands, messages, protocols, sentences
+from seawall.redaction import commands, escapes, messages, protocols, sentences
 from seawall.redaction.forms import KEYS, MARKED, QUERIES, without_forms
 from seawall.redaction.names import is_secret, own
 from seawall.redaction.rules import first_looks
@@ -27,6 +27,7 @@ _HINTS: Final = (
     "pass", "pwd", "pw", "secret", "token", "auth", "cred", "cookie", "sess", "key", "pin", "otp", "jwt",
     "cvv", "cvc", "csc", "sig", "bearer", "pa5", "p4s", "p45", "assertion", "verifier", "saml", "psk",
     "hmac", "ticket", "kennwort", "code", "contrase", "mnemonic", "phrase", "pem", "ssn", "srf",
+    "t.sid", "t_sid", "t-sid", "tsid",
 )  # fmt: skip
 """One of these is in every secret name: a quick look before the slow one."""
 
@@ -39,7 +40,7 @@ def _needed(hints: Iterable[str]) -> tuple[str, ...]:
     return tuple(hint for hint in each if not any(other in hint for other in each if other != hint))
 
 
-_SUSPICIOUS: Final = _needed((*_HINTS, "://", *commands.HINTS, *_OTHERS))
+_SUSPICIOUS: Final = _needed((*_HINTS, "://", ":\\", "3a%2", *commands.HINTS, *_OTHERS))
 """One of these, or one of `_SIGNS`, is in every text in which anything is hidden."""
 
 
@@ -112,13 +113,23 @@ _IN_QUERIES: Final = frozenset({"signature", "key", "hmac", "sign", "assertion",
 """Secret as a field of a query, where a text of its own would rather speak of something else."""
 _ESCAPED: Final = frozenset({"3F", "26", "3B", "20", "0A"})
 
-_BLOCK: Final = re.compile(r"(?:[|>][0-9+-]{0,2})?[ \t]{0,8}+\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)")
+_BLOCK: Final = re.compile(
+    r"(?:[!&][^\s#]{0,64}+[ \t]{0,8}+){0,2}+(?:[|>][0-9+-]{0,2}+)?+[ \t]{0,8}+(?:#[^\n]{0,512}+)?+"
+    r"\r?\n(?P<indent>[ \t]*+)(?=(?P<item>-\s)|\S)"
+)
+"""Tags, anchors and a comment may stand in the line of YAML's key."""
 _NEXT_LINE: Final = re.compile(r"\n")
 _NEXT_BLOCK: Final = re.compile(r"\n(?=[^\s\]})'\"])")
 """Where a line begins that is no part of what is written deeper above it."""
 _INDENTED: Final = 256
 """Characters before a name in which its line may begin."""
 
+
+_COLOURS: Final = ("\x1b", "\x9b", "1b[", "1B[", "033[", "\\e[")
+_COLOUR: Final = re.compile(
+    r"(?:(?:\x1b|\\{1,15}+(?:[xX]1[bB]|u001[bB]|033|e))\[|\x9b)[0-9;:]{0,64}+[A-Za-z]|\x1b\([A-Z0-9]"
+)
+"""As it is, or escaped, as JSON and a shell have it."""
 
 LONGEST: Final = 131_072
 """Characters of a text that are searched: of a longer one only the beginning and the end are left."""
@@ -185,9 +196,18 @@ def _without_margin(text: str, found: str, most: int) -> str:
 
 
 def _searched(text: str, values: Iterable[str]) -> str:
-    for value in values:
-        if value in text:
-            text = text.replace(value, HIDDEN)
+    plain = without_colours(text)
+    shown = _in_plain(plain, values)
+    return text if shown == plain else shown
+
+
+def without_colours(text: str) -> str:
+    """What a terminal shows of `text`: colours stand between a name and its value."""
+    return _COLOUR.sub("", text) if _holds(text, _COLOURS) else text
+
+
+def _in_plain(text: str, values: Iterable[str]) -> str:
+    text = escapes.hidden(text, values)
     seen = text.lower()
     owned = _may_have_own_name(seen)
     if owned or _is_suspicious(seen):
@@ -215,10 +235,17 @@ def _may_have_own_name(seen: str) -> bool:
     return bool(own()) and _holds(seen, [name[:2] for name in own()])
 
 
+def may_hold_name(text: str) -> bool:
+    """Whether there may be a secret name in `text`: a quick look, rather True."""
+    seen = text.lower()
+    return _holds(seen, _HINTS) or _may_have_own_name(seen)
+
+
 def is_plain(text: str, values: Iterable[str] = ()) -> bool:
     """Whether no part of `text` can hold a secret that `redact_text` knows: a quick look, rather False."""
+    text = without_colours(text)
     seen = text.lower()
-    return not (_is_suspicious(seen) or _holds(text, values) or _may_have_own_name(seen))
+    return not (_is_suspicious(seen) or escapes.holds(text, values) or _may_have_own_name(seen))
 
 
 def hide_passwords(text: str) -> str:

@@ -18,6 +18,14 @@ _URL: Final = re.compile(
     r"[^\s@/\"<>]{0,64}+[ \"<>][^\s@\"<>]{1,64}+(?=@))?+(?:(?!://)[^\s\"<>])*+"
 )
 """The first part: what is no port may be a password with a blank or a quote in it, if an `@` follows."""
+_ESCAPED: Final = re.compile(r":(\\{1,15}+/)(?:\\{0,15}+/)((?:(?!:\\)[^\s\"<>])*+)")
+"""As JSON may have it: `https:\\/\\/u:S@h`."""
+_QUOTED: Final = re.compile(
+    r"(%(?:25){0,3}+3A(?:%(?:25){0,3}+2F){2}(?:(?!%(?:25){0,3}+(?:40|3A|2F))[^\s&'\"]){0,128}+%(?:25){0,3}+3A)"
+    r"(?!\d{1,5}+%(?:25){0,3}+2F)(?:(?!%(?:25){0,3}+40)[^\s&'\"]){1,512}+(?=%(?:25){0,3}+40)",
+    re.IGNORECASE,
+)
+"""As the field of a query has it."""
 _WHOLE: Final = re.compile(r"://(?:(?!://)[^\n])*+", re.DOTALL)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}\Z", re.IGNORECASE)
 _LONGEST_SCHEME: Final = 32
@@ -47,7 +55,20 @@ _TOKEN: Final = 16
 
 def hide_in_text(text: str) -> str:
     """`text` with the password of each URL in it replaced by `***`; a URL ends at a blank."""
-    return _URL.sub(_shown, text) if "://" in text else text
+    if "://" in text:
+        text = _URL.sub(_shown, text)
+    if ":\\" in text:
+        text = _ESCAPED.sub(_shown_escaped, text)
+    return _QUOTED.sub(rf"\1{HIDDEN}", text) if "%3" in text or "%25" in text else text
+
+
+def _shown_escaped(found: re.Match[str]) -> str:
+    """Looked at without its backslashes, which stand before each slash."""
+    slash, rest = found[1], found[2]
+    shown = _without_password(_scheme_before(found), rest.replace(slash, "/"))
+    return (
+        f"{found[0]}" if shown == rest.replace(slash, "/") else f":{slash}{slash}{shown.replace('/', slash)}"
+    )
 
 
 def hide_in_setting(text: str) -> str:
@@ -56,9 +77,13 @@ def hide_in_setting(text: str) -> str:
 
 
 def _shown(found: re.Match[str]) -> str:
+    return "://" + _without_password(_scheme_before(found), found[0][3:])
+
+
+def _scheme_before(found: re.Match[str]) -> str:
     start = found.start()
     scheme = _SCHEME.search(found.string[max(0, start - _LONGEST_SCHEME) : start])
-    return "://" + _without_password(scheme[0].lower() if scheme else "", found[0][3:])
+    return scheme[0].lower() if scheme else ""
 
 
 def _without_password(scheme: str, rest: str) -> str:

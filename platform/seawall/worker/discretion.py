@@ -9,17 +9,12 @@ import functools
 from typing import Any, Final
 
 from seawall import logs
-from seawall.policies import DEFAULT
-from seawall.redaction import LINE, MESSAGE, ends, redact, redact_arguments, redact_exception
+from seawall.policies import secrecy_of
+from seawall.redaction import LINE, MESSAGE, STORED, ends, redact, redact_arguments, redact_exception
 
 _MOST: Final = 100
 """Exceptions of a group that are stored, however deep they are; one that is left out is in the traceback."""
 _GROUP: Final = "exc_group"
-
-
-def secrecy_of(task: Any) -> dict[str, Any]:
-    """What redaction must know of a task: its function, for its arguments' names, and which are secret."""
-    return {"function": getattr(task, "run", None), "names": getattr(task, "policy", DEFAULT).redact}
 
 
 class Discreet:
@@ -92,7 +87,7 @@ class _Shown:
     def __init__(self, request: Any, task: Any) -> None:
         self._request = request
         self.args, self.kwargs = redact_arguments(
-            request.args or (), request.kwargs or {}, **secrecy_of(task)
+            request.args or (), request.kwargs or {}, bound=STORED, text=False, **secrecy_of(task)
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -23,8 +23,8 @@ from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from seawall import logs
 from seawall.config import settings
+from seawall.policies import secrecy_of
 from seawall.redaction import RedactingFilter, hide_passwords, secret_values
-from seawall.worker.discretion import secrecy_of
 
 _defaults: Any = defaults  # celery-types lacks half of it
 _CELERYS: Final = frozenset({_defaults.DEFAULT_PROCESS_LOG_FMT, _defaults.DEFAULT_TASK_LOG_FMT})

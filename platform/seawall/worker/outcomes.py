@@ -27,12 +27,12 @@ from seawall.classification import classify
 from seawall.delivery.envelope import SUBMITTED
 from seawall.events import Event
 from seawall.failure import Failure
+from seawall.policies import secrecy_of
 from seawall.priority import Priority
 from seawall.records.journal import Journal, line, quoted
 from seawall.records.occurrences import LONGEST_NAME, MOST_TEXT, occurrence, reason
 from seawall.redaction import MESSAGE, Bound, ends, redact, redact_arguments, shortened
 from seawall.worker import memory
-from seawall.worker.discretion import secrecy_of
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def _arguments(request: Any) -> dict[str, Any]:
     args, kwargs = request.args, request.kwargs
     if whole and isinstance(args or (), list | tuple) and isinstance(kwargs or {}, Mapping):
         shown = redact_arguments(
-            args or (), kwargs or {}, bound=Bound(_LARGE, _LARGE), **secrecy_of(request.task)
+            args or (), kwargs or {}, bound=Bound(_LARGE, _LARGE, _LARGE), **secrecy_of(request.task)
         )
         if (plain := _plain(shown)) is not None:
             return dict(zip(("args", "kwargs"), plain, strict=True))

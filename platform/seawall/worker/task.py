@@ -29,13 +29,12 @@ from seawall.errors import BreakerOpen, ConfigError, MemoryBudgetExceeded, is_ol
 from seawall.failure import found_in
 from seawall.later import kind_of
 from seawall.memory.runs import sizes
-from seawall.policies import DEFAULT, Policy, policy_of
+from seawall.policies import DEFAULT, Policy, policy_of, secrecy_of
 from seawall.policies import Retry as RetryPolicy
 from seawall.redaction import ARGUMENTS, redact_arguments
 from seawall.retries import RetryBudget, retry_after
 from seawall.worker import forks, interruption, lines, memory
 from seawall.worker.defaults import LazyDefaults
-from seawall.worker.discretion import secrecy_of
 from seawall.worker.time_limits import NAMES, NOTHING, Pair, attributes, limits_of, pair
 
 if TYPE_CHECKING:
