@@ -206,7 +206,8 @@ def _option(option: str) -> str:
     )
     gap = "['\"]?" if glued else r"(?:['\"],\s?[bu]?['\"]|[\s=]{1,2}['\"]?)"
     kept = rf"[^\s'\"{separator}]{{1,128}}+{separator}['\"]?" if separator else ""
-    return rf"(?<![\w-]){option}{gap}{kept}"
+    begins = "(?<=[ '\"])" if option.startswith("-") else r"(?<![\w-])"
+    return rf"{begins}{option}{gap}{kept}"
 
 
 # Compiled for a text that needs them: together they would take every program a fiftieth of a second at once.
