@@ -89,7 +89,7 @@ def test_a_child_of_a_hook_or_a_receiver_does_not_settle_its_parents_task(
     for task, each in forms:
         assert task.delay(each).get(timeout=60) == each
     assert Counter(journal(app)) == Counter(each for _, each in forms)
-    assert of_pool(worker) == before, "none is left, and none was replaced"
+    wait_until(lambda: of_pool(worker) == before, what="none to be left, and none to be replaced")
     worker.kill("SIGTERM")
     assert worker.container.wait(20) == 0
 

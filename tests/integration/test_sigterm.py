@@ -206,6 +206,7 @@ def test_sigterm_ends_a_worker_whose_process_reads_nothing(
 ) -> None:
     worker = start_worker("support.overrun", "--concurrency=1", *of("prefork"))
     app.tasks["overrun.nothing"].delay().get(timeout=20)
+    wait_until(lambda: counts_of(app).held == 0, what="the pool to hear of its end")
     [child] = processes_of(worker)
     os.kill(child.pid, signal.SIGSTOP)
     stopped.append(child.pid)
