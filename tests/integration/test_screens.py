@@ -241,4 +241,4 @@ def test_a_value_of_megabytes_is_no_flood(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("seawall.cli.tables.width", lambda: 80)
     lines = [*fields({"arguments": "x" * 3_000_000})]
     assert len(lines) < 20
-    assert "2999000 more characters, see --json" in " ".join(" ".join(lines).split())
+    assert "2,999,000 more characters, see --json" in " ".join(" ".join(lines).split())
