@@ -202,8 +202,8 @@ def _die_with_parent(**_: Any) -> None:
 def leave_in_time(**_: Any) -> None:
     """Bound what a prefork child that ends waits for its results to be read.
 
-    A stopping pool forgets the tasks that a child began and had not announced yet, so their results are never
-    counted as read, and the child would wait for that for 30 s: as long as Kubernetes waits for the worker.
+    Where the pool reads none of them any more, the child would wait for 30 s: as long as Kubernetes waits for
+    the worker.
     """
     pool: Any = billiard.pool
     pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
