@@ -106,6 +106,13 @@ def test_a_quick_look_misses_nothing_that_a_pattern_finds(number: int) -> None:
     assert missed(number) == {}
 
 
+def test_an_elements_content_begins_where_its_tag_ends() -> None:
+    """Not at the last sign of its kind: all that followed was hidden with a secret far behind the element."""
+    text = '<Server (1)>\nname="password"\nuser>x\n  File "shop.py"\nGatewayError: away'
+    assert "GatewayError: away" in redact_text(text)
+    assert redact_text('<p name="password" x="1">S3cret > more</p>') == '<p name="password" x="1">***</p>'
+
+
 def test_a_pattern_that_the_quick_look_does_not_know_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "_SUSPICIOUS", tuple(set(texts._SUSPICIOUS) - {"<morsel"}))
     assert set(missed(6).values()) == {"seawall.redaction.forms._COOKIE"}

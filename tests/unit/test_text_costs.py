@@ -110,7 +110,8 @@ class Counting:
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern, self._steps = pattern, Steps(pattern, small=NAME)
 
-    def search(self, text: str, start: int = 0) -> re.Match[str] | None:
+    def search(self, text: str, start: int = 0, end: int | None = None) -> re.Match[str] | None:
+        text = text[:end]
         found = self._pattern.search(text, start)
         self._look(text, start, found)
         return found

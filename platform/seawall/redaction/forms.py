@@ -108,7 +108,7 @@ def without_forms(text: str, seen: str) -> str:
 
 def _tag(found: re.Match[str]) -> str:
     """An element that says by an attribute what its value or its content is."""
-    head, end, content = found[0].rpartition(">")
+    head, end, content = found[0].partition(">")
     named = is_secret(head[1:129].split(None, 1)[0].rpartition(":")[2]) or any(
         each[1].lower() in _NAMING and is_secret(each[3]) for each in _ATTRIBUTE.finditer(head)
     )
