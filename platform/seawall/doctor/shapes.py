@@ -23,6 +23,9 @@ _maybe_schedule: Any = maybe_schedule
 Faults = list[str]
 """What is wrong, each as a sentence that begins with the name of the setting."""
 
+Reader = Callable[[str, Any, Faults], Any]
+"""Of a setting and its value: what can be read of that, or None; it adds the faults."""
+
 
 class Readable:
     """The settings of an application without what cannot be read in them, and `faults`, which name that."""
@@ -60,11 +63,21 @@ def number(value: Any) -> float | None:
         return None
 
 
-def _text(setting: str, value: Any, faults: Faults) -> Any:
-    if isinstance(value, str):
-        return value
-    faults.append(f"{setting} is {shown(value)}, no text")
-    return None
+def _one_that_is(kind: Any, said: str) -> Reader:
+    """What reads a value of that kind, and says of any other that it is no such."""
+
+    def read(setting: str, value: Any, faults: Faults) -> Any:
+        if isinstance(value, kind):
+            return value
+        faults.append(f"{setting} is {shown(value)}, no {said}")
+        return None
+
+    return read
+
+
+_text: Final = _one_that_is(str, "text")
+_count: Final = _one_that_is(int | float, "number")
+_mapping: Final = _one_that_is(Mapping, "mapping")
 
 
 def _texts(setting: str, value: Any, faults: Faults) -> Any:
@@ -85,20 +98,6 @@ def _seconds(setting: str, value: Any, faults: Faults) -> Any:
     if (seconds := number(value)) is None:
         faults.append(f"{setting} is {shown(value)}, no number of seconds")
     return seconds
-
-
-def _count(setting: str, value: Any, faults: Faults) -> Any:
-    if isinstance(value, int | float):
-        return value
-    faults.append(f"{setting} is {shown(value)}, no number")
-    return None
-
-
-def _mapping(setting: str, value: Any, faults: Faults) -> Any:
-    if isinstance(value, Mapping):
-        return value
-    faults.append(f"{setting} is {shown(value)}, no mapping")
-    return None
 
 
 def _schedule(setting: str, value: Any, faults: Faults) -> Any:
@@ -198,7 +197,7 @@ def _annotations(setting: str, value: Any, faults: Faults) -> Any:
     return value
 
 
-READERS: Final[Mapping[str, Callable[[str, Any, Faults], Any]]] = {
+READERS: Final[Mapping[str, Reader]] = {
     **dict.fromkeys(
         ("task_serializer", "result_serializer", "broker_transport", "task_default_queue"), _text
     ),

@@ -43,9 +43,9 @@ _prefork: Any = celery_prefork
 
 _LOOK_EVERY: Final = 0.1
 _READS_WITHIN: Final = 2.0  # seconds
-_LEAVES_WITHIN: Final = (
-    2.5  # seconds, once it was told to, or beyond the last hard limit of what it was given
-)
+_LEAVES_WITHIN: Final = 2.5
+"""Seconds, once it was told to, or beyond the last hard limit of what it was given."""
+
 _DIES_WITHIN: Final = 2.5  # seconds, of a cold shutdown
 
 
